@@ -1,0 +1,58 @@
+//! Opening a trained model's folder.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use super::device::Device;
+use crate::error::{Error, Result};
+use crate::eval::Companion;
+use crate::model::{Model, ModelConfig, OutputHeads, weights};
+use crate::polar::Wrapper;
+use crate::tokenizer::Tokenizer;
+
+/// A reward model, ready to score.
+pub struct Opened {
+    pub model: Rc<Model>,
+    pub companion: Companion,
+}
+
+/// Reads configuration, weights and companion of a reward model.
+pub fn open(dir: &Path, device: Device) -> Result<Opened> {
+    const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
+    let config = ModelConfig::read(dir)?;
+    let model = Model::new(device.open(), config.clone(), REWARD)?;
+    let loaded = weights::read_into(dir, &config, REWARD, &mut |spec, values| model.set(spec, values))?;
+    if !loaded.heads.reward {
+        return Err(Error::user(format!(
+            "{} has no reward head (v_head.weight): it is a language model. Train one from it: polar-raw train --init {} \
+             --data FILE",
+            dir.display(),
+            dir.display()
+        )));
+    }
+    let companion = Companion::read(dir, &config)?;
+    Ok(Opened { model: Rc::new(model), companion })
+}
+
+/// The tokenizer of a model's folder.
+pub fn tokenizer(dir: &Path, model: &Model) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::load(dir)?;
+    if tokenizer.vocab_size() > model.config().vocab_size {
+        return Err(Error::user(format!(
+            "{}: the tokenizer has {} ids and the model {}; they do not belong together",
+            dir.display(),
+            tokenizer.vocab_size(),
+            model.config().vocab_size
+        )));
+    }
+    Ok(tokenizer)
+}
+
+/// `sft` or `pretrain`, for clap.
+pub fn parse_wrapper(text: &str) -> std::result::Result<Wrapper, String> {
+    match text {
+        "sft" => Ok(Wrapper::Sft),
+        "pretrain" => Ok(Wrapper::Pretrain),
+        _ => Err("expected sft or pretrain".into()),
+    }
+}

@@ -1,0 +1,207 @@
+//! `polar-raw train`: from data to a trained, evaluated reward model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::device::Device;
+use super::print;
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::Workspace;
+use crate::train::run::{self, CONFIG, Request};
+use crate::train::setup::{Setup, Start};
+
+/// The preset of a run that names none.
+const DEFAULT_PRESET: &str = "quickstart";
+/// The folder of runs that name none.
+const RUNS: &str = "runs";
+
+/// Train a reward model or a language model, evaluate it and write a report.
+///
+/// Without arguments this is the quick start: a small model learns, in minutes, to tell which of two answers was
+/// written by the same policy as a reference, on policies made up for the purpose, and is measured on prompts and
+/// policies that it has never seen. With --data it learns from your own rows, known by their keys: trajectories
+/// {prompt, policy, output}, preferences {prompt, reference, chosen, rejected}, pairs of token ids {chosen_ids,
+/// rejected_ids}, or, with --set objective.kind=lm, documents {prompt, output} or {text}.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  polar-raw train
+  polar-raw train --preset longer --run runs/my-longer-run
+  polar-raw train --preset gsm8k --data train.jsonl --eval-data dev.jsonl
+  polar-raw train --data trajectories.jsonl.zst --set train.steps=2000 --set optimizer.lr=1e-3
+  polar-raw train --init runs/quickstart/model --data preferences.jsonl
+  polar-raw train --run runs/my-run --resume
+
+Ctrl-C or SIGTERM saves and stops; --resume goes on from there, to the same weights bit for bit.")]
+pub struct TrainArgs {
+    /// A built-in configuration; see --list-presets. [default: quickstart]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    preset: Option<String>,
+    /// A configuration in TOML; what it leaves out has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one value of the configuration, over preset or file, as in train.steps=2000. May be given several times.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Rows to train on, as JSONL, plain or zstd. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Rows to evaluate on at the end, beside --data; without it a share of --data's prompts is held out.
+    #[arg(long, value_name = "FILE")]
+    eval_data: Vec<PathBuf>,
+    /// Start from the weights, tokenizer and architecture in a model's folder, such as runs/NAME/model.
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
+    /// The run's folder. [default: runs/NAME, with a number if that exists]
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Go on with an interrupted run; without --run, with the newest one.
+    #[arg(long)]
+    resume: bool,
+    /// What computes; one of the devices of this build.
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
+    /// Print model, data, plan and memory, train nothing and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the built-in configurations, one a line.
+    #[arg(long)]
+    list_presets: bool,
+}
+
+/// Trains, or says what it would train.
+pub fn run(args: TrainArgs) -> Result<()> {
+    if args.list_presets {
+        return Config::presets().try_for_each(|(name, about)| print(format_args!("{name:12} {about}")));
+    }
+    let folder = args.folder()?;
+    let config = args.config(&folder)?;
+    let backend = args.device.open();
+    if args.dry_run {
+        return dry_run(&args, &config, &folder, backend.as_ref());
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The second signal ends the program at once; the first asks it to save and stop.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .map_err(|e| Error::machine(format!("cannot listen for signals: {e}")))?;
+    }
+    eprintln!("run folder: {}", folder.display());
+    let request = Request { config, init: args.init, run: folder, resume: args.resume, backend, stop };
+    if let Some(outcome) = run::run(request)? {
+        print("")?;
+        outcome.facts.iter().try_for_each(|(what, value)| print(format_args!("{what}: {value}")))?;
+        print("")?;
+        if !outcome.table.rows.is_empty() {
+            print(&outcome.table)?;
+        }
+        print(format_args!("model   {}", outcome.model.display()))?;
+        print(format_args!("report  {}", outcome.report.display()))?;
+    }
+    Ok(())
+}
+
+impl TrainArgs {
+    /// A name for what is run: the preset's or the configuration file's.
+    fn name(&self) -> String {
+        match (&self.preset, &self.config) {
+            (Some(preset), _) => preset.clone(),
+            (None, Some(file)) => file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            (None, None) => DEFAULT_PRESET.into(),
+        }
+    }
+
+    /// Whether anything but the folder of a run to resume was given.
+    fn describes_a_run(&self) -> bool {
+        let files = !self.data.is_empty() || !self.eval_data.is_empty() || self.init.is_some();
+        self.preset.is_some() || self.config.is_some() || !self.set.is_empty() || files
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        if let Some(run) = &self.run {
+            return Ok(run.clone());
+        }
+        let name = self.name();
+        let numbered = |n: usize| Path::new(RUNS).join(if n == 1 { name.clone() } else { format!("{name}-{n}") });
+        let free = (1..).find(|&n| !numbered(n).exists()).unwrap_or(1);
+        match (self.resume, free) {
+            (false, free) => Ok(numbered(free)),
+            (true, 1) => {
+                Err(Error::user(format!("no run to resume at {}: give its folder with --run", numbered(1).display())))
+            }
+            (true, free) => Ok(numbered(free - 1)),
+        }
+    }
+
+    fn config(&self, folder: &Path) -> Result<Config> {
+        if self.resume && !self.describes_a_run() {
+            if !run::is_begun(folder) {
+                return Err(Error::user(format!(
+                    "{} holds no run to resume: begin one without --resume, or give another --run",
+                    folder.display()
+                )));
+            }
+            return Config::load(&folder.join(CONFIG));
+        }
+        let mut config = match &self.config {
+            Some(file) => Config::load(file)?,
+            None => Config::preset(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?,
+        };
+        for assignment in &self.set {
+            config.set(assignment)?;
+        }
+        config.data.train.extend(self.data.iter().cloned());
+        config.data.eval.extend(self.eval_data.iter().cloned());
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn dry_run(args: &TrainArgs, config: &Config, folder: &Path, backend: &dyn Backend) -> Result<()> {
+    let start = args.init.as_deref().map_or(Start::Fresh, Start::From);
+    let setup = Setup::new(config, start)?;
+    let model = &setup.model_config;
+    let parameters = model.parameters(setup.outputs);
+    let flat = model.buffer_elements(setup.outputs);
+    let mib = |bytes: usize| format!("{:>9.1} MiB", bytes as f64 / f64::from(1 << 20));
+    print(format_args!(
+        "model     {parameters} parameters: {} layers, hidden {}, ffn {}, {} query and {} key/value heads of {}, {} ids",
+        model.num_hidden_layers,
+        model.hidden_size,
+        model.intermediate_size,
+        model.num_attention_heads,
+        model.num_key_value_heads,
+        model.head_dim(),
+        model.vocab_size
+    ))?;
+    for note in &setup.notes {
+        print(note)?;
+    }
+    for set in &setup.eval_sets {
+        print(format_args!("evaluate  {} on {}", set.len(), set.name()))?;
+    }
+    let first = setup.feeder.batch(0)?;
+    print(format_args!(
+        "plan      {} steps of {}, in packs of at most {} tokens; the first step: {} packs, {} tokens, {} saved by shared prefixes",
+        setup.steps,
+        config.train.batch_size,
+        config.data.pack_length,
+        first.packs.len(),
+        first.tokens(),
+        first.tokens_saved()
+    ))?;
+    let (float, sum) = (backend.float().size(), backend.accumulator().size());
+    let arena = Workspace::bytes(backend, model, setup.outputs, setup.feeder.capacity, true);
+    print(format_args!("memory    weights     {}", mib(flat * float)))?;
+    print(format_args!("          gradients   {}", mib(flat * sum)))?;
+    print(format_args!("          moments     {}", mib(2 * flat * sum)))?;
+    print(format_args!("          activations {}", mib(arena)))?;
+    print(format_args!("          in all      {}", mib(flat * (float + 3 * sum) + arena)))?;
+    print(format_args!("run       would be written to {}", folder.display()))
+}

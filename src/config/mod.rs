@@ -1,0 +1,130 @@
+//! The configuration of a run: TOML sections, presets, `--set section.key=value`.
+
+mod check;
+mod explain;
+mod presets;
+mod sections;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+pub use explain::nearest;
+pub use sections::*;
+
+/// Bytes of a configuration file, at most.
+const MAX_BYTES: u64 = 1 << 20;
+
+impl Config {
+    /// Reads a TOML file; keys that it leaves out have their defaults.
+    ///
+    /// # Errors
+    /// Names file, line and key of what is malformed, unknown, of the wrong type or out of range.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = files::read_text(path, MAX_BYTES)?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads TOML text; `source` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, source: &str) -> Result<Self> {
+        let place = |error: &toml::de::Error| match error.span() {
+            Some(span) => format!("{source}:{}", files::line_of(text.as_bytes(), span.start)),
+            None => source.to_string(),
+        };
+        let refuse = |error: toml::de::Error| Error::user(explain::error(&error)).context(place(&error));
+        toml::from_str::<Self>(text).map_err(refuse)?;
+        // Read a second time through a table, which also refuses a list with too many elements.
+        let table: Table = toml::from_str(text).map_err(refuse)?;
+        let config = Value::Table(table).try_into::<Self>().map_err(refuse)?;
+        config.validate().map_err(|e| e.context(source))?;
+        Ok(config)
+    }
+
+    /// The preset called `name`; [`Config::presets`] lists them.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn preset(name: &str) -> Result<Self> {
+        match presets::ALL.iter().find(|(known, _)| *known == name) {
+            Some((_, text)) => Self::parse(text, &format!("preset {name}")),
+            None => {
+                let names = presets::ALL.map(|(known, _)| known);
+                Err(Error::user(format!("there is no preset `{name}`{}", explain::suggestion(name, &names))))
+            }
+        }
+    }
+
+    /// Name and one-line summary of every preset.
+    pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
+        presets::ALL.into_iter().map(|(name, text)| (name, text.lines().next().unwrap_or("").trim_start_matches("# ")))
+    }
+
+    /// Sets one value: `assignment` is `section.key=value`, the value in TOML's notation; what is no TOML value is
+    /// taken as a string. Ranges are left to [`Config::validate`], since several assignments may belong together.
+    ///
+    /// # Errors
+    /// When section or key are unknown or the value has the wrong type.
+    pub fn set(&mut self, assignment: &str) -> Result<()> {
+        let refuse = |why: String| Error::user(format!("--set {assignment}: {why}"));
+        let Some((path, value)) = assignment.split_once('=') else {
+            return Err(refuse("expected section.key=value".into()));
+        };
+        let Some((section, key)) = path.trim().split_once('.') else {
+            return Err(refuse(format!("`{}` names no section; expected section.key=value", path.trim())));
+        };
+        let mut table = Table::try_from(&*self).map_err(|e| refuse(e.to_string()))?;
+        let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        let Some(keys) = entry.as_table_mut() else { return Err(refuse(format!("`{section}` is not a section"))) };
+        keys.insert(key.to_string(), parse_value(value.trim()));
+        *self = Self::deserialize(Value::Table(table)).map_err(|e| refuse(explain::error(&e)))?;
+        Ok(())
+    }
+
+    /// The configuration as TOML with every key. Reading it gives an equal configuration.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8, which TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::user(format!("the configuration cannot be saved as TOML: {e}")))
+    }
+
+    /// The keys in which `other` differs: `section.key: value here instead of value there`.
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`].
+    pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
+        let table = |config: &Self| Table::try_from(config).map_err(|e| Error::user(e.to_string()));
+        let (here, there) = (table(self)?, table(other)?);
+        let mut differences = Vec::new();
+        for (section, keys) in here.iter().filter_map(|(name, keys)| Some((name, keys.as_table()?))) {
+            let others = there.get(section).and_then(Value::as_table).cloned().unwrap_or_default();
+            let show = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
+            let names: BTreeSet<&String> = keys.keys().chain(others.keys()).collect();
+            for key in names.into_iter().filter(|&key| keys.get(key) != others.get(key)) {
+                let (mine, theirs) = (show(keys.get(key)), show(others.get(key)));
+                differences.push(format!("{section}.{key}: {mine} instead of {theirs}"));
+            }
+        }
+        Ok(differences)
+    }
+}
+
+/// `text` as a TOML value, or as a string when it is none.
+fn parse_value(text: &str) -> Value {
+    match toml::from_str::<Table>(&format!("value = {text}")) {
+        Ok(mut table) if table.len() == 1 => table.remove("value"),
+        _ => None,
+    }
+    .unwrap_or_else(|| Value::String(text.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

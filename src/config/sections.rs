@@ -1,0 +1,322 @@
+//! The sections of the configuration and their defaults.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+use crate::polar::Wrapper;
+
+/// Everything that decides a run. Saved, resolved, as `config.toml` in the run's folder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Shape of the network.
+    pub model: ModelSection,
+    /// Where token ids come from.
+    pub tokenizer: TokenizerSection,
+    /// Where triples come from and how they are packed.
+    pub data: DataSection,
+    /// The built-in source of data, used when no file is given.
+    pub zoo: ZooSection,
+    /// What is minimised.
+    pub objective: ObjectiveSection,
+    /// AdamW.
+    pub optimizer: OptimizerSection,
+    /// The learning rate over the run.
+    pub schedule: ScheduleSection,
+    /// Steps, seed, checkpoints.
+    pub train: TrainSection,
+    /// The evaluation at the end of the run.
+    pub eval: EvalSection,
+}
+
+/// `[model]`: an InternLM2 architecture. Ignored in favour of the checkpoint's own when `--init` is given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the SwiGLU hidden layer.
+    pub intermediate_size: usize,
+    /// Number of transformer layers.
+    pub num_hidden_layers: usize,
+    /// Query heads; `hidden_size / num_attention_heads` is the head dimension, which must be even.
+    pub num_attention_heads: usize,
+    /// Key/value heads; divides `num_attention_heads`.
+    pub num_key_value_heads: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// The longest sequence that the model claims to read.
+    pub max_position_embeddings: usize,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f64,
+}
+
+/// `[tokenizer]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenizerSection {
+    /// Which kind.
+    pub kind: TokenizerKind,
+    /// Number of ids of a trained BPE, special tokens included.
+    pub vocab_size: usize,
+    /// Bytes of the run's own text that the BPE is trained on, at most.
+    pub train_bytes: usize,
+    /// The `tokenizer.json` to read, for kind `file`.
+    pub path: Option<PathBuf>,
+    /// Name of the separator token in a `tokenizer.json`; added when it has none of that name.
+    pub separator: String,
+    /// Name of the score token in a `tokenizer.json`; added when it has none of that name.
+    pub score: String,
+}
+
+/// The kinds of tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerKind {
+    /// One id a byte.
+    Bytes,
+    /// A byte-level BPE trained on the run's own data.
+    Bpe,
+    /// A Hugging Face `tokenizer.json`.
+    File,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSection {
+    /// JSONL files to train on; empty means the policy zoo. `--data` adds to it.
+    pub train: Vec<PathBuf>,
+    /// JSONL files to evaluate on. `--eval-data` adds to it.
+    pub eval: Vec<PathBuf>,
+    /// The share of prompts held out for evaluation when `eval` is empty.
+    pub eval_fraction: f64,
+    /// How prompt and trajectory are joined, for rows that do not say.
+    pub wrapper: Wrapper,
+    /// The longest sequence, score token included.
+    pub max_length: usize,
+    /// The longest reference or candidate, in tokens.
+    pub max_response_length: usize,
+    /// Tokens computed in one forward pass, at most; longer pairs are left out and counted.
+    pub pack_length: usize,
+    /// Compute the prefix that chosen and rejected have in common once.
+    pub share_prefix: bool,
+}
+
+/// `[zoo]`: see `polar_raw::zoo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ZooSection {
+    /// Seed of policies and prompts.
+    pub seed: u64,
+    /// Policies to train on.
+    pub train_policies: usize,
+    /// Policies never trained on.
+    pub held_out_policies: usize,
+}
+
+/// `[objective]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectiveSection {
+    /// What is learnt.
+    pub kind: ObjectiveKind,
+    /// The ranking loss.
+    pub loss: LossKind,
+    /// A penalty on the scores, as in xtuner.
+    pub penalty: PenaltyKind,
+    /// Weight of the penalty (xtuner's default is 0.01; POLAR uses no penalty).
+    pub penalty_weight: f64,
+    /// Weight of a next-token loss beside the ranking loss; 0 for none.
+    pub lm_weight: f64,
+}
+
+/// The objectives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectiveKind {
+    /// Rank candidates by their policy's distance from the reference's.
+    Polar,
+    /// Predict the next token.
+    Lm,
+}
+
+/// The ranking losses of xtuner's `reward.py`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossKind {
+    /// Bradley-Terry: `-log sigmoid(d)`.
+    Ranking,
+    /// `(1 - p)^2 * -log sigmoid(d)` with `p = 2 relu(sigmoid(d) - 0.5)`.
+    Focal,
+}
+
+/// The score penalties of xtuner's `reward.py`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PenaltyKind {
+    /// No penalty.
+    None,
+    /// `-log(5 - s) - log(s + 5)`, with `s` clamped to 1e-3 within the bounds.
+    LogBarrier,
+    /// `s^2`.
+    L2,
+}
+
+/// `[optimizer]`: AdamW with decoupled weight decay on every tensor, as in POLAR's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerSection {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay rates of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradients are scaled to this global norm when above it; 0 for never.
+    pub clip_grad_norm: f64,
+}
+
+/// `[schedule]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleSection {
+    /// The shape after the warm-up.
+    pub kind: ScheduleKind,
+    /// Share of the steps that the linear warm-up takes.
+    pub warmup_ratio: f64,
+    /// The last learning rate over the peak.
+    pub min_lr_ratio: f64,
+    /// Share of the steps that the final decay takes, for `wsd`.
+    pub decay_ratio: f64,
+}
+
+/// Shapes of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Half a cosine down to `min_lr_ratio`.
+    Cosine,
+    /// A straight line down to `min_lr_ratio`.
+    Linear,
+    /// The peak to the end.
+    Constant,
+    /// Warm-up, stable, decay: constant, then a straight line over the last `decay_ratio` of the steps.
+    Wsd,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSection {
+    /// Optimiser steps. 0 means one epoch over the files.
+    pub steps: usize,
+    /// Pairs (or documents, for `lm`) in a step; they are packed into as many forward passes as they need.
+    pub batch_size: usize,
+    /// Seed of weights and order.
+    pub seed: u64,
+    /// Steps between checkpoints; 0 for one at the end only.
+    pub checkpoint_every: usize,
+    /// Checkpoints kept; older ones are deleted.
+    pub keep_checkpoints: usize,
+}
+
+/// `[eval]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalSection {
+    /// Pairs in each row of the table, at most.
+    pub pairs: usize,
+    /// Triples that the baselines learn from, at most.
+    pub baseline_triples: usize,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self {
+            hidden_size: 128,
+            intermediate_size: 384,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            max_position_embeddings: 4096,
+            initializer_range: 0.02,
+        }
+    }
+}
+
+impl Default for TokenizerSection {
+    fn default() -> Self {
+        Self {
+            kind: TokenizerKind::Bpe,
+            vocab_size: 1024,
+            train_bytes: 4 << 20,
+            path: None,
+            separator: "<|reward|>".into(),
+            score: "[UNUSED_TOKEN_130]".into(),
+        }
+    }
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            train: Vec::new(),
+            eval: Vec::new(),
+            eval_fraction: 0.05,
+            wrapper: Wrapper::Sft,
+            max_length: 2048,
+            max_response_length: 1024,
+            pack_length: 4096,
+            share_prefix: true,
+        }
+    }
+}
+
+impl Default for ZooSection {
+    fn default() -> Self {
+        Self { seed: 1, train_policies: 192, held_out_policies: 64 }
+    }
+}
+
+impl Default for ObjectiveSection {
+    fn default() -> Self {
+        Self {
+            kind: ObjectiveKind::Polar,
+            loss: LossKind::Ranking,
+            penalty: PenaltyKind::None,
+            penalty_weight: 0.01,
+            lm_weight: 0.0,
+        }
+    }
+}
+
+impl Default for OptimizerSection {
+    fn default() -> Self {
+        Self { lr: 2e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.0, clip_grad_norm: 1.0 }
+    }
+}
+
+impl Default for ScheduleSection {
+    fn default() -> Self {
+        Self { kind: ScheduleKind::Cosine, warmup_ratio: 0.05, min_lr_ratio: 0.1, decay_ratio: 0.2 }
+    }
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self { steps: 1000, batch_size: 16, seed: 1, checkpoint_every: 100, keep_checkpoints: 2 }
+    }
+}
+
+impl Default for EvalSection {
+    fn default() -> Self {
+        Self { pairs: 2000, baseline_triples: 20_000 }
+    }
+}

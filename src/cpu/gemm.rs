@@ -1,0 +1,122 @@
+//! Matrix products by the `gemm` crate, whose kernel is chosen at run time (AVX2, AVX-512, NEON).
+
+use ::gemm::Parallelism;
+
+use super::parallel;
+use crate::backend::Gemm;
+use crate::tensor::Tensor;
+
+/// A row-major or transposed matrix in memory: element `(i, j)` is at `i * rs + j * cs`.
+#[derive(Clone, Copy)]
+pub struct Matrix {
+    pub address: *const f32,
+    pub rs: usize,
+    pub cs: usize,
+}
+
+impl Matrix {
+    pub fn new(address: *const f32, rs: usize) -> Self {
+        Self { address, rs, cs: 1 }
+    }
+
+    pub fn transposed(self) -> Self {
+        Self { rs: self.cs, cs: self.rs, ..self }
+    }
+}
+
+/// `out = alpha a b (+ out)` on the calling thread, `out[m, n]` with `rs` elements between rows.
+///
+/// # Safety
+/// All elements of the three matrices are readable, those of `out` writable and nobody else's.
+#[inline]
+pub unsafe fn on_this_thread(
+    [m, n, k]: [usize; 3],
+    out: *mut f32,
+    rs: usize,
+    a: Matrix,
+    b: Matrix,
+    alpha: f32,
+    accumulate: bool,
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        ::gemm::gemm(
+            m,
+            n,
+            k,
+            out,
+            1,
+            rs as isize,
+            accumulate,
+            a.address,
+            a.cs as isize,
+            a.rs as isize,
+            b.address,
+            b.cs as isize,
+            b.rs as isize,
+            1.0,
+            alpha,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// The product of [`crate::backend::Backend::gemm`], its operands checked.
+///
+/// The output is cut into one band a thread, each computed alone: with few threads that keeps every core's caches to
+/// its own band and needs no barrier inside.
+pub fn product(layout: Gemm, m: usize, n: usize, k: usize, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) {
+    let a_matrix = Matrix::new(a.address().cast(), a.row_stride());
+    let b_matrix = Matrix::new(b.address().cast(), b.row_stride());
+    let (a_matrix, b_matrix) = match layout {
+        Gemm::Nt => (a_matrix, b_matrix.transposed()),
+        Gemm::Nn => (a_matrix, b_matrix),
+        Gemm::Tn => (a_matrix.transposed(), b_matrix),
+    };
+    let rs = out.row_stride();
+    let task = Task { out: out.address().cast(), rs, a: a_matrix, b: b_matrix, k, accumulate };
+    // Below about a tenth of a millisecond of work a second thread costs more than it gives.
+    let threads = if m * n * k < 1 << 20 { 1 } else { rayon::current_num_threads() };
+    let (long, tile) = if m >= n { (m, 16) } else { (n, 16) };
+    let band = long.div_ceil(threads).next_multiple_of(tile);
+    let task = &task;
+    parallel::for_each(long.div_ceil(band), |i| {
+        let (start, len) = (i * band, band.min(long - i * band));
+        // SAFETY: bands do not overlap, and the checks have seen that all operands fit.
+        unsafe {
+            if m >= n {
+                task.run([start, 0], [len, n]);
+            } else {
+                task.run([0, start], [m, len]);
+            }
+        }
+    });
+}
+
+struct Task {
+    out: *mut f32,
+    rs: usize,
+    a: Matrix,
+    b: Matrix,
+    k: usize,
+    accumulate: bool,
+}
+
+// SAFETY: tasks write to bands of their own.
+unsafe impl Sync for Task {}
+
+impl Task {
+    /// # Safety
+    /// The band lies within the output and is this task's alone.
+    unsafe fn run(&self, [i, j]: [usize; 2], [m, n]: [usize; 2]) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let a = Matrix { address: self.a.address.add(i * self.a.rs), ..self.a };
+            let b = Matrix { address: self.b.address.add(j * self.b.cs), ..self.b };
+            on_this_thread([m, n, self.k], self.out.add(i * self.rs + j), self.rs, a, b, 1.0, self.accumulate);
+        }
+    }
+}

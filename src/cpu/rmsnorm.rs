@@ -1,0 +1,95 @@
+use super::math::{dot, vectorised};
+use super::parallel::{self, Shared};
+
+/// Rows whose contribution to the weight's gradient is summed first.
+const ROWS: usize = 128;
+
+pub fn forward(y: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
+    let hidden = weight.len();
+    let rows = parallel::rows_per_task(hidden);
+    let rstd = Shared::new(rstd);
+    parallel::chunks_mut(y, rows * hidden, |task, y| {
+        let n = y.len() / hidden;
+        // SAFETY: tasks own disjoint rows.
+        let rstd = unsafe { rstd.slice(task * rows, n) };
+        let x = &x[task * rows * hidden..][..n * hidden];
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, rstd), x) in y.chunks_exact_mut(hidden).zip(rstd).zip(x.chunks_exact(hidden)) {
+                    *rstd = inverse_rms(x, eps);
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                        *y = x * *rstd * w;
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`
+#[inline(always)]
+pub fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
+}
+
+/// Elements of the partial sums that [`backward`] needs.
+pub fn partials(rows: usize, hidden: usize) -> usize {
+    rows.div_ceil(ROWS) * hidden
+}
+
+pub fn backward(
+    dx: &mut [f32],
+    dweight: &mut [f32],
+    dy: &[f32],
+    x: &[f32],
+    rstd: &[f32],
+    weight: &[f32],
+    partials: &mut [f32],
+) {
+    let hidden = weight.len();
+    let shared = Shared::new(partials);
+    parallel::chunks_mut(dx, ROWS * hidden, |task, dx| {
+        // SAFETY: each task has a row of partial sums of its own.
+        let partial = unsafe { shared.slice(task * hidden, hidden) };
+        partial.fill(0.0);
+        let first = task * ROWS;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, dx) in dx.chunks_exact_mut(hidden).enumerate() {
+                    let at = (first + i) * hidden..(first + i + 1) * hidden;
+                    row_backward(dx, partial, &dy[at.clone()], &x[at], rstd[first + i], weight);
+                }
+            },
+        );
+    });
+    for partial in partials.chunks_exact(hidden) {
+        for (d, p) in dweight.iter_mut().zip(partial) {
+            *d += p;
+        }
+    }
+}
+
+/// With `n = x rstd`: `dweight += dy n`, `dx += rstd (dy w - n mean(dy w n))`.
+#[inline(always)]
+pub fn row_backward(dx: &mut [f32], dweight: &mut [f32], dy: &[f32], x: &[f32], rstd: f32, weight: &[f32]) {
+    let hidden = weight.len();
+    let (dx, dweight, dy, x) = (&mut dx[..hidden], &mut dweight[..hidden], &dy[..hidden], &x[..hidden]);
+    let mut lanes = [0.0f32; 16];
+    let mut sum = 0.0;
+    let whole = hidden / 16 * 16;
+    for i in (0..whole).step_by(16) {
+        for (j, lane) in lanes.iter_mut().enumerate() {
+            *lane += dy[i + j] * weight[i + j] * x[i + j];
+        }
+    }
+    for i in whole..hidden {
+        sum += dy[i] * weight[i] * x[i];
+    }
+    let correction = (lanes.iter().sum::<f32>() + sum) * rstd * rstd * rstd / hidden as f32;
+    for i in 0..hidden {
+        dweight[i] += dy[i] * x[i] * rstd;
+        dx[i] += dy[i] * weight[i] * rstd - x[i] * correction;
+    }
+}

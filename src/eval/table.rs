@@ -1,0 +1,249 @@
+//! The evaluation table: accuracies with confidence intervals.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::polar::Triple;
+
+/// How many of how many pairs were ranked rightly. A tie is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Pairs whose chosen candidate scored strictly higher.
+    pub right: usize,
+    /// All pairs.
+    pub pairs: usize,
+}
+
+impl Accuracy {
+    /// Counts margins, chosen minus rejected.
+    pub fn of(margins: impl Iterator<Item = f64>) -> Self {
+        margins
+            .fold(Self::default(), |a, margin| Self { right: a.right + usize::from(margin > 0.0), pairs: a.pairs + 1 })
+    }
+
+    /// Counts scores: chosen, rejected, chosen, …
+    pub fn of_scores(scores: &[f32]) -> Self {
+        Self::of(scores.chunks_exact(2).map(|s| f64::from(s[0]) - f64::from(s[1])))
+    }
+
+    /// The share ranked rightly; 0 of no pairs.
+    pub fn value(&self) -> f64 {
+        self.right as f64 / self.pairs.max(1) as f64
+    }
+
+    /// Wilson's 95 % confidence interval (Wilson, JASA 22, 1927).
+    pub fn interval(&self) -> (f64, f64) {
+        const Z: f64 = 1.959_964;
+        if self.pairs == 0 {
+            return (0.0, 1.0);
+        }
+        let (n, p) = (self.pairs as f64, self.value());
+        let center = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+        let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+        ((center - half).max(0.0), (center + half).min(1.0))
+    }
+}
+
+/// The column of the model itself.
+pub(super) const MODEL: &str = "model";
+
+/// One set of pairs, measured by everything that compares candidates.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// What the pairs are.
+    pub name: String,
+    /// One accuracy for each column of the table.
+    pub accuracies: Vec<Accuracy>,
+    /// The model's scores of the chosen candidates.
+    pub chosen: Vec<f32>,
+    /// The model's scores of the rejected candidates, pair by pair.
+    pub rejected: Vec<f32>,
+}
+
+/// A pair to read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Example {
+    /// The row that it is from.
+    pub row: String,
+    /// Prompt of all three.
+    pub prompt: String,
+    /// What the candidates are compared with.
+    pub reference: String,
+    /// The candidate that should score higher.
+    pub chosen: String,
+    /// The other.
+    pub rejected: String,
+    /// The model's scores, chosen first.
+    pub scores: [f32; 2],
+}
+
+/// Rows of pairs against columns of judges: the model first, then baselines, then the control.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Table {
+    /// Names of the judges.
+    pub columns: Vec<String>,
+    /// The sets of pairs.
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// One row judged by the model alone.
+    pub fn of_row(row: Row) -> Self {
+        Self { columns: vec![MODEL.into()], rows: vec![row] }
+    }
+
+    /// The columns of the baselines.
+    pub fn baselines(&self) -> Range<usize> {
+        1..self.columns.len().saturating_sub(1).max(1)
+    }
+
+    /// The column of the baseline that does best on `row`; the first of equals.
+    pub fn best_baseline(&self, row: &Row) -> Option<usize> {
+        let right = |column: usize| row.accuracies.get(column).map(|a| a.right);
+        self.baselines().filter(|&c| right(c).is_some()).reduce(|a, b| if right(b) > right(a) { b } else { a })
+    }
+
+    /// The column of the control: the model with references of other prompts.
+    pub fn control(&self) -> Option<usize> {
+        (self.columns.len() > 1).then(|| self.columns.len() - 1)
+    }
+
+    /// The table for a README; the best baseline of each row is in italics.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("| set | pairs | {} | chance |\n", self.columns.join(" | "));
+        text.push_str("| --- | ---: |");
+        text.push_str(&" ---: |".repeat(self.columns.len() + 1));
+        for row in &self.rows {
+            let best = self.best_baseline(row);
+            let cells = row.accuracies.iter().enumerate().map(|(column, accuracy)| match Some(column) == best {
+                true => format!("*{accuracy}*"),
+                false => accuracy.to_string(),
+            });
+            let cells = cells.collect::<Vec<_>>().join(" | ");
+            text.push_str(&format!("\n| {} | {} | {cells} | 0.500 |", row.name, row.pairs()));
+        }
+        text + "\n"
+    }
+}
+
+impl Row {
+    /// The model alone on a set, from its scores: chosen, rejected, chosen, …
+    pub fn of_scores(name: String, scores: &[f32]) -> Self {
+        let pairs = || scores.chunks_exact(2);
+        let (chosen, rejected) = (pairs().map(|s| s[0]).collect(), pairs().map(|s| s[1]).collect());
+        Self { name, accuracies: vec![Accuracy::of_scores(scores)], chosen, rejected }
+    }
+
+    /// The first `n` of the triples that were judged, with their scores.
+    pub fn examples(&self, triples: &[Triple], n: usize) -> impl Iterator<Item = Example> {
+        let scores = self.chosen.iter().zip(&self.rejected);
+        triples.iter().zip(scores).take(n).map(|(t, (&chosen, &rejected))| Example {
+            row: self.name.clone(),
+            prompt: t.prompt.clone(),
+            reference: t.reference.clone(),
+            chosen: t.chosen.clone(),
+            rejected: t.rejected.clone(),
+            scores: [chosen, rejected],
+        })
+    }
+
+    /// Pairs in the set.
+    pub fn pairs(&self) -> usize {
+        self.accuracies.first().map_or(0, |a| a.pairs)
+    }
+}
+
+/// `0.871 ±.015`: the value and half of the interval's width.
+impl fmt::Display for Accuracy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (low, high) = self.interval();
+        let half = format!("{:.3}", (high - low) / 2.0);
+        write!(f, "{:.3} ±{}", self.value(), half.trim_start_matches('0'))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // As wide as `0.871 ±.015` and the mark of the best baseline.
+        const CELL: usize = 12;
+        let names = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max("accuracy".len());
+        let width = |column: usize| self.columns.get(column).map_or(0, |name| name.chars().count() + 1).max(CELL);
+        write!(f, "{:names$}  {:>6}", "accuracy", "pairs")?;
+        for (column, name) in self.columns.iter().enumerate() {
+            write!(f, "  {:>1$} ", name, width(column) - 1)?;
+        }
+        writeln!(f, "  chance")?;
+        for row in &self.rows {
+            write!(f, "{:names$}  {:>6}", row.name, row.pairs())?;
+            let best = self.best_baseline(row);
+            for (column, accuracy) in row.accuracies.iter().enumerate() {
+                let mark = if Some(column) == best { '*' } else { ' ' };
+                write!(f, "  {:>1$}{mark}", accuracy.to_string(), width(column) - 1)?;
+            }
+            writeln!(f, "   0.500")?;
+        }
+        writeln!(f, "± half of the 95 % interval (Wilson); a tie is wrong; * the best baseline of the row")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tie_is_wrong() {
+        assert_eq!(Accuracy::of([1.0, 0.0, -1.0, 2.0].into_iter()), Accuracy { right: 2, pairs: 4 });
+        assert_eq!(Accuracy::of([f64::NAN].into_iter()).right, 0);
+    }
+
+    #[test]
+    fn wilson_interval_of_a_known_case() {
+        // 8 of 10: Wilson's interval is [0.4902, 0.9433].
+        let (low, high) = Accuracy { right: 8, pairs: 10 }.interval();
+        assert!((low - 0.4902).abs() < 1e-4 && (high - 0.9433).abs() < 1e-4, "[{low}, {high}]");
+        let (low, high) = Accuracy { right: 0, pairs: 10 }.interval();
+        assert!(low == 0.0 && high > 0.2);
+    }
+
+    fn table() -> Table {
+        let row = |name: &str, right: [usize; 4]| Row {
+            name: name.into(),
+            accuracies: right.map(|right| Accuracy { right, pairs: 2000 }).into(),
+            chosen: Vec::new(),
+            rejected: Vec::new(),
+        };
+        Table {
+            columns: ["model", "hand", "ngram", "shuffled reference"].map(String::from).into(),
+            rows: vec![row("held-out prompts", [1742, 1024, 1540, 1007]), row("preferences", [1051, 1360, 1360, 990])],
+        }
+    }
+
+    #[test]
+    fn the_text_is_aligned_and_marks_the_best_baseline() {
+        let text = table().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        let end = lines[0].chars().count();
+        assert!(end <= 100 && lines[1..3].iter().all(|l| l.chars().count() == end), "{text}");
+        assert!(lines[1].contains("0.871 ±.015 ") && lines[1].contains("0.770 ±.018*"), "{text}");
+        assert!(lines[2].contains("0.680 ±.020*  0.680 ±.020 "), "the first of equals\n{text}");
+        assert_eq!(text.matches('*').count(), 3, "{text}");
+    }
+
+    #[test]
+    fn markdown_has_a_cell_for_every_judge() {
+        let text = table().to_markdown();
+        assert!(text.lines().all(|line| line.matches('|').count() == 8), "{text}");
+        assert!(text.contains("| 0.871 ±.015 | 0.512 ±.022 | *0.770 ±.018* | 0.503 ±.022 | 0.500 |"), "{text}");
+    }
+
+    #[test]
+    fn without_baselines_none_is_best() {
+        let mut table = table();
+        table.columns.truncate(1);
+        assert_eq!(table.best_baseline(&table.rows[0]), None);
+        assert_eq!(table.control(), None);
+        assert_eq!(Table::default().baselines(), 1..1);
+    }
+}

@@ -1,0 +1,107 @@
+//! Files that are either whole or absent: written beside their place, flushed to the disk, then renamed.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A file being written under a temporary name in its own folder. Dropped without [`Staged::commit`], it vanishes.
+pub struct Staged {
+    file: File,
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl Staged {
+    /// Starts the file that will be `target`; what stands there now stays until [`Staged::commit`].
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn create(target: &Path) -> Result<Self> {
+        let name = target.file_name().ok_or_else(|| Error::user(format!("{} is not a file", target.display())))?;
+        let temporary = target.with_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
+        let file = File::create(&temporary).map_err(|e| Error::io("write", target, &e))?;
+        Ok(Self { file, temporary, target: target.to_path_buf() })
+    }
+
+    /// Appends `bytes`; unbuffered, so give it large pieces.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::io("write", &self.target, &e))
+    }
+
+    /// Waits until the bytes are on the disk.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io("write", &self.target, &e))
+    }
+
+    /// Puts the whole file in its place in one step.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; the old file then still stands.
+    pub fn commit(self) -> Result<()> {
+        self.sync()?;
+        fs::rename(&self.temporary, &self.target).map_err(|e| Error::io("write", &self.target, &e))?;
+        sync_folder(parent(&self.target))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // After a commit there is nothing of that name; after a failure there is nothing better to do.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Replaces the file at `path` by `bytes` in one step.
+///
+/// # Errors
+/// When the folder cannot be written or the disk is full; the old file then still stands.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut staged = Staged::create(path)?;
+    staged.write_all(bytes)?;
+    staged.commit()
+}
+
+/// Makes the names in `folder` (new, renamed, removed) outlive a power failure.
+///
+/// # Errors
+/// When the folder cannot be opened or the disk fails.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io("flush", folder, &e))
+}
+
+/// Reads a text file of at most `limit` bytes.
+///
+/// # Errors
+/// When it cannot be read, is longer, or is not UTF-8; the message names the file, and the line for the last.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    let length = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
+    if length > limit {
+        return Err(Error::user(format!("{} has {length} bytes, more than the {limit} allowed", path.display())));
+    }
+    let bytes = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = line_of(e.as_bytes(), e.utf8_error().valid_up_to());
+        Error::user(format!("{}:{line}: the file is not valid UTF-8", path.display()))
+    })
+}
+
+/// The line, from 1, of byte `offset`.
+pub fn line_of(text: &[u8], offset: usize) -> usize {
+    1 + text.iter().take(offset).filter(|&&b| b == b'\n').count()
+}
+
+/// The folder that holds `path`.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}

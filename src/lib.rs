@@ -1,0 +1,20 @@
+//! polar-raw: POLAR reward models on a GPU compute stack written from scratch.
+
+pub mod backend;
+pub mod baselines;
+pub mod cli;
+pub mod config;
+pub mod cpu;
+pub mod error;
+pub mod eval;
+pub mod files;
+pub mod model;
+pub mod polar;
+pub mod reference;
+pub mod rng;
+pub mod tensor;
+pub mod tokenizer;
+pub mod train;
+pub mod zoo;
+
+pub use error::{Error, Result};

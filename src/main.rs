@@ -1,0 +1,17 @@
+//! Parses the command line and hands over.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use polar_raw::cli::Cli;
+
+fn main() -> ExitCode {
+    polar_raw::cpu::keep_freed_memory();
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

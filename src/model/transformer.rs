@@ -1,0 +1,472 @@
+//! The transformer, forward and backward, operation after operation: what runs and what is kept can be read here.
+//!
+//! After the last layer's keys and values, everything is computed for the selected tokens alone: those that are scored
+//! or that predict a next token.
+
+use super::workspace::LayerSlots;
+use super::{Flat, LayerViews, Model, Views, Workspace};
+use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, PairLoss, Qkv, RewardHeadGrads};
+use crate::error::{Error, Result};
+use crate::polar::Pack;
+use crate::tensor::{Slot, Tensor};
+
+/// What a pass over a pack computes besides scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Objective {
+    /// The ranking loss, if candidates are compared.
+    pub pair_loss: Option<PairLoss>,
+    /// What multiplies the sum of next-token losses, if next tokens are predicted.
+    pub lm_scale: Option<f64>,
+}
+
+impl Model {
+    /// Runs a pack forward as far as the last residual.
+    pub fn forward(&self, workspace: &mut Workspace, pack: &Pack) -> Result<()> {
+        Pass::new(self, workspace, pack, 0.0)?.forward()
+    }
+
+    /// Runs a pack forward and leaves one score for each candidate in the workspace.
+    pub fn score(&self, workspace: &mut Workspace, pack: &Pack) -> Result<()> {
+        let pass = Pass::new(self, workspace, pack, 0.0)?;
+        pass.forward()?;
+        let backend = self.backend.as_ref();
+        let head = pass.reward_head()?;
+        let x = pass.score_rows_forward()?;
+        backend.reward_head_forward(&pass.scores(), &x, &pass.params.norm, head, self.config.rms_norm_eps)
+    }
+
+    /// Runs a pack forward and leaves the sum of its next-token losses, times `lm_scale`, added to the workspace's.
+    pub fn next_token_loss(&self, workspace: &mut Workspace, pack: &Pack, lm_scale: f64) -> Result<()> {
+        let pass = Pass::new(self, workspace, pack, lm_scale)?;
+        pass.forward()?;
+        pass.lm_head(None)
+    }
+
+    /// Runs a pack forward and backward: losses are added to the workspace's, gradients to the flat buffer `grads`.
+    pub fn accumulate_gradients(
+        &self,
+        workspace: &mut Workspace,
+        pack: &Pack,
+        objective: &Objective,
+        grads: &Flat,
+    ) -> Result<()> {
+        if !workspace.training {
+            return Err(Error::machine("a workspace planned for scores alone has no room for gradients"));
+        }
+        let pass = Pass::new(self, workspace, pack, objective.lm_scale.unwrap_or(0.0))?;
+        pass.forward()?;
+        pass.heads_backward(&grads.views, objective)?;
+        pass.backward(&grads.views)
+    }
+
+    /// Sets the workspace's losses to zero, before the first pack of a step.
+    pub fn zero_losses(&self, workspace: &Workspace) -> Result<()> {
+        self.backend.fill(workspace.arena.get(workspace.output.loss), 0.0)?;
+        self.backend.fill(workspace.arena.get(workspace.output.lm_loss), 0.0)
+    }
+
+    /// The ranking loss and the next-token loss since [`Model::zero_losses`].
+    pub fn losses(&self, workspace: &Workspace) -> Result<(f64, f64)> {
+        let read = |slot| self.backend.read_one(workspace.arena.get(slot));
+        Ok((read(workspace.output.loss)?, read(workspace.output.lm_loss)?))
+    }
+
+    /// Appends the scores of the last pack's `candidates` to `scores`.
+    pub fn read_scores(&self, workspace: &Workspace, candidates: usize, scores: &mut Vec<f32>) -> Result<()> {
+        let from = workspace.arena.get(workspace.output.scores).first(&[candidates]);
+        let start = scores.len();
+        scores.resize(start + candidates, 0.0);
+        self.backend.read_f32_into(&from, &mut scores[start..])
+    }
+}
+
+/// One pass of one pack through one model.
+struct Pass<'a> {
+    model: &'a Model,
+    backend: &'a dyn Backend,
+    params: &'a Views,
+    workspace: &'a Workspace,
+    pack: &'a Pack,
+    spans: Tensor,
+    selected_spans: Tensor,
+    all_tokens: Tensor,
+    selected: Tensor,
+    positions: Tensor,
+    selected_positions: Tensor,
+}
+
+impl<'a> Pass<'a> {
+    fn new(model: &'a Model, workspace: &'a mut Workspace, pack: &'a Pack, lm_scale: f64) -> Result<Self> {
+        let (t, s, c) = (pack.tokens(), pack.selected.len(), pack.candidates());
+        let room = workspace.capacity;
+        if t > room.tokens || s > room.selected || c > room.candidates || pack.pairs.len() > room.candidates {
+            return Err(Error::machine(format!("a pack of {t} tokens, {s} selected, {c} candidates exceeds {room:?}")));
+        }
+        if s == 0 {
+            return Err(Error::machine("a pack with nothing to compute"));
+        }
+        workspace.selected_positions.clear();
+        workspace.selected_positions.extend(pack.selected.iter().map(|&token| pack.positions[token as usize]));
+        workspace.target_weights.clear();
+        workspace.target_weights.extend(pack.target_weights.iter().map(|&w| (f64::from(w) * lm_scale) as f32));
+        let workspace: &Workspace = workspace;
+        let backend = model.backend.as_ref();
+        let input = |slot: Slot, values: &[u32], dims: &[usize]| -> Result<Tensor> {
+            let tensor = workspace.arena.get(slot).first(dims);
+            backend.write_u32(&tensor, values)?;
+            Ok(tensor)
+        };
+        let inputs = &workspace.inputs;
+        input(inputs.ids, &pack.ids, &[t])?;
+        Ok(Self {
+            model,
+            backend,
+            params: &model.params.views,
+            workspace,
+            pack,
+            spans: input(inputs.spans, bytemuck::cast_slice(&pack.spans), &[pack.spans.len(), 8])?,
+            selected_spans: input(
+                inputs.selected_spans,
+                bytemuck::cast_slice(&pack.selected_spans),
+                &[pack.selected_spans.len(), 8],
+            )?,
+            all_tokens: workspace.arena.get(inputs.all_tokens).first(&[t]),
+            selected: input(inputs.selected, &pack.selected, &[s])?,
+            positions: input(inputs.positions, &pack.positions, &[t])?,
+            selected_positions: input(inputs.selected_positions, &workspace.selected_positions, &[s])?,
+        })
+    }
+
+    fn buffer(&self, slot: Slot, dims: &[usize]) -> Tensor {
+        self.workspace.arena.get(slot).first(dims)
+    }
+
+    fn rows(&self, slot: Slot, rows: usize) -> Tensor {
+        self.workspace.arena.get(slot).slice_rows(0..rows)
+    }
+
+    fn layer(&self, l: usize) -> Layer<'_> {
+        let last = l + 1 == self.workspace.layers.len();
+        let t = self.pack.tokens();
+        let s = if last { self.pack.selected.len() } else { t };
+        let slots = &self.workspace.layers[l];
+        let heads = self.model.heads();
+        Layer {
+            last,
+            slots,
+            weights: &self.params.layers[l],
+            args: AttentionArgs {
+                heads,
+                spans: if last { &self.selected_spans } else { &self.spans },
+                query_tokens: if last { &self.selected } else { &self.all_tokens },
+                scale: 1.0 / (heads.dim as f64).sqrt(),
+            },
+            x: self.rows(slots.x, t),
+            q: self.buffer(slots.q, &[heads.kv, s, heads.group(), heads.dim]),
+            k: self.buffer(slots.k, &[heads.kv, t, heads.dim]),
+            v: self.buffer(slots.v, &[heads.kv, t, heads.dim]),
+            lse: self.buffer(slots.lse, &[heads.kv, s, heads.group()]),
+            rows: s,
+        }
+    }
+
+    /// What the last layer's output, or the next layer's input, is.
+    fn output_of(&self, l: usize) -> Tensor {
+        match self.workspace.layers.get(l + 1) {
+            Some(next) => self.rows(next.x, self.pack.tokens()),
+            None => self.rows(self.workspace.output.x, self.pack.selected.len()),
+        }
+    }
+
+    fn forward(&self) -> Result<()> {
+        let ids = self.buffer(self.workspace.inputs.ids, &[self.pack.tokens()]);
+        let x = self.rows(self.workspace.layers[0].x, self.pack.tokens());
+        self.backend.embedding_forward(&x, &ids, &self.params.embedding)?;
+        (0..self.workspace.layers.len()).try_for_each(|l| self.layer_forward(l))
+    }
+
+    fn layer_forward(&self, l: usize) -> Result<()> {
+        let (b, eps) = (self.backend, self.model.config.rms_norm_eps);
+        let layer = self.layer(l);
+        let (slots, weights, t) = (layer.slots, layer.weights, self.pack.tokens());
+        let normed = self.rows(slots.normed, t);
+        b.rmsnorm_forward(&normed, &self.buffer(slots.rstd, &[t]), &layer.x, &weights.attention_norm, eps)?;
+
+        self.qkv_forward(&layer, &normed)?;
+        let attended = self.rows(slots.attended, layer.rows);
+        b.attention_forward(&attended, &layer.lse, &layer.q, &layer.k, &layer.v, layer.args)?;
+
+        // The residual stream goes on in a new buffer: the norm's backward pass needs the old one.
+        let x_mid = self.rows(slots.x_mid, layer.rows);
+        if layer.last {
+            b.gather_forward(&x_mid, &layer.x, &self.selected)?;
+        } else {
+            b.copy(&x_mid, &layer.x)?;
+        }
+        b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, true)?;
+
+        let normed = self.rows(slots.ffn_normed, layer.rows);
+        b.rmsnorm_forward(&normed, &self.buffer(slots.ffn_rstd, &[layer.rows]), &x_mid, &weights.ffn_norm, eps)?;
+        let gate_up = self.rows(slots.gate_up, layer.rows);
+        b.gemm(Gemm::Nt, &gate_up, &normed, &weights.w13, false)?;
+        let ffn_hidden = self.rows(slots.ffn_hidden, layer.rows);
+        b.swiglu_forward(&ffn_hidden, &gate_up)?;
+        let out = self.output_of(l);
+        b.copy(&out, &x_mid)?;
+        b.gemm(Gemm::Nt, &out, &ffn_hidden, &weights.w2, true)
+    }
+
+    /// Queries, keys and values of a layer. In the last layer keys and values come from all tokens and queries from the
+    /// selected ones, so the groups of the fused `wqkv` are taken apart.
+    fn qkv_forward(&self, layer: &Layer, normed: &Tensor) -> Result<()> {
+        let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
+        let qkv = Qkv { q: Some(&layer.q), kv: Some((&layer.k, &layer.v)) };
+        let t = self.pack.tokens();
+        if !layer.last {
+            let fused = self.buffer(self.workspace.temporaries.qkv, &[t, layer.weights.wqkv.rows()]);
+            b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, false)?;
+            return b.rope_forward(qkv, &fused, &self.positions, heads, theta);
+        }
+        let split = Split::new(heads);
+        let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
+        for group in 0..heads.kv {
+            let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
+            b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), false)?;
+        }
+        b.rope_forward(Qkv { q: None, ..qkv }, &fused, &self.positions, heads, theta)?;
+
+        // The selected rows of the norm's output; the buffer is free until the feed-forward network's own norm.
+        let selected = self.rows(layer.slots.ffn_normed, layer.rows);
+        b.gather_forward(&selected, normed, &self.selected)?;
+        let fused = self.buffer(self.workspace.temporaries.qkv, &[layer.rows, heads.kv * split.q]);
+        for group in 0..heads.kv {
+            let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
+            b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), false)?;
+        }
+        b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &self.selected_positions, heads, theta)
+    }
+
+    fn reward_head(&self) -> Result<&Tensor> {
+        self.params.reward_head.as_ref().ok_or_else(|| {
+            Error::user(
+                "the model has no reward head (v_head.weight): it was trained as a language model; fine-tune it first",
+            )
+        })
+    }
+
+    fn scores(&self) -> Tensor {
+        self.buffer(self.workspace.output.scores, &[self.pack.candidates()])
+    }
+
+    /// Whether some selected rows are not scored, so that the scored ones have to be gathered.
+    fn scores_are_a_part(&self) -> bool {
+        self.pack.candidates() != self.pack.selected.len()
+    }
+
+    /// The last residual at the score tokens.
+    fn score_rows_forward(&self) -> Result<Tensor> {
+        let x = self.rows(self.workspace.output.x, self.pack.selected.len());
+        if !self.scores_are_a_part() {
+            return Ok(x);
+        }
+        let score_x = self.rows(self.workspace.output.score_x, self.pack.candidates());
+        self.backend.gather_forward(&score_x, &x, &self.write_score_rows()?)?;
+        Ok(score_x)
+    }
+
+    fn write_score_rows(&self) -> Result<Tensor> {
+        let rows = self.buffer(self.workspace.inputs.score_rows, &[self.pack.candidates()]);
+        self.backend.write_u32(&rows, &self.pack.score_rows)?;
+        Ok(rows)
+    }
+
+    /// Final norm and logits of the selected rows; gradients of the normed rows and of the head if `grads` are given.
+    fn lm_head(&self, grads: Option<&Views>) -> Result<()> {
+        let (b, s, output) = (self.backend, self.pack.selected.len(), &self.workspace.output);
+        let missing = || Error::user("the model has no language-model head (output.weight)");
+        let table = self.params.lm_head.as_ref().ok_or_else(missing)?;
+        let x = self.rows(output.x, s);
+        let normed = self.rows(output.normed, s);
+        let rstd = self.buffer(output.rstd, &[s]);
+        b.rmsnorm_forward(&normed, &rstd, &x, &self.params.norm, self.model.config.rms_norm_eps)?;
+        let targets = self.buffer(self.workspace.inputs.targets, &[s]);
+        b.write_u32(&targets, &self.pack.targets)?;
+        let weights = self.buffer(self.workspace.inputs.target_weights, &[s]);
+        b.write_f32(&weights, &self.workspace.target_weights)?;
+        let logits = self.workspace.arena.get(output.logits);
+        let loss = self.workspace.arena.get(output.lm_loss);
+        let Some(grads) = grads else {
+            return b.linear_cross_entropy(loss, None, &normed, table, &targets, &weights, logits);
+        };
+        let dnormed = self.rows(output.dnormed, s);
+        let dtable = grads.lm_head.as_ref().ok_or_else(missing)?;
+        b.linear_cross_entropy(loss, Some((&dnormed, dtable)), &normed, table, &targets, &weights, logits)?;
+        let dx = self.rows(self.workspace.temporaries.dx_selected, s);
+        b.rmsnorm_backward(&dx, &grads.norm, &dnormed, &x, &rstd, &self.params.norm)
+    }
+
+    /// Losses, and their gradient in the last residual.
+    fn heads_backward(&self, grads: &Views, objective: &Objective) -> Result<()> {
+        let (b, s, c) = (self.backend, self.pack.selected.len(), self.pack.candidates());
+        let output = &self.workspace.output;
+        let dx = self.rows(self.workspace.temporaries.dx_selected, s);
+        let part = self.scores_are_a_part();
+        if part || objective.pair_loss.is_none() {
+            b.fill(&dx, 0.0)?;
+        }
+        if let Some(pair_loss) = &objective.pair_loss {
+            let score_x = self.score_rows_forward()?;
+            let dscore_x = if part { self.rows(output.dscore_x, c) } else { dx.clone() };
+            let pairs = self.buffer(self.workspace.inputs.pairs, &[self.pack.pairs.len(), 2]);
+            b.write_u32(&pairs, bytemuck::cast_slice(&self.pack.pairs))?;
+            let dhead = grads.reward_head.as_ref().ok_or_else(|| Error::machine("no gradient for the reward head"))?;
+            b.reward_head_loss(
+                &self.scores(),
+                self.workspace.arena.get(output.loss),
+                RewardHeadGrads { dx: &dscore_x, dnorm: &grads.norm, dhead },
+                &score_x,
+                &self.params.norm,
+                self.reward_head()?,
+                &pairs,
+                pair_loss,
+                self.model.config.rms_norm_eps,
+            )?;
+            if part {
+                let rows = self.buffer(self.workspace.inputs.score_rows, &[c]);
+                b.gather_backward(&dx, &dscore_x, &rows)?;
+            }
+        }
+        if objective.lm_scale.is_some() { self.lm_head(Some(grads)) } else { Ok(()) }
+    }
+
+    fn backward(&self, grads: &Views) -> Result<()> {
+        for l in (0..self.workspace.layers.len()).rev() {
+            self.layer_backward(l, &grads.layers[l])?;
+        }
+        let ids = self.buffer(self.workspace.inputs.ids, &[self.pack.tokens()]);
+        let dx = self.rows(self.workspace.temporaries.dx, self.pack.tokens());
+        self.backend.embedding_backward(&grads.embedding, &ids, &dx)
+    }
+
+    /// The residual gradient passes through: each branch adds its own to it.
+    fn layer_backward(&self, l: usize, grads: &LayerViews) -> Result<()> {
+        let b = self.backend;
+        let layer = self.layer(l);
+        let (slots, weights, temporaries) = (layer.slots, layer.weights, &self.workspace.temporaries);
+        let (t, s) = (self.pack.tokens(), layer.rows);
+        let heads = self.model.heads();
+        let dx_out = self.rows(if layer.last { temporaries.dx_selected } else { temporaries.dx }, s);
+
+        let ffn_hidden = self.rows(slots.ffn_hidden, s);
+        let dffn_hidden = self.buffer(temporaries.dffn_hidden, &[s, ffn_hidden.cols()]);
+        b.gemm(Gemm::Nn, &dffn_hidden, &dx_out, &weights.w2, false)?;
+        b.gemm(Gemm::Tn, &grads.w2, &dx_out, &ffn_hidden, true)?;
+        let gate_up = self.rows(slots.gate_up, s);
+        b.swiglu_backward(&gate_up, &dffn_hidden, &gate_up)?;
+        let dgate_up = gate_up;
+        let dnormed = self.rows(temporaries.dnormed, s);
+        b.gemm(Gemm::Nn, &dnormed, &dgate_up, &weights.w13, false)?;
+        b.gemm(Gemm::Tn, &grads.w13, &dgate_up, &self.rows(slots.ffn_normed, s), true)?;
+        let (x_mid, rstd) = (self.rows(slots.x_mid, s), self.buffer(slots.ffn_rstd, &[s]));
+        b.rmsnorm_backward(&dx_out, &grads.ffn_norm, &dnormed, &x_mid, &rstd, &weights.ffn_norm)?;
+
+        let attended = self.rows(slots.attended, s);
+        let dattended = self.buffer(temporaries.dattended, &[s, attended.cols()]);
+        b.gemm(Gemm::Nn, &dattended, &dx_out, &weights.wo, false)?;
+        b.gemm(Gemm::Tn, &grads.wo, &dx_out, &attended, true)?;
+        let dq = self.buffer(temporaries.dq, &[heads.kv, s, heads.group(), heads.dim]);
+        let dk = self.buffer(temporaries.dk, &[heads.kv, t, heads.dim]);
+        let dv = self.buffer(temporaries.dv, &[heads.kv, t, heads.dim]);
+        let qkv = [&layer.q, &layer.k, &layer.v];
+        b.attention_backward([&dq, &dk, &dv], &dattended, &attended, &layer.lse, qkv, layer.args)?;
+
+        let dnormed = self.rows(temporaries.dnormed, t);
+        self.qkv_backward(&layer, [&dq, &dk, &dv], &dnormed, grads)?;
+        let dx = self.rows(temporaries.dx, t);
+        if layer.last {
+            b.fill(&dx, 0.0)?;
+            b.gather_backward(&dx, &dx_out, &self.selected)?;
+        }
+        let rstd = self.buffer(slots.rstd, &[t]);
+        b.rmsnorm_backward(&dx, &grads.attention_norm, &dnormed, &layer.x, &rstd, &weights.attention_norm)
+    }
+
+    fn qkv_backward(
+        &self,
+        layer: &Layer,
+        [dq, dk, dv]: [&Tensor; 3],
+        dnormed: &Tensor,
+        grads: &LayerViews,
+    ) -> Result<()> {
+        let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
+        let t = self.pack.tokens();
+        let normed = self.rows(layer.slots.normed, t);
+        let (wqkv, dwqkv) = (&layer.weights.wqkv, &grads.wqkv);
+        let dqkv = Qkv { q: Some(dq), kv: Some((dk, dv)) };
+        if !layer.last {
+            let fused = self.buffer(self.workspace.temporaries.qkv, &[t, wqkv.rows()]);
+            b.rope_backward(&fused, dqkv, &self.positions, heads, theta)?;
+            b.gemm(Gemm::Nn, dnormed, &fused, wqkv, false)?;
+            return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, true);
+        }
+        let split = Split::new(heads);
+        let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
+        b.rope_backward(&fused, Qkv { q: None, ..dqkv }, &self.positions, heads, theta)?;
+        for group in 0..heads.kv {
+            let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
+            b.gemm(Gemm::Nn, dnormed, &columns, &split.kv_rows(wqkv, group), group > 0)?;
+            b.gemm(Gemm::Tn, &split.kv_rows(dwqkv, group), &columns, &normed, true)?;
+        }
+        // Queries: the selected rows' own gradient, then added to all rows'. The buffers of the feed-forward network
+        // and of attention are free by now.
+        let s = layer.rows;
+        let selected = self.rows(layer.slots.ffn_normed, s);
+        b.gather_forward(&selected, &normed, &self.selected)?;
+        let dselected = self.rows(layer.slots.x_mid, s);
+        let fused = self.buffer(self.workspace.temporaries.qkv, &[s, heads.kv * split.q]);
+        b.rope_backward(&fused, Qkv { kv: None, ..dqkv }, &self.selected_positions, heads, theta)?;
+        for group in 0..heads.kv {
+            let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
+            b.gemm(Gemm::Nn, &dselected, &columns, &split.q_rows(wqkv, group), group > 0)?;
+            b.gemm(Gemm::Tn, &split.q_rows(dwqkv, group), &columns, &selected, true)?;
+        }
+        b.gather_backward(dnormed, &dselected, &self.selected)
+    }
+}
+
+/// Views of one layer for one pack.
+struct Layer<'a> {
+    last: bool,
+    slots: &'a LayerSlots,
+    weights: &'a LayerViews,
+    args: AttentionArgs<'a>,
+    x: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: Tensor,
+    /// Rows after attention: all tokens, or the selected ones in the last layer.
+    rows: usize,
+}
+
+/// The rows of one group of the fused `wqkv`: queries, then key and value.
+struct Split {
+    q: usize,
+    kv: usize,
+}
+
+impl Split {
+    fn new(heads: crate::backend::Heads) -> Self {
+        Self { q: heads.group() * heads.dim, kv: 2 * heads.dim }
+    }
+
+    fn q_rows(&self, wqkv: &Tensor, group: usize) -> Tensor {
+        let start = group * (self.q + self.kv);
+        wqkv.slice_rows(start..start + self.q)
+    }
+
+    fn kv_rows(&self, wqkv: &Tensor, group: usize) -> Tensor {
+        let start = group * (self.q + self.kv) + self.q;
+        wqkv.slice_rows(start..start + self.kv)
+    }
+}

@@ -1,0 +1,175 @@
+use super::*;
+use crate::config::ModelSection;
+use crate::model::config::{Architecture, SpecialIds};
+use proptest::prelude::*;
+
+const BOTH: Heads = Heads { reward: true, lm: true };
+const REWARD: Heads = Heads { reward: true, lm: false };
+
+fn config() -> ModelConfig {
+    let section = ModelSection {
+        hidden_size: 8,
+        intermediate_size: 12,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        ..ModelSection::default()
+    };
+    ModelConfig::new(&section, 11, SpecialIds { bos: 1, eos: 2, pad: 2, reward: None }, Architecture::RewardModel)
+        .unwrap()
+}
+
+/// Values that differ between tensors and places, all exact in bf16 and f16.
+fn values(spec: &TensorSpec) -> Vec<f32> {
+    (0..spec.elements()).map(|i| ((spec.offset / 16 + i) % 251) as f32 / 8.0 - 12.0).collect()
+}
+
+fn save(dir: &Path, heads: Heads, dtype: StorageDtype, max_shard_bytes: usize) {
+    write(dir, &config(), heads, dtype, max_shard_bytes, &mut |spec| Ok(values(spec))).unwrap();
+}
+
+type Tensors = Vec<(TensorSpec, Vec<f32>)>;
+
+fn load(dir: &Path, heads: Heads) -> Result<(Loaded, Tensors)> {
+    let mut tensors = Vec::new();
+    let loaded = read_into(dir, &config(), heads, &mut |spec, values| {
+        tensors.push((spec.clone(), values.to_vec()));
+        Ok(())
+    })?;
+    Ok((loaded, tensors))
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_type_and_sharding_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(".model.safetensors.tmp-1"), "left by a killed process").unwrap();
+    for dtype in [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16] {
+        for max_shard_bytes in [usize::MAX, 1000, 1] {
+            save(folder.path(), BOTH, dtype, max_shard_bytes);
+            let (loaded, tensors) = load(folder.path(), BOTH).unwrap();
+            assert_eq!(loaded, Loaded { heads: BOTH, unused: vec![] });
+            let expected: Vec<_> = config().tensors(BOTH).into_iter().map(|s| (s.clone(), values(&s))).collect();
+            assert_eq!(tensors, expected);
+            // Nothing of the former sharding and no temporary file remains.
+            let files = names(folder.path());
+            let shards = files.iter().filter(|n| n.ends_with(".safetensors")).count();
+            assert_eq!(files.contains(&INDEX.to_string()), max_shard_bytes != usize::MAX);
+            assert_eq!(files.len(), shards + usize::from(shards > 1), "{files:?}");
+        }
+    }
+}
+
+#[test]
+fn heads_are_optional_and_what_is_not_read_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), REWARD, StorageDtype::F32, usize::MAX);
+    assert_eq!(load(folder.path(), BOTH).unwrap().0, Loaded { heads: REWARD, unused: vec![] });
+    let (loaded, tensors) = load(folder.path(), Heads::default()).unwrap();
+    assert_eq!(loaded, Loaded { heads: Heads::default(), unused: vec!["v_head.weight".into()] });
+    assert_eq!(tensors.len(), config().tensors(Heads::default()).len());
+}
+
+#[test]
+fn what_does_not_fit_the_configuration_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), REWARD, StorageDtype::F32, usize::MAX);
+    let mut wider = config();
+    wider.intermediate_size = 16;
+    let mut deeper = config();
+    deeper.num_hidden_layers = 3;
+    for (config, reason) in [
+        (wider, "tensor `model.layers.0.feed_forward.w1.weight` has shape [12, 8], but config.json asks for [16, 8]"),
+        (deeper, "tensor `model.layers.2.attention_norm.weight` is missing"),
+    ] {
+        let mut passed = 0;
+        let error = read_into(folder.path(), &config, REWARD, &mut |_, _| {
+            passed += 1;
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains(reason) && error.exit_code() == 2, "{error}");
+        assert_eq!(passed, 0, "nothing is passed on before all is checked");
+    }
+}
+
+#[test]
+fn folders_without_usable_weights_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = || load(folder.path(), REWARD).unwrap_err().to_string();
+    assert!(refusal().contains("holds neither"));
+    fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
+    assert!(refusal().contains("must be converted"));
+
+    for (index, reason) in [
+        ("{", "EOF"),
+        ("{}", "no object `weight_map`"),
+        (r#"{"weight_map":{"a":"../x.safetensors"}}"#, "no file name"),
+        (r#"{"weight_map":{"a":7}}"#, "no file name"),
+        (r#"{"weight_map":{"a":"x.safetensors"}}"#, "x.safetensors"),
+    ] {
+        fs::write(folder.path().join(INDEX), index).unwrap();
+        assert!(refusal().contains(reason), "{}", refusal());
+    }
+    fs::remove_file(folder.path().join(INDEX)).unwrap();
+
+    save(folder.path(), REWARD, StorageDtype::F32, 1000);
+    let index = fs::read_to_string(folder.path().join(INDEX)).unwrap();
+    fs::write(folder.path().join(INDEX), index.replace("model.norm.weight", "model.form.weight")).unwrap();
+    assert!(refusal().contains("tensor `model.form.weight` is not in model-"), "{}", refusal());
+
+    for bytes in [&b""[..], b"short", &[255; 64]] {
+        fs::write(folder.path().join(SINGLE), bytes).unwrap();
+        assert!(refusal().contains(SINGLE), "{}", refusal());
+    }
+    let mut header = write_header([("model.tok_embeddings.weight", &[11, 8][..], Dtype::F64)]);
+    header.resize(header.len() + 11 * 8 * 8, 0);
+    fs::write(folder.path().join(SINGLE), header).unwrap();
+    assert!(refusal().contains("is stored as F64; supported are"), "{}", refusal());
+}
+
+#[test]
+fn a_failure_while_writing_leaves_the_former_model() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), REWARD, StorageDtype::F32, usize::MAX);
+    let before = fs::read(folder.path().join(SINGLE)).unwrap();
+    let overflow = write(folder.path(), &config(), REWARD, StorageDtype::F16, 1000, &mut |spec| {
+        Ok(if spec.name == "model.norm.weight" { vec![1e6; 8] } else { values(spec) })
+    });
+    assert!(overflow.unwrap_err().to_string().contains("`model.norm.weight` holds values too large for float16"));
+    let short = write(folder.path(), &config(), REWARD, StorageDtype::F32, 1000, &mut |_| Ok(vec![0.0]));
+    assert_eq!(short.unwrap_err().exit_code(), 1);
+    assert_eq!(names(folder.path()), [SINGLE]);
+    assert_eq!(fs::read(folder.path().join(SINGLE)).unwrap(), before);
+}
+
+proptest! {
+    #[test]
+    fn conversion_rounds_to_nearest(value in any::<f32>()) {
+        for dtype in [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16] {
+            let (mut bytes, mut back) = (Vec::new(), Vec::new());
+            let fits = encode(&[value], dtype, &mut bytes);
+            decode(&bytes, dtype, &mut back);
+            let (relative, tiny) = match dtype {
+                StorageDtype::F32 => (0.0, 0.0),
+                StorageDtype::Bf16 => (2f64.powi(-8), 2f64.powi(-134)),
+                StorageDtype::F16 => (2f64.powi(-11), 2f64.powi(-25)),
+            };
+            if fits && value.is_finite() {
+                let error = (f64::from(back[0]) - f64::from(value)).abs();
+                // Half a unit in the last place of the significand, or of the smallest subnormal.
+                prop_assert!(error <= (f64::from(value).abs() * relative).max(tiny), "{value} {dtype}");
+            } else if value.is_finite() {
+                prop_assert!(back[0].is_infinite());
+            } else {
+                prop_assert_eq!(back[0].is_nan(), value.is_nan());
+            }
+        }
+    }
+}

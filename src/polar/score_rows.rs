@@ -1,0 +1,95 @@
+//! Rows to score, read one at a time.
+
+use std::path::Path;
+
+use super::Wrapper;
+use super::lines::Lines;
+use super::row::{Kind, Row};
+use crate::Result;
+
+/// What is to be scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScoreInput {
+    /// `{prompt, reference, output}`, and `wrapper`, if the row has its own
+    Text {
+        /// The prompt that both answer.
+        prompt: String,
+        /// The trajectory to compare with.
+        reference: String,
+        /// The candidate.
+        output: String,
+        /// The row's own wrapper, if it names one.
+        wrapper: Option<Wrapper>,
+    },
+    /// `{input_ids}`: a whole sequence, ending with the score token
+    Ids(Vec<u32>),
+}
+
+/// A row to score.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScoreRow {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// What is to be scored.
+    pub input: ScoreInput,
+}
+
+/// The rows of a file, in order. Ends after the first error; a file without rows is an error.
+pub struct ScoreRows {
+    lines: Lines,
+    rows: usize,
+    ended: bool,
+}
+
+impl ScoreRows {
+    /// Opens a file of JSON Lines, plain or zstd.
+    ///
+    /// # Errors
+    /// The user's: a file that cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::new(Lines::open(path)?))
+    }
+
+    pub(super) fn new(lines: Lines) -> Self {
+        Self { lines, rows: 0, ended: false }
+    }
+
+    fn read(&mut self) -> Result<Option<ScoreRow>> {
+        while let Some(line) = self.lines.next()? {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let input = Row::parse(line).and_then(input).map_err(|error| error.context(self.lines.place()))?;
+            self.rows += 1;
+            return Ok(Some(ScoreRow { line: self.lines.number(), input }));
+        }
+        if self.rows == 0 { Err(self.lines.empty()) } else { Ok(None) }
+    }
+}
+
+/// Unlike training data, rows may differ in kind, and keys that mean something elsewhere are ignored.
+fn input(mut row: Row) -> Result<ScoreInput> {
+    if row.has("input_ids") {
+        return Ok(ScoreInput::Ids(row.ids("input_ids")?));
+    }
+    row.check(Kind::Score)?;
+    Ok(ScoreInput::Text {
+        prompt: row.text("prompt")?,
+        reference: row.text("reference")?,
+        output: row.text("output")?,
+        wrapper: row.wrapper()?,
+    })
+}
+
+impl Iterator for ScoreRows {
+    type Item = Result<ScoreRow>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let row = self.read().transpose();
+        self.ended = !matches!(row, Some(Ok(_)));
+        row
+    }
+}

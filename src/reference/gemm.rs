@@ -1,0 +1,20 @@
+//! Matrix products.
+
+use crate::backend::Gemm;
+
+/// `out[m][n] (+)= sum_k op(a)[m][k] op(b)[k][n]`, where `layout` says which operand is stored transposed.
+pub fn gemm(layout: Gemm, out: &mut [&mut [f64]], a: &[&[f64]], b: &[&[f64]], k: usize, accumulate: bool) {
+    for m in 0..out.len() {
+        for n in 0..out[m].len() {
+            let mut sum = if accumulate { out[m][n] } else { 0.0 };
+            for k in 0..k {
+                sum += match layout {
+                    Gemm::Nt => a[m][k] * b[n][k],
+                    Gemm::Nn => a[m][k] * b[k][n],
+                    Gemm::Tn => a[k][m] * b[k][n],
+                };
+            }
+            out[m][n] = sum;
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The gated linear unit with Swish: Shazeer, arXiv 2002.05202, equation 5. A row of `gate_up` is `[gate | up]`.
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// `y = silu(gate) up` with `silu(x) = x sigmoid(x)`.
+pub fn forward(y: &mut [&mut [f64]], gate_up: &[&[f64]]) {
+    for t in 0..y.len() {
+        let (gate, up) = gate_up[t].split_at(y[t].len());
+        for j in 0..y[t].len() {
+            y[t][j] = gate[j] * sigmoid(gate[j]) * up[j];
+        }
+    }
+}
+
+/// `dup = silu(gate) dy`; with `s = sigmoid(gate)`, `silu' = s (1 + gate (1 - s))` and `dgate = silu' up dy`.
+pub fn backward(dgate_up: &mut [&mut [f64]], dy: &[&[f64]], gate_up: &[Vec<f64>]) {
+    for t in 0..dy.len() {
+        let (gate, up) = gate_up[t].split_at(dy[t].len());
+        let (dgate, dup) = dgate_up[t].split_at_mut(dy[t].len());
+        for j in 0..dy[t].len() {
+            let s = sigmoid(gate[j]);
+            dgate[j] = s * (1.0 + gate[j] * (1.0 - s)) * up[j] * dy[t][j];
+            dup[j] = gate[j] * s * dy[t][j];
+        }
+    }
+}

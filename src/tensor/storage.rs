@@ -1,0 +1,58 @@
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::any::Any;
+use std::ptr::NonNull;
+
+use crate::error::{Error, Result};
+
+/// A piece of memory that some backend owns, freed when the last tensor in it is dropped.
+pub struct Storage {
+    address: *mut u8,
+    bytes: usize,
+    _owner: Box<dyn Any>,
+}
+
+impl Storage {
+    /// `bytes` at `address`, kept alive by `owner`. The address need not be readable by the host.
+    pub fn new(address: *mut u8, bytes: usize, owner: Box<dyn Any>) -> Self {
+        Self { address, bytes, _owner: owner }
+    }
+
+    /// Where it begins.
+    pub fn address(&self) -> *mut u8 {
+        self.address
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Zeroed host memory on a cache-line boundary.
+pub struct HostMemory {
+    address: NonNull<u8>,
+    layout: Layout,
+}
+
+impl HostMemory {
+    /// Takes `bytes` from the system, or says that there is not enough.
+    pub fn zeroed(bytes: usize) -> Result<Self> {
+        let refuse = || Error::machine(format!("cannot allocate {bytes} bytes of memory: use a smaller model or pack"));
+        let layout = Layout::from_size_align(bytes.max(64), 64).map_err(|_| refuse())?;
+        // SAFETY: the layout's size is not zero.
+        let address = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refuse)?;
+        Ok(Self { address, layout })
+    }
+
+    /// Wraps it up as a tensor's storage.
+    pub fn into_storage(self) -> Storage {
+        Storage::new(self.address.as_ptr(), self.layout.size(), Box::new(self))
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `zeroed` with this very layout, freed once.
+        unsafe { dealloc(self.address.as_ptr(), self.layout) }
+    }
+}

@@ -1,0 +1,118 @@
+//! A tokenizer in a model's folder: `tokenizer.json` and `tokenizer_config.json`, as Hugging Face has them.
+
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::{Codec, Names, Tokenizer, bytes};
+use crate::config::TokenizerKind;
+use crate::{Error, Result, files};
+
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const CONFIG: &str = "tokenizer_config.json";
+/// The key of `tokenizer_config.json` that holds what this crate needs to know.
+const OWN_KEY: &str = "polar";
+/// The largest file that is read: the largest public vocabularies take 35 MB.
+const MAX_BYTES: u64 = 512 << 20;
+
+/// Whether a folder holds a tokenizer.
+pub fn exists(dir: &Path) -> bool {
+    dir.join(TOKENIZER).exists()
+}
+
+impl Tokenizer {
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into the folder `dir`, each whole or not at all.
+    ///
+    /// # Errors
+    /// A folder that cannot be written, a full disk.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let json = match &self.0.codec {
+            Codec::Bytes => bytes::to_json(&self.0.names).to_string(),
+            Codec::Trained(trained) => trained.json.to_string(),
+            Codec::File { pipeline, .. } => pipeline.to_json()?,
+        };
+        files::write_atomic(&dir.join(TOKENIZER), json.as_bytes())?;
+        let config = format!("{:#}\n", Value::Object(self.config()));
+        files::write_atomic(&dir.join(CONFIG), config.as_bytes())
+    }
+
+    /// Reads what [`Tokenizer::save`] wrote, or the tokenizer of another Hugging Face folder, with POLAR's names for
+    /// separator and score token.
+    ///
+    /// # Errors
+    /// The user's: missing or damaged files.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let path = dir.join(TOKENIZER);
+        let config = read_config(&dir.join(CONFIG))?;
+        let own = config.as_ref().and_then(|config| config.get(OWN_KEY));
+        let Some(own) = own else {
+            return Self::from_file(&path, Names::default());
+        };
+        let damaged = |key: &str| {
+            let place = format!("{}: key \"{OWN_KEY}.{key}\"", dir.join(CONFIG).display());
+            Error::user(format!("{place} is missing or damaged; save the model again"))
+        };
+        let name = |key| own[key].as_str().map(String::from).ok_or_else(|| damaged(key));
+        let names = Names { separator: name("separator")?, score: name("score")? };
+        let kind: TokenizerKind = serde_json::from_value(own["kind"].clone()).map_err(|_| damaged("kind"))?;
+        let json = read_json(&path)?;
+        match kind {
+            TokenizerKind::Bytes if json != bytes::to_json(&names) => {
+                Err(Error::user("is not the byte-level tokenizer that tokenizer_config.json announces"))
+            }
+            TokenizerKind::Bytes => Self::bytes(names),
+            TokenizerKind::Bpe => Self::from_trained(json, names),
+            TokenizerKind::File => Self::from_parts(json, config, names),
+        }
+        .map_err(|error| error.context(path.display()))
+    }
+
+    /// What stands in `tokenizer_config.json`: what was there before, and this tokenizer's tokens.
+    fn config(&self) -> Map<String, Value> {
+        let inner = &self.0;
+        let (mut config, name_of): (_, Box<dyn Fn(Option<u32>) -> Value>) = match &inner.codec {
+            Codec::File { pipeline, config } => {
+                (config.clone(), Box::new(|id| id.and_then(|id| pipeline.name(id)).map_or(Value::Null, Value::from)))
+            }
+            Codec::Bytes | Codec::Trained(_) => {
+                let names = super::own::special_names(&inner.names);
+                (Map::new(), Box::new(move |id| id.map_or(Value::Null, |id| names[id as usize].into())))
+            }
+        };
+        config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+        config.insert("clean_up_tokenization_spaces".into(), false.into());
+        config.insert("add_bos_token".into(), inner.specials.bos.is_some().into());
+        config.insert("bos_token".into(), name_of(inner.specials.bos));
+        config.insert("eos_token".into(), name_of(inner.specials.eos));
+        let Names { separator, score } = &inner.names;
+        config.insert(OWN_KEY.into(), json!({"kind": self.kind(), "separator": separator, "score": score}));
+        config
+    }
+}
+
+/// A `tokenizer_config.json`, if there is one.
+pub(super) fn read_config(path: &Path) -> Result<Option<Map<String, Value>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    match read_json(path)? {
+        Value::Object(config) => Ok(Some(config)),
+        _ => Err(Error::user(format!("{}: not a JSON object", path.display()))),
+    }
+}
+
+/// A file of JSON.
+pub(super) fn read_json(path: &Path) -> Result<Value> {
+    let unread = |error: std::io::Error| Error::io("read the tokenizer", path, &error);
+    let length = fs::metadata(path).map_err(unread)?.len();
+    if length > MAX_BYTES {
+        return Err(Error::user(format!("{}: {length} bytes is no tokenizer", path.display())));
+    }
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => Error::user(format!("{}: not UTF-8; get the file again", path.display())),
+        _ => unread(error),
+    })?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::user(format!("{}: not JSON: {error}; get the file again", path.display())))
+}

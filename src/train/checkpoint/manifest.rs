@@ -1,0 +1,130 @@
+//! `COMPLETE`: which files a checkpoint has, how long they are and what they hash to.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::STATE;
+use crate::files;
+
+/// The layout that this program writes and reads.
+const FORMAT: u32 = 1;
+/// Bytes of a manifest, at most.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The content of `COMPLETE`, in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    format: u32,
+    /// Finished optimiser steps.
+    pub step: u64,
+    /// Every other file of the folder.
+    pub files: Vec<FileRecord>,
+}
+
+/// One file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its BLAKE3 hash, in hexadecimal.
+    pub blake3: String,
+}
+
+impl Manifest {
+    pub(super) fn new(step: u64) -> Self {
+        Self { format: FORMAT, step, files: Vec::new() }
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let text = files::read_text(path, MAX_BYTES).map_err(|e| e.to_string())?;
+        Self::parse(&text).map_err(|why| format!("{}: {why}", path.display()))
+    }
+
+    /// Reads the text of a manifest.
+    ///
+    /// # Errors
+    /// The reason for which it is refused: malformed, of another format, or naming files outside of its folder.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        if manifest.format != FORMAT {
+            return Err(format!("format {} is not {FORMAT}", manifest.format));
+        }
+        let plain = |name: &str| name == STATE || name.strip_suffix(".bin").is_some_and(is_word);
+        if let Some(file) = manifest.files.iter().find(|f| !plain(&f.name)) {
+            return Err(format!("{:?} is no file of a checkpoint", file.name));
+        }
+        if !manifest.files.iter().any(|f| f.name == STATE) {
+            return Err(format!("{STATE} is not listed"));
+        }
+        Ok(manifest)
+    }
+
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        format!("{:#}\n", serde_json::json!(self)).into_bytes()
+    }
+}
+
+/// Letters, digits and underscores only: no path.
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+impl FileRecord {
+    /// Compares the file of that name in `folder` with this record.
+    pub(super) fn verify(&self, folder: &Path) -> Result<(), String> {
+        let check = || {
+            let file = File::open(folder.join(&self.name))?;
+            let length = file.metadata()?.len();
+            if length != self.bytes {
+                return Ok(Some(format!("has {length} bytes instead of {}", self.bytes)));
+            }
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(file)?;
+            let same = hasher.finalize().to_hex().as_str() == self.blake3;
+            Ok((!same).then(|| "does not have its checksum".to_string()))
+        };
+        match check() {
+            Ok(None) => Ok(()),
+            Ok(Some(damage)) => Err(format!("{} {damage}", self.name)),
+            Err(e) => Err(format!("{}: {}", self.name, io::Error::to_string(&e))),
+        }
+    }
+}
+
+/// A file that hashes what is written to it.
+pub(super) struct Hashing {
+    file: BufWriter<File>,
+    hasher: blake3::Hasher,
+}
+
+impl Hashing {
+    pub(super) fn new(file: BufWriter<File>) -> Self {
+        Self { file, hasher: blake3::Hasher::new() }
+    }
+
+    /// The flushed file, and its record under `name`.
+    pub(super) fn finish(self, name: &str) -> io::Result<(File, FileRecord)> {
+        let (bytes, blake3) = (self.hasher.count(), self.hasher.finalize().to_hex().to_string());
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((file, FileRecord { name: name.to_string(), bytes, blake3 }))
+    }
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,268 @@
+use super::*;
+use proptest::prelude::*;
+use serde::Serializer;
+use serde_json::json;
+use tempfile::TempDir;
+
+const LENGTH: usize = CHUNK + 3;
+
+/// A buffer that differs in every step and place.
+fn buffer(step: u64) -> Vec<f32> {
+    (0..LENGTH).map(|i| f32::from_bits((i as u32).wrapping_mul(2_654_435_761) ^ step as u32)).collect()
+}
+
+fn save(checkpoints: &Checkpoints, step: u64) -> Result<()> {
+    let values = buffer(step);
+    checkpoints.save(
+        step,
+        &[("params", &values), ("m", &values[1..]), ("v", &[])],
+        &json!({ "seed": u64::MAX, "step": step }),
+    )
+}
+
+fn open(run: &TempDir, keep: usize) -> Checkpoints {
+    Checkpoints::open(&RunLock::acquire(run.path()).unwrap(), keep).unwrap()
+}
+
+fn names(checkpoints: &Checkpoints) -> Vec<String> {
+    let mut names = checkpoints.names().unwrap();
+    names.sort();
+    names
+}
+
+/// The step of the newest whole checkpoint, whose content is checked, and the warnings.
+fn latest(checkpoints: &Checkpoints) -> (Option<u64>, Vec<String>) {
+    let latest = checkpoints.latest().unwrap();
+    if let Some(checkpoint) = &latest.checkpoint {
+        let expected = buffer(checkpoint.step);
+        let (mut params, mut m) = (vec![0.0; LENGTH], vec![0.0; LENGTH - 1]);
+        checkpoint.read("params", &mut params).unwrap();
+        checkpoint.read("m", &mut m).unwrap();
+        checkpoint.read("v", &mut []).unwrap();
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!((bits(&params), bits(&m)), (bits(&expected), bits(&expected[1..])));
+        assert_eq!(checkpoint.state, json!({ "seed": u64::MAX, "step": checkpoint.step }));
+    }
+    (latest.checkpoint.map(|c| c.step), latest.warnings)
+}
+
+#[test]
+fn the_last_ones_are_kept_bit_for_bit() {
+    let run = tempfile::tempdir().unwrap();
+    let checkpoints = open(&run, 2);
+    assert_eq!(latest(&checkpoints), (None, vec![]));
+    for step in [5, 10, 15, 20] {
+        save(&checkpoints, step).unwrap();
+        assert_eq!(latest(&checkpoints), (Some(step), vec![]));
+    }
+    assert_eq!(names(&checkpoints), ["step-00000015", "step-00000020"]);
+    // A run that was resumed at 15 replaces what was beyond.
+    save(&checkpoints, 16).unwrap();
+    assert_eq!(names(&checkpoints), ["step-00000015", "step-00000016"]);
+    save(&checkpoints, 16).unwrap();
+    assert_eq!((names(&checkpoints).len(), latest(&checkpoints).0), (2, Some(16)));
+}
+
+#[test]
+fn a_buffer_of_another_model_is_refused() {
+    let run = tempfile::tempdir().unwrap();
+    let checkpoints = open(&run, 1);
+    save(&checkpoints, 1).unwrap();
+    let checkpoint = checkpoints.latest().unwrap().checkpoint.unwrap();
+    let error = checkpoint.read("params", &mut [0.0; 7]).unwrap_err();
+    assert!(error.to_string().contains(&format!("holds {LENGTH} values, but this run has 7")), "{error}");
+    assert!(checkpoint.read("absent", &mut [0.0; 7]).is_err());
+}
+
+#[test]
+fn damage_is_named_and_the_one_before_is_used() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 6] = [
+        ("params.bin has 0 bytes instead of", |f| fs::write(f.join("params.bin"), "").unwrap()),
+        ("m.bin: No such file", |f| fs::remove_file(f.join("m.bin")).unwrap()),
+        ("COMPLETE: No such file", |f| fs::remove_file(f.join(COMPLETE)).unwrap()),
+        ("EOF while parsing", |f| fs::write(f.join(COMPLETE), "{").unwrap()),
+        ("state.json does not have its checksum", |f| {
+            let text = fs::read_to_string(f.join(STATE)).unwrap();
+            fs::write(f.join(STATE), text.replace("20", "30")).unwrap();
+        }),
+        ("is of step 10", |f| {
+            fs::remove_dir_all(f).unwrap();
+            fs::rename(f.with_file_name("step-00000010"), f).unwrap();
+        }),
+    ];
+    for (reason, damage) in damages {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = open(&run, 3);
+        [5, 10, 20].into_iter().for_each(|step| save(&checkpoints, step).unwrap());
+        damage(&checkpoints.place(20));
+        let (step, warnings) = latest(&checkpoints);
+        assert_eq!(step, Some(if reason.starts_with("is of") { 5 } else { 10 }));
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(warning.contains("step-00000020 is damaged: ") && warning.contains(reason), "{reason}: {warning}");
+        // The damaged one does not count as kept, and disappears with the next save.
+        save(&checkpoints, 15).unwrap();
+        assert_eq!(latest(&checkpoints), (Some(15), vec![]));
+    }
+}
+
+#[test]
+fn an_interrupted_save_leaves_the_last_checkpoint() {
+    let run = tempfile::tempdir().unwrap();
+    let checkpoints = open(&run, 1);
+    save(&checkpoints, 1).unwrap();
+    // While writing: whatever stands in the temporary folder, even all of it.
+    let temporary = checkpoints.folder.join(".tmp-00000002");
+    write_folder(&temporary, 2, &[("params", &buffer(2))], &json!({})).unwrap();
+    assert_eq!(latest(&checkpoints).0, Some(1));
+    assert_eq!(names(&open(&run, 1)), ["step-00000001"]);
+    // Between the two renames of a replacement.
+    fs::rename(checkpoints.place(1), checkpoints.folder.join(".replaced-step-00000001")).unwrap();
+    assert_eq!(latest(&open(&run, 1)).0, Some(1));
+    // After them, before the replaced one is removed.
+    write_folder(&checkpoints.folder.join(".replaced-step-00000001"), 1, &[], &json!({})).unwrap();
+    assert_eq!(latest(&open(&run, 1)).0, Some(1));
+    assert_eq!(names(&checkpoints), ["step-00000001"]);
+}
+
+/// State that cannot be written.
+struct Unwritable;
+
+impl Serialize for Unwritable {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("no"))
+    }
+}
+
+#[test]
+fn a_failing_save_leaves_the_last_checkpoint() {
+    let run = tempfile::tempdir().unwrap();
+    let checkpoints = open(&run, 1);
+    save(&checkpoints, 1).unwrap();
+    let error = checkpoints.save(2, &[("params", &buffer(2))], &Unwritable).unwrap_err();
+    assert!(error.to_string().starts_with("checkpoint of step 2 not saved"), "{error}");
+    assert_eq!((names(&checkpoints), latest(&checkpoints).0), (vec!["step-00000001".to_string()], Some(1)));
+
+    let full = write_file(run.path(), "file", |_| Err(std::io::ErrorKind::StorageFull.into())).unwrap_err();
+    assert_eq!(full.exit_code(), 1);
+}
+
+/// A small disk, unmounted when dropped.
+#[cfg(target_os = "linux")]
+struct SmallDisk(TempDir);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    fn mount(bytes: usize) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let output = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(folder.path())
+            .output()
+            .map_err(|e| e.to_string())?;
+        match output.status.success() {
+            true => Ok(Self(folder)),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_last_checkpoint() {
+    // Two buffers of 256 KiB: room for one checkpoint and a half.
+    let disk = match SmallDisk::mount(800 << 10) {
+        Ok(disk) => disk,
+        Err(why) => {
+            eprintln!("skipped: a small disk cannot be mounted here: {why}");
+            return;
+        }
+    };
+    let checkpoints = open(&disk.0, 1);
+    save(&checkpoints, 1).unwrap();
+    for step in [1, 2] {
+        let error = save(&checkpoints, step).unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{error}");
+        assert!(error.to_string().contains("No space left"), "{error}");
+        assert_eq!((names(&checkpoints), latest(&checkpoints).0), (vec!["step-00000001".to_string()], Some(1)));
+    }
+}
+
+#[test]
+fn one_trainer_a_run() {
+    let run = tempfile::tempdir().unwrap();
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let error = RunLock::acquire(run.path()).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("in use by another trainer (process {})", std::process::id())),
+        "{error}"
+    );
+    assert_eq!(error.exit_code(), 2);
+    drop(lock);
+    RunLock::acquire(run.path()).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn any_flipped_bit_or_cut_is_noticed(file in 0usize..4, place in any::<prop::sample::Index>(), bit in prop::option::of(0u8..8)) {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = open(&run, 2);
+        save(&checkpoints, 1).unwrap();
+        save(&checkpoints, 2).unwrap();
+        let path = checkpoints.place(2).join(["params.bin", "m.bin", STATE, COMPLETE][file]);
+        let mut bytes = fs::read(&path).unwrap();
+        let place = place.index(bytes.len());
+        match bit {
+            Some(bit) => bytes[place] ^= 1 << bit,
+            None => bytes.truncate(place),
+        }
+        fs::write(&path, bytes).unwrap();
+        let (step, warnings) = latest(&checkpoints);
+        // In the manifest a flipped bit may only turn one blank into another; then the checkpoint is still whole.
+        let harmless = file == 3 && step == Some(2) && warnings.is_empty();
+        prop_assert!(harmless || step == Some(1) && warnings.len() == 1);
+    }
+}
+
+proptest! {
+    #[test]
+    fn floats_in_a_state_return_bit_for_bit(value in any::<f64>().prop_filter("JSON has no others", |v| v.is_finite())) {
+        let text = serde_json::to_string(&json!({ "value": value })).unwrap();
+        let state: Value = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(state["value"].as_f64().map(f64::to_bits), Some(value.to_bits()));
+    }
+
+    #[test]
+    fn any_manifest_is_safe_or_refused(
+        name in "params\\.bin|\\.\\./params\\.bin|a/b\\.bin|/?\\.?bin|.{0,8}",
+        place in any::<prop::sample::Index>(),
+        insert in prop::option::of(".{0,3}"),
+        cut in any::<bool>(),
+    ) {
+        let mut text = json!({ "format": 1, "step": 3, "files": [
+            { "name": name, "bytes": 3, "blake3": "00" }, { "name": STATE, "bytes": 2, "blake3": "11" },
+        ] }).to_string();
+        let mut place = place.index(text.len());
+        while !text.is_char_boundary(place) {
+            place -= 1;
+        }
+        if let Some(insert) = insert {
+            text.insert_str(place, &insert);
+        } else if cut {
+            text.truncate(place);
+        }
+        if let Ok(manifest) = Manifest::parse(&text) {
+            for file in manifest.files {
+                prop_assert!(!file.name.contains(['/', '\\']) && !file.name.starts_with('.'), "{:?}", file.name);
+            }
+        }
+    }
+}

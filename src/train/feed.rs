@@ -1,0 +1,248 @@
+//! From examples to packs, ahead of the device: what a step trains on depends on the seed and the step alone, so that
+//! resuming is a matter of one number.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use rand::seq::SliceRandom;
+
+use crate::error::{Error, Result};
+use crate::model::Capacity;
+use crate::polar::{
+    Document, IdPair, Pack, TemplateConfig, Triple, TripleSource, Wanted, encode_document, encode_triple, pack,
+};
+use crate::rng;
+use crate::tokenizer::Tokenizer;
+use crate::zoo::{Split, Zoo};
+
+/// Where examples come from.
+pub enum Source {
+    /// The policy zoo: a new triple for every example.
+    Zoo(Zoo),
+    /// Trajectories of known policies, from which each epoch draws new triples.
+    Trajectories(TripleSource),
+    /// Ranked candidates.
+    Preferences(Vec<Triple>),
+    /// Ranked candidates as token ids.
+    Pairs(Vec<IdPair>),
+    /// Documents as token ids.
+    Sequences(Vec<Vec<u32>>),
+}
+
+impl Source {
+    /// Examples in an epoch; none for a source that never repeats.
+    pub fn epoch_len(&self) -> Option<usize> {
+        match self {
+            Self::Zoo(_) => None,
+            Self::Trajectories(source) => Some(source.len()),
+            Self::Preferences(triples) => Some(triples.len()),
+            Self::Pairs(pairs) => Some(pairs.len()),
+            Self::Sequences(sequences) => Some(sequences.len()),
+        }
+    }
+}
+
+/// What makes packs of examples.
+pub struct Feeder {
+    /// The examples.
+    pub source: Source,
+    /// Text to ids; none for a model without one, which learns from ids.
+    pub tokenizer: Option<Tokenizer>,
+    /// How strings are built and cut.
+    pub template: TemplateConfig,
+    /// What rows are packed for.
+    pub wanted: Wanted,
+    /// The most that a pack may hold.
+    pub capacity: Capacity,
+    /// Examples in a step.
+    pub batch_size: usize,
+    /// Decides the order.
+    pub seed: u64,
+}
+
+/// What one optimiser step trains on.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// One forward and backward pass each.
+    pub packs: Vec<Pack>,
+    /// Examples left out because they do not fit a pack.
+    pub over_long: usize,
+    /// Examples of which something was cut.
+    pub cut: usize,
+}
+
+impl Batch {
+    /// Tokens to compute.
+    pub fn tokens(&self) -> usize {
+        self.packs.iter().map(Pack::tokens).sum()
+    }
+
+    /// Tokens that shared prefixes save.
+    pub fn tokens_saved(&self) -> usize {
+        self.packs.iter().map(|pack| pack.separate_tokens - pack.tokens()).sum()
+    }
+
+    /// Pairs compared.
+    pub fn pairs(&self) -> usize {
+        self.packs.iter().map(|pack| pack.pairs.len()).sum()
+    }
+
+    /// Adds sequences that belong together to the last pack, or to a new one if they do not fit it.
+    fn push(&mut self, sequences: &[&[u32]], paired: bool, wanted: Wanted, capacity: Capacity) {
+        let tokens = pack::packed_tokens(sequences, wanted);
+        let fits = |pack: &Pack| {
+            let candidates = if wanted.scores { pack.candidates() + sequences.len() } else { 0 };
+            pack.tokens() + tokens <= capacity.tokens && candidates <= capacity.candidates
+        };
+        if !self.packs.last().is_some_and(fits) {
+            let empty = Pack::default();
+            if !fits(&empty) {
+                self.over_long += 1;
+                return;
+            }
+            self.packs.push(empty);
+        }
+        if let Some(pack) = self.packs.last_mut() {
+            match sequences {
+                [chosen, rejected] if paired => pack.push_pair(chosen, rejected, wanted),
+                _ => pack.push(sequences, wanted),
+            }
+        }
+    }
+}
+
+/// The order of examples in each epoch met so far, of which two are enough.
+type Orders = HashMap<u64, Vec<u32>>;
+
+impl Feeder {
+    /// The tokenizer, for text.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| Error::user("the model's folder has no tokenizer.json, which text needs"))
+    }
+
+    /// The batch of step `step`, counted from 0.
+    pub fn batch(&self, step: u64) -> Result<Batch> {
+        self.batch_with(step, &mut Orders::new())
+    }
+
+    /// Refuses data of which nothing in `steps` steps fits a pack.
+    pub fn check(&self, steps: u64) -> Result<()> {
+        let epoch = self.source.epoch_len().map_or(u64::MAX, |len| len.div_ceil(self.batch_size) as u64);
+        let mut orders = Orders::new();
+        for step in 0..steps.min(epoch) {
+            if !self.batch_with(step, &mut orders)?.packs.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Error::user(format!(
+            "every example is longer than data.pack_length = {}: raise it, or lower data.max_length",
+            self.capacity.tokens
+        )))
+    }
+
+    fn batch_with(&self, step: u64, orders: &mut Orders) -> Result<Batch> {
+        let mut batch = Batch::default();
+        let first = step * self.batch_size as u64;
+        for index in first..first + self.batch_size as u64 {
+            self.add(index, &mut batch, orders)?;
+        }
+        Ok(batch)
+    }
+
+    fn add(&self, index: u64, batch: &mut Batch, orders: &mut Orders) -> Result<()> {
+        let len = self.source.epoch_len().unwrap_or(usize::MAX).max(1) as u64;
+        let (epoch, position) = (index / len, (index % len) as usize);
+        match &self.source {
+            Source::Zoo(zoo) if self.wanted.scores => self.add_triple(&zoo.triple(Split::Train, index), batch),
+            Source::Zoo(zoo) => {
+                let Triple { prompt, reference, .. } = zoo.triple(Split::Train, index);
+                let document = Document { prompt, output: reference };
+                for sequence in encode_document(self.tokenizer()?, &document, &self.template)? {
+                    batch.push(&[&sequence], false, self.wanted, self.capacity);
+                }
+                Ok(())
+            }
+            Source::Trajectories(source) => {
+                let item = self.order(orders, epoch, len)[position];
+                self.add_triple(&source.draw(item as usize, self.seed, epoch), batch)
+            }
+            Source::Preferences(triples) => {
+                let item = self.order(orders, epoch, len)[position];
+                self.add_triple(&triples[item as usize], batch)
+            }
+            Source::Pairs(pairs) => {
+                let pair = &pairs[self.order(orders, epoch, len)[position] as usize];
+                batch.push(&[&pair.chosen, &pair.rejected], true, self.wanted, self.capacity);
+                Ok(())
+            }
+            Source::Sequences(sequences) => {
+                let sequence = &sequences[self.order(orders, epoch, len)[position] as usize];
+                batch.push(&[sequence], false, self.wanted, self.capacity);
+                Ok(())
+            }
+        }
+    }
+
+    fn add_triple(&self, triple: &Triple, batch: &mut Batch) -> Result<()> {
+        let pair = encode_triple(self.tokenizer()?, triple, &self.template)?;
+        batch.cut += usize::from(pair.cut.any());
+        batch.push(&[&pair.chosen, &pair.rejected], true, self.wanted, self.capacity);
+        Ok(())
+    }
+
+    /// A permutation of an epoch's examples, drawn from the seed and the epoch.
+    fn order<'a>(&self, orders: &'a mut Orders, epoch: u64, len: u64) -> &'a [u32] {
+        orders.retain(|&known, _| known + 1 >= epoch);
+        orders.entry(epoch).or_insert_with(|| {
+            let mut order: Vec<u32> = (0..len as u32).collect();
+            order.shuffle(&mut rng::stream(self.seed, "order of examples", epoch));
+            order
+        })
+    }
+
+    /// Batches from `step` on, made on a thread of their own, a few ahead.
+    pub fn spawn(self: Arc<Self>, step: u64, steps: u64) -> Result<Feed> {
+        const AHEAD: usize = 4;
+        let (sender, receiver) = sync_channel(AHEAD);
+        let work = move || {
+            let mut orders = Orders::new();
+            for step in step..steps {
+                // The receiver is gone when training stops early.
+                if sender.send(self.batch_with(step, &mut orders)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("feed".into())
+            .spawn(work)
+            .map_err(|e| Error::machine(format!("cannot start the thread that prepares data: {e}")))?;
+        Ok(Feed { receiver: Some(receiver), thread: Some(thread) })
+    }
+}
+
+/// Batches in the order of the steps.
+pub struct Feed {
+    receiver: Option<Receiver<Result<Batch>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feed {
+    /// The next batch.
+    pub fn next_batch(&mut self) -> Result<Batch> {
+        let ended = || Error::machine("the thread that prepares data ended early");
+        self.receiver.as_ref().ok_or_else(ended)?.recv().map_err(|_| ended())?
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.receiver = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has already been printed.
+            let _ = thread.join();
+        }
+    }
+}

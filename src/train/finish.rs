@@ -1,0 +1,192 @@
+//! The end of a run: the model as a Hugging Face folder, the evaluation, the report.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::eval::{Companion, Evaluation, Example, Row, Scorer, Table, evaluate};
+use crate::files;
+use crate::model::{Capacity, Model, Workspace, weights};
+use crate::polar::{Pack, Wanted};
+use crate::train::feed::Feeder;
+use crate::train::report::{self, Report};
+use crate::train::run::Totals;
+use crate::train::setup::{EvalSet, Setup};
+use crate::train::{Trainer, metrics};
+
+/// The final model in a run's folder.
+pub const MODEL: &str = "model";
+/// The page.
+pub const REPORT: &str = "report.html";
+/// The table as data.
+pub const EVALUATION: &str = "evaluation.json";
+/// The table to paste into a document.
+pub const MARKDOWN: &str = "evaluation.md";
+/// Examples to read of each set.
+const EXAMPLES: usize = 4;
+/// Bytes of one file of weights, at most, as Hugging Face writes them.
+pub const SHARD_BYTES: usize = 5_000_000_000;
+
+/// What a finished run leaves.
+pub struct Outcome {
+    /// The final model's folder.
+    pub model: PathBuf,
+    /// The page to read.
+    pub report: PathBuf,
+    /// The evaluation.
+    pub table: Table,
+    /// One line each: what was computed, what was left out, what the next-token loss is.
+    pub facts: Vec<(String, String)>,
+}
+
+/// Saves, evaluates and reports a trained model; `None` if `stop` was set before the report was written.
+pub fn finish(
+    run: &Path,
+    setup: Setup,
+    trainer: Trainer,
+    totals: &Totals,
+    peak: f64,
+    stop: &AtomicBool,
+) -> Result<Option<Outcome>> {
+    let model = trainer.model().clone();
+    // The workspace and the moments of training are not needed any more, and the evaluation plans its own.
+    drop(trainer);
+    let baselines = setup.baselines()?;
+    let folder = run.join(MODEL);
+    let companion = Companion { template: setup.feeder.template, baselines };
+    save_model(&folder, &model, &setup.feeder, &companion)?;
+
+    let mut facts = facts(&setup, &model, totals, peak);
+    let mut scorer = Scorer::new(model.clone(), setup.feeder.capacity.tokens)?;
+    let mut table = Table::default();
+    let mut examples: Vec<Example> = Vec::new();
+    for set in setup.eval_sets {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match set {
+            EvalSet::Triples(name, triples) => {
+                let mut evaluation = Evaluation {
+                    scorer: &mut scorer,
+                    tokenizer: setup.feeder.tokenizer()?,
+                    template: setup.feeder.template,
+                    baselines: companion.baselines.as_ref(),
+                    seed: setup.config.train.seed,
+                };
+                let (columns, row) = evaluate(name, &triples, &mut evaluation)?;
+                examples.extend(row.examples(&triples, EXAMPLES));
+                table.columns = columns;
+                table.rows.push(row);
+            }
+            EvalSet::Pairs(name, pairs) => {
+                let groups: Vec<_> = pairs.into_iter().map(|pair| vec![pair.chosen, pair.rejected]).collect();
+                let row = Row::of_scores(name, &scorer.score(&groups)?);
+                facts.push((
+                    format!("accuracy on {}", row.name),
+                    format!("{} of {} pairs", row.accuracies[0], row.pairs()),
+                ));
+            }
+            EvalSet::Sequences(name, sequences) => {
+                let loss = next_token_loss(&model, &setup.feeder, &sequences)?;
+                facts.push((
+                    format!("next-token loss on {name}"),
+                    format!("{loss:.4} nats, perplexity {:.2}", loss.exp()),
+                ));
+            }
+        }
+    }
+    files::write_atomic(&run.join(MARKDOWN), table.to_markdown().as_bytes())?;
+    let json = serde_json::to_vec_pretty(&table).map_err(|e| Error::machine(e.to_string()))?;
+    files::write_atomic(&run.join(EVALUATION), &json)?;
+
+    let steps = metrics::read(&run.join(metrics::FILE))?;
+    let page = run.join(REPORT);
+    let report = Report {
+        title: &run.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned()),
+        config: &setup.config,
+        facts: &facts,
+        steps: &steps,
+        table: &table,
+        examples: &examples,
+        notes: &setup.notes,
+    };
+    report::write(&page, &report)?;
+    Ok(Some(Outcome { model: folder, report: page, table, facts }))
+}
+
+/// Writes weights, configuration and tokenizer into a folder of another name, then puts it in its place.
+fn save_model(folder: &Path, model: &Rc<Model>, feeder: &Feeder, companion: &Companion) -> Result<()> {
+    let temporary = folder.with_file_name(format!(".{MODEL}.tmp"));
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(|e| Error::io("remove", &temporary, &e))?;
+    }
+    fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, &e))?;
+    let config = model.config();
+    config.write(&temporary)?;
+    if let Some(tokenizer) = &feeder.tokenizer {
+        tokenizer.save(&temporary)?;
+    }
+    companion.write(&temporary)?;
+    let mut source = |spec: &crate::model::TensorSpec| model.get(model.params(), spec);
+    weights::write(&temporary, config, model.outputs(), config.dtype, SHARD_BYTES, &mut source)?;
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|e| Error::io("replace", folder, &e))?;
+    }
+    fs::rename(&temporary, folder).map_err(|e| Error::io("write", folder, &e))?;
+    files::sync_folder(files::parent(folder))
+}
+
+/// The mean next-token loss of sequences, in nats a token.
+fn next_token_loss(model: &Rc<Model>, feeder: &Feeder, sequences: &[Vec<u32>]) -> Result<f64> {
+    const WANTED: Wanted = Wanted { scores: false, next_tokens: true, share_prefix: false };
+    let tokens = feeder.capacity.tokens;
+    let capacity = Capacity { tokens, selected: tokens, candidates: 2 };
+    let mut workspace = Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, false)?;
+    model.zero_losses(&workspace)?;
+    let mut pack = Pack::default();
+    let mut predicted = 0.0;
+    for (i, sequence) in sequences.iter().enumerate() {
+        if sequence.len() <= tokens {
+            pack.push(&[sequence], WANTED);
+        }
+        let full = sequences.get(i + 1).is_none_or(|next| pack.tokens() + next.len() > tokens);
+        if full && pack.tokens() > 0 {
+            predicted += pack.predicted_tokens();
+            model.next_token_loss(&mut workspace, &pack, 1.0)?;
+            pack.clear();
+        }
+    }
+    Ok(model.losses(&workspace)?.1 / predicted)
+}
+
+fn facts(setup: &Setup, model: &Model, totals: &Totals, peak: f64) -> Vec<(String, String)> {
+    let separate = totals.tokens + totals.tokens_saved;
+    let saved = 100.0 * totals.tokens_saved as f64 / separate.max(1) as f64;
+    let mut facts = vec![
+        ("parameters".into(), format!("{:.3}M", model.config().parameters(model.outputs()) as f64 / 1e6)),
+        ("device".into(), format!("{}, {:.0} GFLOP/s measured on matrix products", model.backend().name(), peak / 1e9)),
+        ("updates".into(), format!("{} of {} steps", totals.updates, setup.steps)),
+        (
+            "tokens computed".into(),
+            format!(
+                "{:.2}M, and {:.2}M ({saved:.0} %) saved by shared prefixes",
+                totals.tokens as f64 / 1e6,
+                totals.tokens_saved as f64 / 1e6
+            ),
+        ),
+        (
+            "training time".into(),
+            format!("{:.0} s, {:.0} tokens/s", totals.seconds, totals.tokens as f64 / totals.seconds.max(1e-9)),
+        ),
+    ];
+    if totals.over_long > 0 {
+        let what = format!("{} did not fit data.pack_length = {}", totals.over_long, setup.config.data.pack_length);
+        facts.push(("left out".into(), what));
+    }
+    if totals.cut > 0 {
+        facts.push(("cut to data.max_length".into(), format!("{} pairs", totals.cut)));
+    }
+    facts
+}

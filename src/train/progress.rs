@@ -1,0 +1,261 @@
+//! How a run is going: a bar on a terminal, a line now and then where the output is piped.
+
+use std::collections::VecDeque;
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+
+use super::metrics::{ScoreStats, StepMetrics};
+
+/// Steps that shown figures are means over.
+const WINDOW: usize = 20;
+/// Lines that a whole run prints, about.
+const LINES: u64 = 20;
+/// The columns of [`Figures::line`].
+const COLUMNS: &str =
+    "    step |    loss |   acc |  margin | grad norm |      lr |      ms | peak share |   tok/s |    left";
+
+/// Shows the steps of a run on the standard error.
+pub struct Progress {
+    steps: u64,
+    from_step: u64,
+    started: Instant,
+    recent: VecDeque<StepMetrics>,
+    display: Display,
+}
+
+enum Display {
+    Bar(ProgressBar),
+    Lines { every: u64, header_printed: bool },
+}
+
+impl Progress {
+    /// For a run of `steps` steps, of which `from_step` are done; `batch_note` says what a step is. A bar if the
+    /// standard error is a terminal, lines otherwise.
+    pub fn new(steps: u64, from_step: u64, batch_note: &str) -> Self {
+        let display = if stderr().is_terminal() {
+            Display::Bar(bar(steps, from_step))
+        } else {
+            Display::Lines { every: steps.div_ceil(LINES).max(1), header_printed: false }
+        };
+        let progress = Self { steps, from_step, started: Instant::now(), recent: VecDeque::new(), display };
+        progress.note(&format!("{steps} steps of {batch_note}"));
+        progress.note(&format!("means over the last {WINDOW} steps; peak: the machine's measured matrix rate"));
+        progress
+    }
+
+    /// Shows a finished step.
+    pub fn step(&mut self, metrics: &StepMetrics) {
+        if self.recent.len() == WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(metrics.clone());
+        let figures = Figures::of(&self.recent, self.left(metrics.step));
+        match &mut self.display {
+            Display::Bar(bar) => {
+                bar.set_position(metrics.step);
+                bar.set_prefix(figures.left());
+                bar.set_message(figures.message());
+            }
+            Display::Lines { every, header_printed } => {
+                let first_or_last = metrics.step == self.from_step + 1 || metrics.step == self.steps;
+                if first_or_last || metrics.step.is_multiple_of(*every) {
+                    if !std::mem::replace(header_printed, true) {
+                        print(COLUMNS);
+                    }
+                    print(&figures.line());
+                }
+            }
+        }
+    }
+
+    /// Shows a line above the bar, or among the lines; below the bar once that is finished.
+    pub fn note(&self, text: &str) {
+        match &self.display {
+            Display::Bar(bar) if !bar.is_finished() => bar.suspend(|| print(text)),
+            Display::Bar(_) | Display::Lines { .. } => print(text),
+        }
+    }
+
+    /// Leaves the bar as it is.
+    pub fn finish(&self) {
+        if let Display::Bar(bar) = &self.display {
+            bar.abandon();
+        }
+    }
+
+    /// The time that the remaining steps take at the pace so far, checkpoints and waiting included.
+    fn left(&self, step: u64) -> Duration {
+        let done = step.saturating_sub(self.from_step).max(1);
+        self.started.elapsed().div_f64(done as f64).mul_f64(self.steps.saturating_sub(step) as f64)
+    }
+}
+
+/// What is shown of the last steps.
+struct Figures {
+    step: u64,
+    loss: f64,
+    scores: Option<ScoreStats>,
+    grad_norm: f64,
+    /// Of the last step.
+    lr: f64,
+    seconds: f64,
+    peak_share: f64,
+    tokens_per_s: f64,
+    left: Duration,
+}
+
+impl Figures {
+    /// Means over `recent`, in which the last step comes last.
+    fn of(recent: &VecDeque<StepMetrics>, left: Duration) -> Self {
+        let n = recent.len().max(1) as f64;
+        let mean = |figure: fn(&StepMetrics) -> f64| recent.iter().map(figure).sum::<f64>() / n;
+        let scored: Vec<&ScoreStats> = recent.iter().filter_map(|m| m.scores.as_ref()).collect();
+        let of_scores =
+            |figure: fn(&ScoreStats) -> f64| scored.iter().map(|s| figure(s)).sum::<f64>() / scored.len() as f64;
+        let last = recent.back().cloned().unwrap_or_default();
+        Self {
+            step: last.step,
+            loss: mean(|m| m.loss),
+            scores: last.scores.map(|scores| ScoreStats {
+                accuracy: of_scores(|s| s.accuracy),
+                margin: of_scores(|s| s.margin),
+                ..scores
+            }),
+            grad_norm: mean(|m| m.grad_norm),
+            lr: last.lr,
+            seconds: mean(|m| m.seconds),
+            peak_share: mean(|m| m.peak_share),
+            tokens_per_s: mean(|m| m.tokens_per_s),
+            left,
+        }
+    }
+
+    /// The figures under [`COLUMNS`].
+    fn line(&self) -> String {
+        let (accuracy, margin) = match &self.scores {
+            Some(scores) => (format!("{:.3}", scores.accuracy), format!("{:+.3}", scores.margin)),
+            None => ("-".into(), "-".into()),
+        };
+        format!(
+            "{:>8} | {:>7.4} | {accuracy:>5} | {margin:>7} | {:>9.3} | {:>7.1e} | {:>7.0} | {:>8.1} % | {:>7.0} | {:>7}",
+            self.step,
+            self.loss,
+            self.grad_norm,
+            self.lr,
+            1e3 * self.seconds,
+            100.0 * self.peak_share,
+            self.tokens_per_s,
+            self.left(),
+        )
+    }
+
+    /// The figures under the bar.
+    fn message(&self) -> String {
+        let scores = self.scores.as_ref().map_or(String::new(), |s| format!("  acc {:.3}", s.accuracy));
+        format!(
+            "loss {:.4}{scores}  grad norm {:.3}  lr {:.1e}  {:.0} tok/s  {:.0} % of peak",
+            self.loss,
+            self.grad_norm,
+            self.lr,
+            self.tokens_per_s,
+            100.0 * self.peak_share,
+        )
+    }
+
+    /// The time left: `1:04:09` or `4:09`.
+    fn left(&self) -> String {
+        let seconds = self.left.as_secs_f64().round() as u64;
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+    }
+}
+
+/// Two lines: the bar, and the figures as far as they fit the terminal.
+fn bar(steps: u64, from_step: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps).with_position(from_step).with_finish(ProgressFinish::Abandon);
+    match ProgressStyle::with_template("{wide_bar} {pos}/{len}  {prefix} left\n{wide_msg}") {
+        Ok(style) => bar.with_style(style).with_prefix("?"),
+        Err(_) => bar,
+    }
+}
+
+/// A closed standard error is no reason to end the run.
+fn print(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(step: u64, scored: bool) -> StepMetrics {
+        let scores = ScoreStats { accuracy: step as f64 / 100.0, margin: -0.25, ..Default::default() };
+        StepMetrics {
+            step,
+            loss: step as f64,
+            scores: scored.then_some(scores),
+            grad_norm: 1.5,
+            lr: 2e-3,
+            seconds: 0.125,
+            tokens_per_s: 12_345.6,
+            peak_share: 0.614,
+            ..Default::default()
+        }
+    }
+
+    fn progress(steps: u64) -> Progress {
+        let display = Display::Lines { every: 1, header_printed: true };
+        Progress { steps, from_step: 0, started: Instant::now(), recent: VecDeque::new(), display }
+    }
+
+    fn bars(line: &str) -> Vec<usize> {
+        line.match_indices('|').map(|(at, _)| at).collect()
+    }
+
+    #[test]
+    fn lines_stand_under_their_columns() {
+        let left = Duration::from_secs(3849);
+        for scored in [true, false] {
+            let line = Figures::of(&VecDeque::from([metrics(7, scored)]), left).line();
+            assert_eq!(bars(&line), bars(COLUMNS), "\n{COLUMNS}\n{line}");
+            assert!(line.ends_with("1:04:09"), "{line}");
+        }
+        let line = Figures::of(&VecDeque::from([metrics(7, true)]), Duration::from_secs(249)).line();
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        assert_eq!(
+            cells,
+            ["7", "7.0000", "0.070", "-0.250", "1.500", "2.0e-3", "125", "61.4 %", "12346", "4:09"],
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn figures_are_means_over_the_last_steps() {
+        let mut progress = progress(100);
+        (1..=30).for_each(|step| progress.step(&metrics(step, true)));
+        let figures = Figures::of(&progress.recent, Duration::ZERO);
+        assert_eq!((figures.step, figures.loss), (30, 20.5));
+        assert!((figures.scores.unwrap().accuracy - 0.205).abs() < 1e-12);
+    }
+
+    #[test]
+    fn language_modelling_shows_the_loss_alone() {
+        let message = Figures::of(&VecDeque::from([metrics(1, false)]), Duration::ZERO).message();
+        assert!(message.starts_with("loss 1.0000  grad norm"), "{message}");
+    }
+
+    #[test]
+    fn the_bar_takes_steps_and_notes() {
+        let mut progress = progress(3);
+        let hidden = bar(3, 0);
+        hidden.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        progress.display = Display::Bar(hidden.clone());
+        progress.step(&metrics(2, true));
+        progress.finish();
+        assert_eq!(hidden.position(), 2);
+        assert!(hidden.is_finished() && hidden.message().contains("acc 0.020"), "{}", hidden.message());
+        assert_eq!(progress.left(3), Duration::ZERO);
+    }
+}

@@ -1,0 +1,352 @@
+//! A run from its first step to its report, in a folder that can be picked up again at any moment.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Backend, BackendExt};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::config::StorageDtype;
+use crate::model::{Model, ModelConfig, TensorSpec, weights};
+use crate::tensor::Tensor;
+use crate::train::checkpoint::{Checkpoint, Checkpoints, RunLock};
+use crate::train::feed::Batch;
+use crate::train::finish::{self, Outcome};
+use crate::train::metrics::{MetricsLog, ScoreStats, StepMetrics};
+use crate::train::progress::Progress;
+use crate::train::setup::{Setup, Start};
+use crate::train::tensorboard::EventFile;
+use crate::train::{Step, Trainer, schedule};
+
+/// The resolved configuration in a run's folder.
+pub const CONFIG: &str = "config.toml";
+/// What the run began with: tokenizer, architecture, and the weights of `--init`.
+pub const START: &str = "start";
+/// Event files for TensorBoard.
+pub const TENSORBOARD: &str = "tensorboard";
+
+/// What is to be run, where.
+pub struct Request {
+    /// The resolved configuration.
+    pub config: Config,
+    /// A model's folder to start from.
+    pub init: Option<PathBuf>,
+    /// The run's folder.
+    pub run: PathBuf,
+    /// Whether to go on with what stands there.
+    pub resume: bool,
+    /// The device.
+    pub backend: Rc<dyn Backend>,
+    /// Set from outside to save and stop after the current step.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a checkpoint says besides its buffers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Optimiser steps done; steps whose every pair was too long make no update.
+    pub updates: u64,
+    /// Tokens computed.
+    pub tokens: u64,
+    /// Tokens that shared prefixes saved.
+    pub tokens_saved: u64,
+    /// Pairs or documents left out because they do not fit a pack.
+    pub over_long: u64,
+    /// Pairs of which something was cut.
+    pub cut: u64,
+    /// Seconds spent in steps.
+    pub seconds: f64,
+}
+
+/// Trains, evaluates and reports. `None` if it was stopped before the end, its state saved.
+pub fn run(request: Request) -> Result<Option<Outcome>> {
+    let begun = is_begun(&request.run);
+    refuse_foreign(&request, begun)?;
+    let start_folder = request.run.join(START);
+    let start = match (&request.init, begun) {
+        (_, true) => Start::From(&start_folder),
+        (Some(init), false) => Start::From(init),
+        (None, false) => Start::Fresh,
+    };
+    let setup = Setup::new(&request.config, start)?;
+    // A run that goes on may have no checkpoint yet: then it begins with the weights that it was given or draws them again.
+    let init = match begun {
+        true => Some(start_folder.as_path()).filter(|folder| folder.join(weights::SINGLE).exists()),
+        false => request.init.as_deref(),
+    };
+    let (model, notes) = setup.initial_model(request.backend.clone(), init)?;
+    let lock = RunLock::acquire(&request.run)?;
+    if !begun {
+        begin(&request, &setup, &model)?;
+    }
+    let mut session = Session::open(&request, setup, model, &lock)?;
+    for note in session.setup.notes.iter().chain(&notes).cloned().collect::<Vec<_>>() {
+        session.progress.note(&note);
+    }
+    if session.train()? { session.finish() } else { Ok(None) }
+}
+
+/// Whether the folder holds a run: the configuration is written when all else that a beginning takes stands there.
+pub fn is_begun(run: &Path) -> bool {
+    run.join(CONFIG).is_file()
+}
+
+fn refuse_foreign(request: &Request, begun: bool) -> Result<()> {
+    let run = request.run.display();
+    if begun && !request.resume {
+        return Err(Error::user(format!(
+            "{run} already holds a run: add --resume to go on with it, or give another --run"
+        )));
+    }
+    if begun {
+        let path = request.run.join(CONFIG);
+        let differences = request.config.differences(&Config::load(&path)?)?;
+        if !differences.is_empty() {
+            return Err(Error::user(format!(
+                "{run} belongs to another configuration: {}. Resume it with its own (--run {run} --resume and nothing \
+                 else), or give another --run",
+                differences.join("; ")
+            )));
+        }
+        return Ok(());
+    }
+    // An interrupted beginning leaves only what comes before the configuration; anything else is somebody's.
+    if let Ok(entries) = std::fs::read_dir(&request.run) {
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let unfinished = format!(".{CONFIG}.tmp-");
+            if ![START, RunLock::FILE].contains(&name.as_str()) && !name.starts_with(&unfinished) {
+                return Err(Error::user(format!(
+                    "{run} holds {name} and no run: give an empty or new folder as --run"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes what a resumed run reads: tokenizer, architecture and weights that cannot be drawn again, then, last, the
+/// configuration.
+fn begin(request: &Request, setup: &Setup, model: &Model) -> Result<()> {
+    let folder = request.run.join(START);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, &e))?;
+    }
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, &e))?;
+    if let Some(tokenizer) = &setup.feeder.tokenizer {
+        tokenizer.save(&folder)?;
+    }
+    setup.model_config.write(&folder)?;
+    if request.init.is_some() {
+        let mut source = |spec: &TensorSpec| model.get(model.params(), spec);
+        weights::write(&folder, model.config(), model.outputs(), StorageDtype::F32, usize::MAX, &mut source)?;
+    }
+    files::write_atomic(&request.run.join(CONFIG), request.config.to_toml()?.as_bytes())
+}
+
+/// A run in progress.
+struct Session<'a> {
+    run: &'a Path,
+    stop: &'a AtomicBool,
+    setup: Setup,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    metrics: MetricsLog,
+    events: EventFile,
+    progress: Progress,
+    totals: Totals,
+    /// Steps done.
+    step: u64,
+    /// FLOP/s that matrix products reach on this machine.
+    peak: f64,
+}
+
+impl<'a> Session<'a> {
+    fn open(request: &'a Request, setup: Setup, model: Model, lock: &RunLock) -> Result<Self> {
+        let config = &request.config;
+        let mut trainer = Trainer::new(Rc::new(model), &config.objective, &config.optimizer, setup.feeder.capacity)?;
+        let checkpoints = Checkpoints::open(lock, config.train.keep_checkpoints)?;
+        let latest = checkpoints.latest()?;
+        let (step, totals) = match &latest.checkpoint {
+            Some(checkpoint) => (checkpoint.step, restore(checkpoint, &mut trainer)?),
+            None => (0, Totals::default()),
+        };
+        let peak = request.backend.measure_peak()?;
+        let progress = Progress::new(setup.steps, step, &format!("{} on {}", describe(&setup), request.backend.name()));
+        latest.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
+        if step > 0 {
+            progress.note(&format!("going on after step {step}"));
+        }
+        Ok(Self {
+            run: &request.run,
+            stop: &request.stop,
+            metrics: MetricsLog::open(&request.run, step)?,
+            events: EventFile::create(&request.run.join(TENSORBOARD), step)?,
+            setup,
+            trainer,
+            checkpoints,
+            progress,
+            totals,
+            step,
+            peak,
+        })
+    }
+
+    /// Trains to the end, or until told to stop; says whether it reached the end. The state is saved either way.
+    fn train(&mut self) -> Result<bool> {
+        let every = self.setup.config.train.checkpoint_every as u64;
+        let mut feed = self.setup.feeder.clone().spawn(self.step, self.setup.steps)?;
+        let mut scores = Vec::new();
+        let mut saved = self.step;
+        while self.step < self.setup.steps && !self.stop.load(Ordering::Relaxed) {
+            let batch = feed.next_batch()?;
+            self.one_step(&batch, &mut scores)?;
+            if every > 0 && self.step.is_multiple_of(every) {
+                self.save()?;
+                saved = self.step;
+            }
+        }
+        if saved != self.step {
+            self.save()?;
+        }
+        let ended = self.step >= self.setup.steps;
+        self.progress.finish();
+        if !ended {
+            self.progress.note(&format!(
+                "stopped and saved after step {} of {}: go on with --run {} --resume",
+                self.step,
+                self.setup.steps,
+                self.run.display()
+            ));
+        }
+        Ok(ended)
+    }
+
+    fn one_step(&mut self, batch: &Batch, scores: &mut Vec<f32>) -> Result<()> {
+        let config = &self.setup.config;
+        let started = Instant::now();
+        self.totals.over_long += batch.over_long as u64;
+        self.totals.cut += batch.cut as u64;
+        let lr = schedule::lr(&config.schedule, config.optimizer.lr, self.step as usize, self.setup.steps as usize);
+        self.step += 1;
+        // Every example of the step was too long for a pack: there is nothing to learn from.
+        if batch.packs.is_empty() {
+            return Ok(());
+        }
+        let step = self.trainer.step(&batch.packs, lr, scores).map_err(|e| e.context(self.run.display()))?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.totals.updates = self.trainer.updates();
+        self.totals.tokens += batch.tokens() as u64;
+        self.totals.tokens_saved += batch.tokens_saved() as u64;
+        self.totals.seconds += seconds;
+        let flops: f64 = batch.packs.iter().map(|pack| self.trainer.model().training_flops(pack)).sum();
+        let metrics = step_metrics(self.step, &step, batch, scores, lr, seconds, flops / self.peak);
+        self.metrics.append(&metrics)?;
+        self.events.append(&metrics)?;
+        self.progress.step(&metrics);
+        Ok(())
+    }
+
+    fn save(&self) -> Result<()> {
+        let backend = self.trainer.model().backend();
+        let [m, v] = self.trainer.moments();
+        let read = |t: &Tensor| backend.read_f32(t);
+        let (params, m, v) = (read(self.trainer.model().params())?, read(m)?, read(v)?);
+        self.checkpoints.save(self.step, &[("params", &params), ("m", &m), ("v", &v)], &self.totals)
+    }
+
+    fn finish(self) -> Result<Option<Outcome>> {
+        let Self { run, stop, setup, trainer, totals, peak, progress, .. } = self;
+        let outcome = finish::finish(run, setup, trainer, &totals, peak, stop)?;
+        if outcome.is_none() {
+            progress
+                .note(&format!("stopped before the report was written: go on with --run {} --resume", run.display()));
+        }
+        Ok(outcome)
+    }
+}
+
+fn restore(checkpoint: &Checkpoint, trainer: &mut Trainer) -> Result<Totals> {
+    let backend = trainer.model().backend().clone();
+    let mut values = vec![0.0f32; trainer.model().params().len()];
+    let [m, v] = trainer.moments();
+    for (name, tensor) in [("params", trainer.model().params()), ("m", m), ("v", v)] {
+        checkpoint.read(name, &mut values)?;
+        backend.write_f32(tensor, &values)?;
+    }
+    let totals: Totals = serde_json::from_value(checkpoint.state.clone())
+        .map_err(|e| Error::machine(format!("the state of the checkpoint at step {}: {e}", checkpoint.step)))?;
+    trainer.resume_at(totals.updates);
+    Ok(totals)
+}
+
+/// The line that says what is about to be trained.
+fn describe(setup: &Setup) -> String {
+    let config: &ModelConfig = &setup.model_config;
+    format!(
+        "{:.2}M parameters ({} layers of {}, {} ids), {} steps of {}",
+        config.parameters(setup.outputs) as f64 / 1e6,
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.vocab_size,
+        setup.steps,
+        setup.config.train.batch_size,
+    )
+}
+
+fn step_metrics(
+    number: u64,
+    step: &Step,
+    batch: &Batch,
+    scores: &[f32],
+    lr: f64,
+    seconds: f64,
+    seconds_at_peak: f64,
+) -> StepMetrics {
+    let tokens = batch.tokens() as u64;
+    StepMetrics {
+        step: number,
+        loss: step.loss,
+        scores: (!scores.is_empty()).then(|| score_stats(batch, scores)),
+        lm_loss: step.lm_loss,
+        grad_norm: step.grad_norm,
+        lr,
+        tokens,
+        tokens_saved: batch.tokens_saved() as u64,
+        pairs: batch.pairs() as u64,
+        seconds,
+        tokens_per_s: tokens as f64 / seconds,
+        peak_share: seconds_at_peak / seconds,
+    }
+}
+
+/// Statistics of the scores of a step, whose packs' candidates follow each other.
+fn score_stats(batch: &Batch, scores: &[f32]) -> ScoreStats {
+    let mut first = 0;
+    let mut stats = ScoreStats { min_reward: f64::INFINITY, max_reward: f64::NEG_INFINITY, ..ScoreStats::default() };
+    for pack in &batch.packs {
+        for &[chosen, rejected] in &pack.pairs {
+            let margin = f64::from(scores[first + chosen as usize]) - f64::from(scores[first + rejected as usize]);
+            stats.accuracy += f64::from(u8::from(margin > 0.0));
+            stats.margin += margin;
+        }
+        first += pack.candidates();
+    }
+    for &score in scores {
+        let score = f64::from(score);
+        stats.mean_reward += score;
+        stats.min_reward = stats.min_reward.min(score);
+        stats.max_reward = stats.max_reward.max(score);
+    }
+    let pairs = batch.pairs().max(1) as f64;
+    stats.accuracy /= pairs;
+    stats.margin /= pairs;
+    stats.mean_reward /= scores.len().max(1) as f64;
+    stats
+}

@@ -1,0 +1,466 @@
+//! From a configuration to what training needs: data, tokenizer, architecture. Reads, and writes nothing.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::backend::Backend;
+use crate::baselines::Baselines;
+use crate::config::{Config, ObjectiveKind};
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, SpecialIds};
+use crate::model::{Capacity, Model, ModelConfig, OutputHeads, weights};
+use crate::polar::{
+    Document, IdPair, Records, TemplateConfig, Trajectory, Triple, TripleSource, Wanted, encode_document, read,
+    read_all, split_by_prompt,
+};
+use crate::tokenizer::{self, Tokenizer};
+use crate::train::feed::{Feeder, Source};
+use crate::zoo::{Split, Zoo};
+
+/// What the model is measured on at the end of a run.
+pub enum EvalSet {
+    /// Triples of text, on which baselines can be measured too.
+    Triples(String, Vec<Triple>),
+    /// Pairs of token ids.
+    Pairs(String, Vec<IdPair>),
+    /// Documents as token ids, for next-token losses.
+    Sequences(String, Vec<Vec<u32>>),
+}
+
+impl EvalSet {
+    /// What it is called in tables.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Triples(name, _) | Self::Pairs(name, _) | Self::Sequences(name, _) => name,
+        }
+    }
+
+    /// Number of pairs or documents.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Triples(_, triples) => triples.len(),
+            Self::Pairs(_, pairs) => pairs.len(),
+            Self::Sequences(_, sequences) => sequences.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Everything that a run is made of before the first weight is drawn.
+pub struct Setup {
+    /// The resolved configuration.
+    pub config: Config,
+    /// The architecture.
+    pub model_config: ModelConfig,
+    /// The heads that the objective trains.
+    pub outputs: OutputHeads,
+    /// Examples to packs.
+    pub feeder: Arc<Feeder>,
+    /// What is measured at the end.
+    pub eval_sets: Vec<EvalSet>,
+    /// Triples that the baselines learn from: the first that the model trains on.
+    pub baseline_triples: Vec<Triple>,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// What a person wants to know of the data.
+    pub notes: Vec<String>,
+}
+
+/// Where tokenizer and architecture come from.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// Made from the configuration and the data.
+    Fresh,
+    /// Those in a model's folder.
+    From(&'a Path),
+}
+
+impl Setup {
+    /// Reads data and trains or loads a tokenizer.
+    pub fn new(config: &Config, start: Start) -> Result<Self> {
+        config.validate()?;
+        let mut notes = Vec::new();
+        let data = Data::read(config, &mut notes)?;
+        let outputs = outputs(config);
+        let (tokenizer, model_config) = match start {
+            Start::Fresh => {
+                let tokenizer = Tokenizer::from_config(&config.tokenizer, data.texts())?;
+                let model_config = model_config(config, &tokenizer, outputs)?;
+                (Some(tokenizer), model_config)
+            }
+            Start::From(dir) => read_start(dir, outputs, data.is_ids())?,
+        };
+        if config.data.max_length > model_config.max_position_embeddings {
+            return Err(Error::user(format!(
+                "data.max_length = {}: the model reads at most max_position_embeddings = {} tokens; lower the one or \
+                 raise the other",
+                config.data.max_length, model_config.max_position_embeddings
+            )));
+        }
+        let template = TemplateConfig::new(&config.data)?;
+        let lm = config.objective.kind == ObjectiveKind::Lm;
+        let wanted = Wanted {
+            scores: !lm,
+            next_tokens: lm || config.objective.lm_weight > 0.0,
+            share_prefix: config.data.share_prefix,
+        };
+        let capacity = capacity(config, wanted);
+        let baseline_triples = data.baseline_triples(config);
+        let (source, eval_sets) = data.into_parts(config, tokenizer.as_ref(), &template, &model_config)?;
+        let steps = steps(config, &source)?;
+        let feeder = Feeder {
+            source,
+            tokenizer,
+            template,
+            wanted,
+            capacity,
+            batch_size: config.train.batch_size,
+            seed: config.train.seed,
+        };
+        feeder.check(steps)?;
+        Ok(Self {
+            config: config.clone(),
+            model_config,
+            outputs,
+            feeder: Arc::new(feeder),
+            eval_sets,
+            baseline_triples,
+            steps,
+            notes,
+        })
+    }
+
+    /// The model before its first step: the weights of `init`, as far as it has them, and random ones for the rest. A
+    /// reward head that `init` lacks starts at zero, as in xtuner.
+    pub fn initial_model(&self, backend: Rc<dyn Backend>, init: Option<&Path>) -> Result<(Model, Vec<String>)> {
+        let model = Model::new(backend, self.model_config.clone(), self.outputs)?;
+        model.initialise(self.config.train.seed)?;
+        let Some(dir) = init else { return Ok((model, Vec::new())) };
+        let loaded =
+            weights::read_into(dir, &self.model_config, self.outputs, &mut |spec, values| model.set(spec, values))?;
+        let mut notes = vec![format!("weights: from {}", dir.display())];
+        if self.outputs.reward && !loaded.heads.reward {
+            let specs = model.specs().iter().filter(|spec| spec.name == "v_head.weight");
+            for spec in specs {
+                model.set(spec, &vec![0.0; spec.elements()])?;
+            }
+            notes.push("the reward head starts at zero: the folder has none".into());
+        }
+        if !loaded.unused.is_empty() {
+            notes.push(format!("tensors not needed: {}", loaded.unused.join(", ")));
+        }
+        Ok((model, notes))
+    }
+
+    /// The baselines, fitted; none if there is no text to fit them to.
+    pub fn baselines(&self) -> Result<Option<Baselines>> {
+        if self.baseline_triples.is_empty() {
+            return Ok(None);
+        }
+        Baselines::fit(&self.baseline_triples, self.config.train.seed).map(Some)
+    }
+}
+
+/// Tokenizer and architecture of a model's folder. A folder without a tokenizer will do where all data are ids.
+fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Option<Tokenizer>, ModelConfig)> {
+    let mut config = ModelConfig::read(dir)?;
+    config.architecture = architecture(outputs);
+    if ids_only && !tokenizer::exists(dir) {
+        return Ok((None, config));
+    }
+    let tokenizer = Tokenizer::load(dir)?;
+    config.special.reward = Some(tokenizer.specials().score);
+    if tokenizer.vocab_size() > config.vocab_size {
+        return Err(Error::user(format!(
+            "{}: the tokenizer has {} ids and config.json has vocab_size = {}; they do not belong together",
+            dir.display(),
+            tokenizer.vocab_size(),
+            config.vocab_size
+        )));
+    }
+    Ok((Some(tokenizer), config))
+}
+
+fn outputs(config: &Config) -> OutputHeads {
+    match config.objective.kind {
+        ObjectiveKind::Polar => OutputHeads { reward: true, lm: config.objective.lm_weight > 0.0 },
+        ObjectiveKind::Lm => OutputHeads { reward: false, lm: true },
+    }
+}
+
+fn architecture(outputs: OutputHeads) -> Architecture {
+    if outputs.reward { Architecture::RewardModel } else { Architecture::CausalLm }
+}
+
+fn model_config(config: &Config, tokenizer: &Tokenizer, outputs: OutputHeads) -> Result<ModelConfig> {
+    let specials = tokenizer.specials();
+    let eos = specials.eos.or(specials.bos).unwrap_or(0);
+    let special = SpecialIds { bos: specials.bos.unwrap_or(eos), eos, pad: eos, reward: Some(specials.score) };
+    ModelConfig::new(&config.model, tokenizer.vocab_size(), special, architecture(outputs))
+}
+
+fn capacity(config: &Config, wanted: Wanted) -> Capacity {
+    let tokens = config.data.pack_length;
+    let candidates = Capacity::candidates_for(tokens);
+    Capacity { tokens, selected: if wanted.next_tokens { tokens } else { candidates }, candidates }
+}
+
+fn steps(config: &Config, source: &Source) -> Result<u64> {
+    match (config.train.steps, source.epoch_len()) {
+        (0, Some(len)) => Ok((len as u64).div_ceil(config.train.batch_size as u64)),
+        (0, None) => {
+            Err(Error::user("train.steps = 0 means one epoch, and the policy zoo has no end: set train.steps"))
+        }
+        (steps, _) => Ok(steps as u64),
+    }
+}
+
+/// The data as read, before it is turned into examples.
+enum Data {
+    Zoo(Zoo),
+    Files { train: Records, eval: Vec<(String, Records)> },
+}
+
+/// What a file of evaluation data is called in tables.
+fn set_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .trim_end_matches(".zst")
+        .trim_end_matches(".jsonl")
+        .to_string()
+}
+
+impl Data {
+    fn read(config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+        let mut eval = config
+            .data
+            .eval
+            .iter()
+            .map(|path: &PathBuf| Ok((set_name(path), read(path)?)))
+            .collect::<Result<Vec<_>>>()?;
+        if config.data.train.is_empty() {
+            let zoo = Zoo::new(&config.zoo)?;
+            let z = &config.zoo;
+            notes.push(format!(
+                "data: the policy zoo, seed {}, {} training policies, {} held out",
+                z.seed, z.train_policies, z.held_out_policies
+            ));
+            if eval.is_empty() {
+                return Ok(Self::Zoo(zoo));
+            }
+            return Err(Error::user(
+                "--eval-data goes with --data; a run on the policy zoo evaluates on the zoo. \
+                 To evaluate a trained model on a file: polar-raw eval --model DIR --data FILE",
+            ));
+        }
+        let mut train = read_all(&config.data.train)?;
+        notes.push(format!("data: {} rows of {}", train.len(), train.kind()));
+        if eval.is_empty() && config.data.eval_fraction > 0.0 {
+            let (kept, held_out) = split(train, config.data.eval_fraction, config.train.seed);
+            train = kept;
+            notes.push(format!("held out for evaluation: {} rows, by prompt", held_out.len()));
+            if !held_out.is_empty() {
+                eval.push(("held-out prompts".into(), held_out));
+            }
+        }
+        Ok(Self::Files { train, eval })
+    }
+
+    /// Whether no row has text.
+    fn is_ids(&self) -> bool {
+        match self {
+            Self::Zoo(_) => false,
+            Self::Files { train, eval } => {
+                std::iter::once(train).chain(eval.iter().map(|(_, set)| set)).all(|r| matches!(r, Records::Pairs(_)))
+            }
+        }
+    }
+
+    /// Text to train a tokenizer on, in the order of the examples.
+    fn texts(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        match self {
+            Self::Zoo(zoo) => Box::new((0..).flat_map(|i| {
+                let Triple { prompt, reference, chosen, rejected, .. } = zoo.triple(Split::Train, i);
+                [prompt, reference, chosen, rejected]
+            })),
+            Self::Files { train, .. } => match train {
+                Records::Trajectories(rows) => Box::new(rows.iter().flat_map(|t| [t.prompt.clone(), t.output.clone()])),
+                Records::Preferences(rows) => Box::new(
+                    rows.iter().flat_map(|t| [&t.prompt, &t.reference, &t.chosen, &t.rejected].map(String::clone)),
+                ),
+                Records::Documents(rows) => Box::new(rows.iter().flat_map(|d| [d.prompt.clone(), d.output.clone()])),
+                Records::Pairs(_) => Box::new(std::iter::empty()),
+            },
+        }
+    }
+
+    fn baseline_triples(&self, config: &Config) -> Vec<Triple> {
+        let most = config.eval.baseline_triples;
+        if config.objective.kind == ObjectiveKind::Lm {
+            return Vec::new();
+        }
+        match self {
+            Self::Zoo(zoo) => {
+                let trained = config.train.steps * config.train.batch_size;
+                (0..trained.min(most) as u64).map(|i| zoo.triple(Split::Train, i)).collect()
+            }
+            Self::Files { train: Records::Preferences(triples), .. } => triples.iter().take(most).cloned().collect(),
+            Self::Files { train: Records::Trajectories(rows), .. } => match TripleSource::new(rows.clone()) {
+                Ok(source) => (0..)
+                    .take_while(|epoch| (*epoch as usize) * source.len() < most)
+                    .flat_map(|epoch| source.epoch(config.train.seed, epoch).iter().collect::<Vec<_>>())
+                    .take(most)
+                    .collect(),
+                // The same error comes again, and is reported, when the examples are made.
+                Err(_) => Vec::new(),
+            },
+            Self::Files { .. } => Vec::new(),
+        }
+    }
+
+    fn into_parts(
+        self,
+        config: &Config,
+        tokenizer: Option<&Tokenizer>,
+        template: &TemplateConfig,
+        model: &ModelConfig,
+    ) -> Result<(Source, Vec<EvalSet>)> {
+        let examples = Examples { config, tokenizer, template, model };
+        match self {
+            Self::Zoo(zoo) => {
+                let sets = examples.zoo_sets(&zoo)?;
+                Ok((Source::Zoo(zoo), sets))
+            }
+            Self::Files { train, eval } => {
+                let files: Vec<_> = config.data.train.iter().map(|path| path.display().to_string()).collect();
+                let source = examples.source(train, &files.join(", "))?;
+                let sets =
+                    eval.into_iter().map(|(name, records)| examples.eval_set(name, records)).collect::<Result<_>>()?;
+                Ok((source, sets))
+            }
+        }
+    }
+}
+
+/// Turns records into what the objective trains and is measured on.
+struct Examples<'a> {
+    config: &'a Config,
+    tokenizer: Option<&'a Tokenizer>,
+    template: &'a TemplateConfig,
+    model: &'a ModelConfig,
+}
+
+impl Examples<'_> {
+    /// What the objective trains on, made of the records of what messages call `from`.
+    fn source(&self, records: Records, from: &str) -> Result<Source> {
+        let kind = records.kind();
+        Ok(match (self.config.objective.kind, records) {
+            (ObjectiveKind::Lm, records) => Source::Sequences(self.sequences(records).map_err(|e| e.context(from))?),
+            (_, Records::Trajectories(rows)) => {
+                Source::Trajectories(TripleSource::new(rows).map_err(|e| e.context(from))?)
+            }
+            (_, Records::Preferences(triples)) => Source::Preferences(triples),
+            (_, Records::Pairs(pairs)) => {
+                pairs.iter().try_for_each(|pair| pair.check(self.model.vocab_size))?;
+                Source::Pairs(pairs)
+            }
+            (_, Records::Documents(_)) => {
+                return Err(Error::user(format!(
+                    "{from}: objective.kind = \"polar\" cannot compare {kind}: give trajectories, preferences or pairs \
+                     of token ids, or --set objective.kind=lm"
+                )));
+            }
+        })
+    }
+
+    fn eval_set(&self, name: String, records: Records) -> Result<EvalSet> {
+        let most = self.config.eval.pairs;
+        Ok(match self.source(records, &format!("evaluation data {name}"))? {
+            Source::Trajectories(source) => {
+                EvalSet::Triples(name, source.epoch(self.config.train.seed, 0).iter().take(most).collect())
+            }
+            Source::Preferences(triples) => EvalSet::Triples(name, triples.into_iter().take(most).collect()),
+            Source::Pairs(pairs) => EvalSet::Pairs(name, pairs.into_iter().take(most).collect()),
+            Source::Sequences(sequences) => EvalSet::Sequences(name, sequences.into_iter().take(most).collect()),
+            Source::Zoo(_) => return Err(Error::machine("the zoo is no file")),
+        })
+    }
+
+    fn zoo_sets(&self, zoo: &Zoo) -> Result<Vec<EvalSet>> {
+        let n = self.config.eval.pairs as u64;
+        let triples = |split| (0..n).map(|i| zoo.triple(split, i)).collect::<Vec<_>>();
+        if self.config.objective.kind == ObjectiveKind::Lm {
+            let documents = triples(Split::HeldOutPrompts)
+                .into_iter()
+                .map(|t| Document { prompt: t.prompt, output: t.reference })
+                .collect();
+            let sequences = self.sequences(Records::Documents(documents))?;
+            return Ok(vec![EvalSet::Sequences("held-out prompts".into(), sequences)]);
+        }
+        let preferences = (0..n).map(|i| zoo.preference(Split::HeldOutPrompts, i)).collect();
+        Ok(vec![
+            EvalSet::Triples("held-out prompts".into(), triples(Split::HeldOutPrompts)),
+            EvalSet::Triples("held-out policies".into(), triples(Split::HeldOutPolicies)),
+            EvalSet::Triples("preferences".into(), preferences),
+        ])
+    }
+
+    /// Documents as ids. Trajectories are documents as well: prompt and output.
+    fn sequences(&self, records: Records) -> Result<Vec<Vec<u32>>> {
+        let documents = match records {
+            Records::Documents(documents) => documents,
+            Records::Trajectories(rows) => {
+                rows.into_iter().map(|Trajectory { prompt, output, .. }| Document { prompt, output }).collect()
+            }
+            other => {
+                return Err(Error::user(format!(
+                    "holds {}; objective.kind = \"lm\" reads documents: rows {{prompt, output}} or {{text}}, \
+                     or a .txt file",
+                    other.kind()
+                )));
+            }
+        };
+        let no_tokenizer = || Error::user("the model's folder has no tokenizer.json, which documents need");
+        let tokenizer = self.tokenizer.ok_or_else(no_tokenizer)?;
+        let sequences: Vec<Vec<Vec<u32>>> = documents
+            .par_iter()
+            .map(|document| encode_document(tokenizer, document, self.template))
+            .collect::<Result<_>>()?;
+        // A sequence of one id predicts nothing.
+        let sequences: Vec<_> = sequences.into_iter().flatten().filter(|sequence| sequence.len() > 1).collect();
+        if sequences.is_empty() {
+            return Err(Error::user("the documents hold no text to learn from"));
+        }
+        Ok(sequences)
+    }
+}
+
+fn split(records: Records, fraction: f64, seed: u64) -> (Records, Records) {
+    match records {
+        Records::Trajectories(rows) => {
+            let (a, b) = split_by_prompt(rows, |row| &row.prompt, fraction, seed);
+            (Records::Trajectories(a), Records::Trajectories(b))
+        }
+        Records::Preferences(rows) => {
+            let (a, b) = split_by_prompt(rows, |row| &row.prompt, fraction, seed);
+            (Records::Preferences(a), Records::Preferences(b))
+        }
+        Records::Documents(rows) => {
+            let key = |row: &Document| if row.prompt.is_empty() { row.output.clone() } else { row.prompt.clone() };
+            let keyed: Vec<(String, Document)> = rows.into_iter().map(|row| (key(&row), row)).collect();
+            let (a, b) = split_by_prompt(keyed, |(key, _)| key, fraction, seed);
+            let rows = |keyed: Vec<(String, Document)>| Records::Documents(keyed.into_iter().map(|(_, d)| d).collect());
+            (rows(a), rows(b))
+        }
+        // Token ids do not say what their prompt is; neighbours may share it.
+        Records::Pairs(rows) => (Records::Pairs(rows), Records::Pairs(Vec::new())),
+    }
+}

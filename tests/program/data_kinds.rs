@@ -1,0 +1,185 @@
+//! Every kind of data to the end: trained, evaluated, opened again.
+
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
+
+use polar_raw::polar::{TemplateConfig, Wrapper, encode_candidate};
+use polar_raw::tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+use super::{Folder, stderr, stdout, succeed, tree};
+
+fn lines(rows: impl IntoIterator<Item = Value>) -> String {
+    rows.into_iter().map(|row| format!("{row}\n")).collect()
+}
+
+fn scores(text: &str) -> Vec<f64> {
+    let score = |line: &str| serde_json::from_str::<Value>(line).unwrap()["score"].as_f64().unwrap();
+    text.lines().map(score).collect()
+}
+
+/// The words of policy `b` are those of `a` in capitals.
+fn trajectories() -> String {
+    lines((0..12).flat_map(|i| {
+        let row =
+            move |policy: &str, output: String| json!({"prompt": format!("p{i}"), "policy": policy, "output": output});
+        [
+            row("a", format!("one {i}")),
+            row("a", format!("two {i}")),
+            row("b", format!("ONE {i}")),
+            row("b", format!("TWO {i}")),
+        ]
+    }))
+}
+
+fn preferences() -> String {
+    lines((0..12).map(|i| {
+        let messages = json!([{"role": "system", "content": "be brief"}, {"role": "user", "content": format!("p{i}")}]);
+        let wrapper = ["sft", "pretrain"][i % 2];
+        json!({"prompt": messages, "reference": format!("r{i}"), "chosen": [{"role": "assistant", "content": "r"}],
+               "rejected": "something else", "wrapper": wrapper})
+    }))
+}
+
+fn pairs() -> String {
+    lines((0..12).map(|i| json!({"chosen_ids": [1, 10 + i, 20, 4], "rejected_ids": [1, 10 + i, 30, 31, 4]})))
+}
+
+fn documents() -> String {
+    lines((0..12).map(|i| json!({"prompt": format!("{i} + {i} ="), "output": format!(" {}", 2 * i)})))
+}
+
+#[test]
+fn every_kind_of_data() {
+    let lm: &[&str] = &["objective.kind=lm"];
+    let texts = (0..12).map(|i| format!("A text,\nnumber {i}.\n\n")).collect::<String>();
+    let bpe: &[&str] = &["tokenizer.kind=bpe", "tokenizer.vocab_size=300"];
+    let cases: [(&str, String, &[&str]); 6] = [
+        ("trajectories.jsonl", trajectories(), bpe),
+        ("preferences.jsonl", preferences(), &["objective.loss=focal", "objective.penalty=l2"]),
+        ("pairs.jsonl", pairs(), &["data.share_prefix=false"]),
+        ("documents.jsonl", documents(), lm),
+        ("texts.jsonl", lines((0..12).map(|i| json!({"text": format!("text {i}")}))), lm),
+        ("texts.txt", texts, lm),
+    ];
+    for (name, content, sets) in cases {
+        let folder = Folder::new();
+        folder.file(name, &content);
+        // The same rows, compressed, to evaluate on.
+        folder.file("eval.zst", zstd::encode_all(content.as_bytes(), 3).unwrap());
+        let plain_text = name.ends_with(".txt");
+        let eval = if plain_text { name } else { "eval.zst" };
+        let sets = [&["train.steps=0", "train.batch_size=5"], sets].concat();
+        let output = succeed(&mut folder.train(&sets, &["--data", name, "--eval-data", eval, "--run", "run"]));
+        let said = stdout(&output);
+        let epoch = if name == "trajectories.jsonl" { 5 } else { 3 };
+        assert!(
+            said.contains(&format!("{epoch} of {epoch} steps")),
+            "{name}: one epoch is ceil(items / 5) steps\n{said}"
+        );
+        let result = if sets.contains(&lm[0]) { "next-token loss" } else { "eval" };
+        assert!(said.contains(result), "{name}: {said}");
+        for file in ["model/config.json", "model/model.safetensors", "report.html", "metrics.jsonl", "config.toml"] {
+            assert!(folder.path("run").join(file).is_file(), "{name}: no {file}");
+        }
+
+        let args = ["eval", "--model", "run/model", "--data", eval, "--json", "result.json"];
+        let output = folder.program(args).output().unwrap();
+        if sets.contains(&lm[0]) {
+            assert_eq!(output.status.code(), Some(2), "{name}: a language model has no scores");
+            assert!(stderr(&output).contains("no reward head"), "{}", stderr(&output));
+            continue;
+        }
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        assert!(stdout(&output).contains("eval.zst"), "{}", stdout(&output));
+        let table: Value = serde_json::from_slice(&fs::read(folder.path("result.json")).unwrap()).unwrap();
+        assert!(table.to_string().contains("chosen"), "{table}");
+        folder.file("score.jsonl", json!({"prompt": "p", "reference": "r", "output": "o"}).to_string());
+        let output = succeed(&mut folder.program(["score", "--model", "run/model", "--input", "score.jsonl"]));
+        assert!(scores(&stdout(&output))[0].is_finite());
+    }
+}
+
+#[test]
+fn scores_come_in_the_order_of_the_rows_and_are_those_of_their_ids() {
+    let folder = Folder::new();
+    succeed(&mut folder.train(&["optimizer.lr=1e-2"], &["--run", "run"]));
+    let tokenizer = Tokenizer::load(&folder.path("run/model")).unwrap();
+    let template = TemplateConfig { wrapper: Wrapper::Sft, max_length: 512, max_response_length: 200 };
+    // More rows than are scored at a time, of very different lengths, some to be cut.
+    let words = |i: usize, most: usize| "word ".repeat(1 + i * 37 % most);
+    let rows: Vec<[String; 3]> =
+        (0..300).map(|i| [format!("{i}? {}", words(i, 40)), words(i, 70), words(i + 1, 9)]).collect();
+    let text =
+        |[prompt, reference, output]: &[String; 3]| json!({"prompt": prompt, "reference": reference, "output": output});
+    let ids = |[prompt, reference, output]: &[String; 3]| json!({"input_ids": encode_candidate(&tokenizer, prompt, reference, output, &template).unwrap().0});
+    let score = |content: String| {
+        folder.file("rows.jsonl", content);
+        let args =
+            ["score", "--model", "run/model", "--input", "rows.jsonl", "--output", "scores.jsonl", "--wrapper", "sft"];
+        succeed(&mut folder.program(args));
+        scores(&fs::read_to_string(folder.path("scores.jsonl")).unwrap())
+    };
+    let of_text = score(lines(rows.iter().map(text)));
+    assert_eq!(of_text.len(), 300);
+    assert!(of_text.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 1e-3), "all scores are alike");
+    let near = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    assert!(near(&of_text, &score(lines(rows.iter().map(ids)))));
+    let mut backwards = score(lines(rows.iter().rev().map(text)));
+    backwards.reverse();
+    assert!(near(&of_text, &backwards));
+    // Mixed rows, one by one.
+    let mixed = score(lines([text(&rows[7]), ids(&rows[8]), text(&rows[9])]));
+    assert!(near(&of_text[7..10], &mixed));
+}
+
+#[test]
+fn a_language_model_becomes_a_reward_model() {
+    let folder = Folder::new();
+    folder.file("documents.jsonl", documents());
+    folder.file("preferences.jsonl", preferences());
+    succeed(&mut folder.train(&["objective.kind=lm"], &["--data", "documents.jsonl", "--run", "lm"]));
+    let args = ["--init", "lm/model", "--data", "preferences.jsonl", "--run", "rm"];
+    let output = succeed(&mut folder.train(&[], &args));
+    assert!(stderr(&output).contains("the reward head starts at zero"), "{}", stderr(&output));
+    let metrics = fs::read_to_string(folder.path("rm/metrics.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    assert_eq!((first["min_reward"].as_f64(), first["max_reward"].as_f64()), (Some(0.0), Some(0.0)));
+    assert!((first["loss"].as_f64().unwrap() - f64::ln(2.0)).abs() < 1e-6, "{first}");
+    let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    assert!(last["max_reward"].as_f64() > last["min_reward"].as_f64(), "{last}");
+    succeed(&mut folder.program(["eval", "--model", "rm/model", "--data", "preferences.jsonl"]));
+}
+
+#[test]
+fn what_writes_nothing() {
+    let folder = Folder::new();
+    let said = stdout(&succeed(&mut folder.train(&[], &["--dry-run"])));
+    for part in ["model ", "policy zoo", "30 steps of 2", "gradients", "activations", "runs/small"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    succeed(&mut folder.train(&[], &["--dry-run", "--run", "run"]));
+    assert_eq!(tree(folder.0.path()).into_keys().collect::<Vec<_>>(), [folder.path("small.toml")]);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&succeed(&mut folder.program(["completions", shell]))).contains("polar-raw"));
+    }
+    assert!(stdout(&succeed(&mut folder.program(["train", "--list-presets"]))).contains("quickstart"));
+    assert!(stdout(&succeed(&mut folder.program(["--help"]))).contains("Exit status"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = Folder::new();
+    let mut zoo = folder.program(["zoo", "--count", "1000000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut head = [0; 100];
+    zoo.stdout.take().unwrap().read_exact(&mut head).unwrap();
+    assert!(zoo.wait().unwrap().success());
+    assert!(head.starts_with(b"{\"prompt\":"), "{:?}", String::from_utf8_lossy(&head));
+    for args in [&["completions", "bash"][..], &["train", "--list-presets"]] {
+        let mut child = folder.program(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(!stderr(&output).contains("panicked"), "{args:?}: {}", stderr(&output));
+    }
+}

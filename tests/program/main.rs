@@ -1,0 +1,121 @@
+//! The program as a whole, started as a user starts it.
+
+mod bad_input;
+mod data_kinds;
+mod non_finite;
+mod resume;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A model that takes milliseconds a step, and a run of thirty of them.
+const SMALL: &str = r#"
+[model]
+hidden_size = 16
+intermediate_size = 24
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+[tokenizer]
+kind = "bytes"
+[data]
+max_length = 512
+max_response_length = 200
+pack_length = 1024
+[zoo]
+train_policies = 4
+held_out_policies = 4
+[train]
+steps = 30
+batch_size = 2
+[eval]
+pairs = 4
+baseline_triples = 8
+"#;
+
+/// A folder that vanishes with the test, in which the program runs.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        folder.file("small.toml", SMALL);
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn program<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_polar-raw"));
+        command.current_dir(self.0.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// `polar-raw train` of the small model with `sets` over it, and with `args`.
+    fn train(&self, sets: &[&str], args: &[&str]) -> Command {
+        let mut command = self.program(["train", "--config", "small.toml"]);
+        command.args(sets.iter().flat_map(|set| ["--set", set])).args(args);
+        command
+    }
+}
+
+/// The output of a command that must succeed.
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, stderr(&output));
+    output
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Every file beneath `folder` with its content.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let content = fs::read(&path).unwrap();
+                files.insert(path, content);
+            }
+        }
+    }
+    files
+}
+
+/// Waits until `ready`; false if the child ends before.
+fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while !ready() {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "the program hangs");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    true
+}

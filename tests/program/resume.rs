@@ -1,0 +1,367 @@
+//! A run that was interrupted, however and whenever, ends with the bits of one that was not.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use polar_raw::rng;
+use rand::RngExt;
+use serde_json::Value;
+
+use super::{Folder, stderr, succeed, tree, wait_until};
+
+/// One run's folder with the command that begins it.
+struct Run<'a> {
+    folder: &'a Folder,
+    name: &'a str,
+    sets: Vec<&'a str>,
+    args: Vec<&'a str>,
+}
+
+impl<'a> Run<'a> {
+    fn new(folder: &'a Folder, name: &'a str, sets: &[&'a str]) -> Self {
+        Self { folder, name, sets: sets.to_vec(), args: Vec::new() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path(self.name).join(name)
+    }
+
+    /// Begins the run or, where it has begun, goes on with it.
+    fn command(&self) -> Command {
+        if self.path("config.toml").exists() {
+            return self.folder.program(["train", "--resume", "--run", self.name]);
+        }
+        self.folder.train(&self.sets, &[&self.args[..], &["--run", self.name]].concat())
+    }
+
+    fn start(&self) -> Child {
+        self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Steps that `metrics.jsonl` tells of.
+    fn steps(&self) -> usize {
+        fs::read(self.path("metrics.jsonl")).map_or(0, |log| log.iter().filter(|&&byte| byte == b'\n').count())
+    }
+
+    /// Starts it and sends it `signal` once it has done `steps` steps; its exit status and what it said.
+    fn interrupt(&self, steps: usize, signal: i32) -> (std::process::ExitStatus, String) {
+        let mut child = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        assert!(wait_until(&mut child, || self.steps() >= steps), "the run ended before step {steps}");
+        send(&child, signal);
+        let output = child.wait_with_output().unwrap();
+        (output.status, stderr(&output))
+    }
+
+    fn checkpoints(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("checkpoints")).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// What must not depend on interruptions: the model with all that lies beside it, the evaluation, and what each
+    /// step computed.
+    fn result(&self) -> Outcome {
+        let model = self.path("model");
+        let files = tree(&model).into_iter();
+        let metrics = fs::read_to_string(self.path("metrics.jsonl")).unwrap();
+        Outcome {
+            model: files.map(|(path, content)| (path.strip_prefix(&model).unwrap().to_path_buf(), content)).collect(),
+            evaluation: fs::read(self.path("evaluation.json")).unwrap(),
+            steps: metrics.lines().map(computed).collect(),
+        }
+    }
+
+    /// Runs it to the end and compares it with `expected`.
+    fn ends_as(&self, expected: &Outcome) -> String {
+        let output = succeed(&mut self.command());
+        let result = self.result();
+        let numbers: Vec<_> = result.steps.iter().map(|step| step["step"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (1..=expected.steps.len() as u64).collect::<Vec<_>>(), "each step is there once");
+        assert!(result == *expected, "{}: another result than without interruption", self.name);
+        stderr(&output)
+    }
+}
+
+#[derive(PartialEq)]
+struct Outcome {
+    model: Vec<(PathBuf, Vec<u8>)>,
+    evaluation: Vec<u8>,
+    steps: Vec<Value>,
+}
+
+/// A line of metrics without what the clock decides.
+fn computed(line: &str) -> Value {
+    let mut line: Value = serde_json::from_str(line).unwrap();
+    let keys = line.as_object_mut().unwrap();
+    assert!(keys["seconds"].as_f64().unwrap() > 0.0);
+    ["seconds", "tokens_per_s", "peak_share"].iter().for_each(|key| {
+        keys.shift_remove(*key);
+    });
+    line
+}
+
+fn send(child: &Child, signal: i32) {
+    // SAFETY: the child has not been waited for, so its number is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+fn copy(from: &Path, to: &Path) {
+    for (path, content) in tree(from) {
+        let path = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+/// The result of a run of its own that nobody interrupts.
+fn uninterrupted(folder: &Folder, sets: &[&str], args: &[&str]) -> Outcome {
+    let mut run = Run::new(folder, "uninterrupted", sets);
+    run.args = args.to_vec();
+    succeed(&mut run.command());
+    run.result()
+}
+
+#[test]
+fn one_seed_gives_one_model() {
+    let folder = Folder::new();
+    let first = uninterrupted(&folder, &[], &[]);
+    Run::new(&folder, "again", &[]).ends_as(&first);
+    let other = Run::new(&folder, "other seed", &["train.seed=2"]);
+    succeed(&mut other.command());
+    assert!(other.result().model != first.model);
+}
+
+/// When to kill.
+#[derive(Debug)]
+enum Moment {
+    /// So long after the start.
+    Starting(Duration),
+    /// So long after so many steps.
+    Stepping(usize, Duration),
+    /// While the first checkpoint after so many steps is written.
+    Saving(usize),
+    /// So long after the last step.
+    Finishing(Duration),
+}
+
+#[test]
+fn killed_at_twenty_random_moments() {
+    const STEPS: usize = 120;
+    const KILLS: usize = 20;
+    let sets = ["train.steps=120", "train.checkpoint_every=7"];
+    let folder = Folder::new();
+    let expected = uninterrupted(&folder, &sets, &[]);
+    let run = Run::new(&folder, "killed", &sets);
+    let mut random = rng::stream(u64::from(std::process::id()), "moments to kill at", 0);
+    let mut kills = 0;
+    while kills < KILLS {
+        let mut up_to = |milliseconds: u64| Duration::from_micros(random.random_range(0..1000 * milliseconds));
+        // Three quarters of the kills fall while it trains, further on each time, the last ones in the evaluation.
+        let reached = STEPS * kills / (KILLS - 4);
+        let moment = match kills {
+            16.. => Moment::Finishing(up_to(60)),
+            _ if kills % 4 == 0 => Moment::Starting(up_to(500)),
+            _ if kills % 4 == 2 => Moment::Saving(reached),
+            _ => Moment::Stepping(reached, up_to(20)),
+        };
+        let mut child = run.start();
+        let saving = || run.path("checkpoints").exists() && run.checkpoints().iter().any(|c| c.starts_with(".tmp-"));
+        let (alive, delay) = match moment {
+            Moment::Starting(delay) => (true, delay),
+            Moment::Stepping(step, delay) => (wait_until(&mut child, || run.steps() >= step), delay),
+            Moment::Saving(step) => (wait_until(&mut child, || run.steps() >= step && saving()), Duration::ZERO),
+            Moment::Finishing(delay) => (wait_until(&mut child, || run.steps() >= STEPS), delay),
+        };
+        if alive {
+            std::thread::sleep(delay);
+            send(&child, libc::SIGKILL);
+        }
+        // A process that was done before the signal came is no kill.
+        if child.wait().unwrap().signal() == Some(libc::SIGKILL) {
+            kills += 1;
+            eprintln!("killed: {moment:?}, {} steps in metrics.jsonl", run.steps());
+        }
+    }
+    run.ends_as(&expected);
+    assert!(run.checkpoints().iter().all(|name| name.starts_with("step-")), "{:?}", run.checkpoints());
+    let half_written = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains(".tmp");
+    let left: Vec<_> = tree(&folder.path("killed")).into_keys().filter(half_written).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn signals_save_and_stop() {
+    let folder = Folder::new();
+    let sets = ["train.steps=300", "train.checkpoint_every=0"];
+    let expected = uninterrupted(&folder, &sets, &[]);
+    for (name, signal) in [("sigterm", libc::SIGTERM), ("sigint", libc::SIGINT)] {
+        let run = Run::new(&folder, name, &sets);
+        let (status, said) = run.interrupt(5, signal);
+        assert!(status.success(), "{status}: {said}");
+        assert!(said.contains("stopped and saved after step"), "{said}");
+        assert!(said.contains(&format!("--run {name} --resume")), "{said}");
+        let saved = run.steps();
+        assert_eq!(run.checkpoints(), [format!("step-{saved:08}")]);
+        assert!(!run.path("model").exists());
+        let said = run.ends_as(&expected);
+        assert!(said.contains(&format!("going on after step {saved}")), "{said}");
+    }
+}
+
+#[test]
+fn damaged_checkpoints_are_named_and_passed_over() {
+    type Damage = fn(&Path);
+    let flip: Damage = |checkpoint| {
+        let path = checkpoint.join("params.bin");
+        let mut content = fs::read(&path).unwrap();
+        let middle = content.len() / 2;
+        content[middle] ^= 0x10;
+        fs::write(path, content).unwrap();
+    };
+    let shorten: Damage = |checkpoint| {
+        let file = fs::OpenOptions::new().write(true).open(checkpoint.join("v.bin")).unwrap();
+        file.set_len(1000).unwrap();
+    };
+    let lose: Damage = |checkpoint| fs::remove_file(checkpoint.join("state.json")).unwrap();
+    let no_manifest: Damage = |checkpoint| fs::remove_file(checkpoint.join("COMPLETE")).unwrap();
+
+    let folder = Folder::new();
+    let sets = ["train.steps=300", "train.checkpoint_every=20"];
+    let expected = uninterrupted(&folder, &sets, &[]);
+    let stopped = Run::new(&folder, "stopped", &sets);
+    stopped.interrupt(50, libc::SIGTERM);
+    let [before, newest] = &stopped.checkpoints()[..] else { panic!("{:?}", stopped.checkpoints()) };
+    let step = |name: &str| name.trim_start_matches("step-").parse::<u64>().unwrap();
+    for (name, damage) in [("flipped", flip), ("shortened", shorten), ("lost", lose), ("no manifest", no_manifest)] {
+        let run = Run::new(&folder, name, &sets);
+        copy(&folder.path("stopped"), &folder.path(name));
+        damage(&run.path("checkpoints").join(newest));
+        let said = run.ends_as(&expected);
+        assert!(said.contains("warning: ") && said.contains(&format!("{newest} is damaged")), "{said}");
+        assert!(said.contains(&format!("going on after step {}", step(before))), "{said}");
+    }
+    // With none left that is whole it begins again.
+    let run = Run::new(&folder, "all", &sets);
+    copy(&folder.path("stopped"), &folder.path("all"));
+    [before, newest].iter().for_each(|name| flip(&run.path("checkpoints").join(name)));
+    let said = run.ends_as(&expected);
+    assert!([before, newest].iter().all(|name| said.contains(&format!("{name} is damaged"))), "{said}");
+}
+
+#[test]
+fn the_last_checkpoints_are_kept() {
+    let folder = Folder::new();
+    let sets = ["train.steps=22", "train.checkpoint_every=4", "train.keep_checkpoints=3"];
+    let run = Run::new(&folder, "run", &sets);
+    succeed(&mut run.command());
+    assert_eq!(run.checkpoints(), ["step-00000016", "step-00000020", "step-00000022"]);
+}
+
+/// A small disk of its own.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Result<Self, String> {
+        fs::create_dir(&at).unwrap();
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&at).output();
+        match output {
+            Ok(output) if output.status.success() => Ok(Self(at)),
+            Ok(output) => Err(stderr(&output)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Fills the disk but for `room` bytes; the file that takes the space.
+    fn fill(&self, room: u64) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = fs::File::create(&path).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+        file.set_len(file.metadata().unwrap().len() - room).unwrap();
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_it_with_the_last_checkpoint_whole() {
+    let folder = Folder::new();
+    let disk = match SmallDisk::mount(folder.path("disk")) {
+        Ok(disk) => disk,
+        Err(why) => return eprintln!("not checked, because no small disk could be mounted: {why}"),
+    };
+    let sets = ["train.steps=300", "train.checkpoint_every=20"];
+    let expected = uninterrupted(&folder, &sets, &[]);
+    // No room at all: a line of metrics does not fit. Some room: a checkpoint of a hundred kilobytes does not.
+    for (name, room, what) in [("disk/full", 0, ""), ("disk/nearly full", 1 << 16, "checkpoint of step")] {
+        let run = Run::new(&folder, name, &sets);
+        let mut child = run.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        assert!(wait_until(&mut child, || run.steps() >= 30));
+        let filler = disk.fill(room);
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("No space left on device") && said.contains(what), "{said}");
+        assert!(run.checkpoints().iter().all(|name| name.starts_with("step-")), "{:?}", run.checkpoints());
+        fs::remove_file(filler).unwrap();
+        let said = run.ends_as(&expected);
+        assert!(!said.contains("damaged") && said.contains("going on after step"), "{said}");
+        fs::remove_dir_all(folder.path(name)).unwrap();
+    }
+}
+
+#[test]
+fn every_objective_resumes() {
+    let rows = |n: usize| {
+        (0..n)
+            .map(|i| {
+                format!(
+                    "{{\"prompt\":\"p{i}\",\"reference\":\"{i} {i}\",\"chosen\":\"{i} {i}!\",\"rejected\":\"{}\"}}\n",
+                    i * 7
+                )
+            })
+            .collect::<String>()
+    };
+    let steps = ["train.steps=150", "train.checkpoint_every=11"];
+    let cases: [(&str, &[&str], &[&str]); 4] = [
+        ("several packs a step", &["train.batch_size=6", "data.pack_length=600"], &[]),
+        ("next token", &["objective.kind=lm"], &[]),
+        ("ranking and next token", &["objective.lm_weight=0.1", "objective.penalty=log_barrier"], &[]),
+        ("several epochs of a file", &["train.batch_size=3"], &["--data", "rows.jsonl"]),
+    ];
+    for (name, sets, args) in cases {
+        let folder = Folder::new();
+        folder.file("rows.jsonl", rows(50));
+        let sets = [&steps[..], sets].concat();
+        let expected = uninterrupted(&folder, &sets, args);
+        if name == "several packs a step" {
+            assert!(expected.steps.iter().all(|step| step["tokens"].as_u64().unwrap() > 600));
+        }
+        let run = Run { args: args.to_vec(), ..Run::new(&folder, name, &sets) };
+        let (status, _) = run.interrupt(40, libc::SIGKILL);
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{name}");
+        run.ends_as(&expected);
+    }
+}
+
+#[test]
+fn a_run_from_another_model_resumes_before_its_first_checkpoint() {
+    let folder = Folder::new();
+    succeed(&mut Run::new(&folder, "model", &["train.seed=7"]).command());
+    let sets = ["train.steps=300", "train.checkpoint_every=0"];
+    let args = ["--init", "model/model"];
+    let expected = uninterrupted(&folder, &sets, &args);
+    let run = Run { args: args.to_vec(), ..Run::new(&folder, "run", &sets) };
+    run.interrupt(5, libc::SIGKILL);
+    assert!(run.checkpoints().is_empty());
+    fs::remove_dir_all(folder.path("model")).unwrap();
+    run.ends_as(&expected);
+}

@@ -1,0 +1,321 @@
+//! All kinds of tokenizer: saved and loaded, hostile text, foreign and damaged files.
+
+use polar_raw::config::{TokenizerKind, TokenizerSection};
+use polar_raw::error::Kind;
+use polar_raw::tokenizer::{Names, Tokenizer};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::LazyLock;
+
+fn write(dir: &Path, name: &str, json: &Value) {
+    std::fs::write(dir.join(name), json.to_string()).unwrap();
+}
+
+fn added(id: u32, content: &str, special: bool) -> Value {
+    json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false,
+           "rstrip": false, "normalized": false})
+}
+
+fn document(added: Vec<Value>, model: Value) -> Value {
+    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+           "pre_tokenizer": null, "post_processor": null, "decoder": null, "model": model})
+}
+
+/// SentencePiece Unigram whose vocabulary spells its own special tokens, with truncation and padding switched on.
+fn unigram() -> Value {
+    let pieces: Vec<Value> = ["<unk>", "<s>", "</s>", "<|reward|>", "▁", "<", ">", "s", "/", "a", "b", "ab", "<s"]
+        .iter()
+        .map(|piece| json!([piece, -1.0]))
+        .collect();
+    let specials =
+        vec![added(0, "<unk>", true), added(1, "<s>", true), added(2, "</s>", true), added(3, "<|reward|>", false)];
+    let mut json = document(specials, json!({"type": "Unigram", "unk_id": 0, "vocab": pieces, "byte_fallback": false}));
+    json["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    json["padding"] = json!({"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                             "pad_type_id": 0, "pad_token": "<unk>"});
+    json["decoder"] = json!({"type": "Fuse"});
+    json
+}
+
+/// Whole words, special tokens among them.
+fn words() -> Value {
+    let vocab = json!({"[UNK]": 0, "<|begin_of_text|>": 1, "<|end_of_text|>": 2, "a": 3, "b": 4});
+    let specials =
+        vec![added(0, "[UNK]", true), added(1, "<|begin_of_text|>", true), added(2, "<|end_of_text|>", true)];
+    let mut json = document(specials, json!({"type": "WordLevel", "unk_token": "[UNK]", "vocab": vocab}));
+    json["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
+    json
+}
+
+/// BPE that takes whole words from the vocabulary first, with dropout, an added word that is not special, and a
+/// post-processor that puts a token first.
+fn bpe() -> Value {
+    let vocab = json!({"a": 0, "b": 1, "<": 2, ">": 3, "ab": 4, "<x>": 5});
+    let specials = vec![added(5, "<x>", true), added(6, "<think>", false), added(7, "<|start|>", true)];
+    let mut json = document(
+        specials,
+        json!({"type": "BPE", "dropout": 0.5, "ignore_merges": true, "vocab": vocab, "merges": ["a b"]}),
+    );
+    json["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|start|>": {"id": "<|start|>", "ids": [7], "tokens": ["<|start|>"]}},
+    });
+    json
+}
+
+fn from_json(json: &Value, config: Option<Value>) -> polar_raw::Result<Tokenizer> {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "tokenizer.json", json);
+    if let Some(config) = config {
+        write(dir.path(), "tokenizer_config.json", &config);
+    }
+    Tokenizer::from_file(dir.path(), Names::default())
+}
+
+static ALL: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+    let texts = ["<s> </s> <|reward|> [UNUSED_TOKEN_130] abc abc <unk>"; 20];
+    let mut all = vec![
+        Tokenizer::bytes(Names::default()).unwrap(),
+        Tokenizer::train(texts.iter(), 300, 1 << 20, Names::default()).unwrap(),
+    ];
+    all.extend([unigram(), words(), bpe()].iter().map(|json| from_json(json, None).unwrap()));
+    all
+});
+
+/// Ids that no text may yield.
+fn framing(tokenizer: &Tokenizer) -> Vec<u32> {
+    let specials = tokenizer.specials();
+    specials.bos.into_iter().chain(specials.eos).chain([specials.separator, specials.score]).collect()
+}
+
+#[test]
+fn kinds_sizes_and_special_ids() {
+    let kinds: Vec<TokenizerKind> = ALL.iter().map(Tokenizer::kind).collect();
+    use TokenizerKind::{Bpe, Bytes, File};
+    assert_eq!(kinds, [Bytes, Bpe, File, File, File]);
+    let sizes: Vec<usize> = ALL.iter().map(Tokenizer::vocab_size).collect();
+    assert_eq!(sizes[0], 261);
+    assert_eq!(sizes[2..], [14, 7, 10], "separator and score token are added at the end, unless they are there");
+    let ids = |at: usize| {
+        let specials = ALL[at].specials();
+        (specials.bos, specials.eos, specials.separator, specials.score)
+    };
+    assert_eq!(ids(0), (Some(1), Some(2), 3, 4));
+    assert_eq!(ids(1), (Some(1), Some(2), 3, 4));
+    assert_eq!(ids(2), (Some(1), Some(2), 3, 13));
+    assert_eq!(ids(3), (Some(1), Some(2), 5, 6));
+    assert_eq!(ids(4), (Some(7), None, 8, 9), "BOS from the post-processor");
+}
+
+#[test]
+fn bos_from_the_configuration() {
+    let mut json = bpe();
+    json["post_processor"] = Value::Null;
+    let bos = |config: Option<Value>| from_json(&json, config).unwrap().specials().bos;
+    assert_eq!(bos(None), None);
+    assert_eq!(bos(Some(json!({"bos_token": "<x>"}))), Some(5));
+    assert_eq!(bos(Some(json!({"bos_token": {"content": "<x>"}, "add_bos_token": true}))), Some(5));
+    assert_eq!(bos(Some(json!({"bos_token": "<x>", "add_bos_token": false}))), None);
+    assert_eq!(bos(Some(json!({"bos_token": null}))), None);
+}
+
+#[test]
+fn spelt_special_tokens_are_plain_text() {
+    for tokenizer in ALL.iter() {
+        for text in ["<s>", "a<s>b</s>", "<|reward|>", "[UNUSED_TOKEN_130]", "<x>", "<|begin_of_text|> a", "<|start|>"]
+        {
+            let ids = tokenizer.encode(text).unwrap();
+            assert!(!ids.iter().any(|id| framing(tokenizer).contains(id)), "{text}: {ids:?}");
+        }
+    }
+    assert_eq!(ALL[1].decode(&ALL[1].encode("a<s></s><|reward|>").unwrap()).unwrap(), "a<s></s><|reward|>");
+    assert_eq!(ALL[2].decode(&ALL[2].encode("a<s>b</s>").unwrap()).unwrap(), "a<s>b</s>");
+    assert_eq!(ALL[4].encode("<think>").unwrap(), [6], "an added word that is not special is a word");
+}
+
+#[test]
+fn truncation_padding_and_dropout_of_the_file_are_off() {
+    assert_eq!(ALL[2].encode("aabb").unwrap().len(), 3);
+    for _ in 0..50 {
+        assert_eq!(ALL[4].encode("ab").unwrap(), [4]);
+    }
+}
+
+#[test]
+fn saved_and_loaded_it_is_the_same() {
+    for tokenizer in ALL.iter() {
+        let dir = tempfile::tempdir().unwrap();
+        tokenizer.save(dir.path()).unwrap();
+        tokenizer.save(dir.path()).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside the two files");
+        let loaded = Tokenizer::load(dir.path()).unwrap();
+        assert_eq!(loaded.kind(), tokenizer.kind());
+        assert_eq!(loaded.specials(), tokenizer.specials());
+        assert_eq!(loaded.vocab_size(), tokenizer.vocab_size());
+        for text in ["", "ab <s> a b", "über 😀\n\n12345", "<|reward|>"] {
+            assert_eq!(loaded.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        }
+        let again = tempfile::tempdir().unwrap();
+        loaded.save(again.path()).unwrap();
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            let read = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
+            assert_eq!(read(dir.path()), read(again.path()), "{file}");
+        }
+    }
+}
+
+#[test]
+fn other_keys_of_the_configuration_are_kept() {
+    let tokenizer = from_json(&words(), Some(json!({"chat_template": "x", "bos_token": "<|begin_of_text|>"}))).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    tokenizer.save(dir.path()).unwrap();
+    let config = std::fs::read_to_string(dir.path().join("tokenizer_config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!((&config["chat_template"], &config["bos_token"]), (&json!("x"), &json!("<|begin_of_text|>")));
+    assert_eq!(Tokenizer::load(dir.path()).unwrap().specials(), tokenizer.specials());
+}
+
+#[test]
+fn bad_files_are_the_users_mistake() {
+    let refused = |json: Value, part: &str| {
+        let error = from_json(&json, None).unwrap_err();
+        assert_eq!(error.kind(), Kind::User);
+        let message = error.to_string();
+        assert!(message.contains("tokenizer.json") && message.contains(part), "{message}");
+    };
+    refused(json!({}), "key \"model\"");
+    refused(json!([]), "key \"model\"");
+    refused(document(vec![], json!({"type": "Magic"})), "not a usable tokenizer.json");
+    let with = |key: &str, value: Value| {
+        let mut json = bpe();
+        json["model"][key] = value;
+        json
+    };
+    refused(with("merges", json!(["a c"])), "merge 0");
+    refused(with("merges", json!([["ab", "<x>"]])), "merge 0");
+    refused(with("unk_token", json!("?")), "key \"model.unk_token\"");
+    refused(with("vocab", json!({"a": 0, "b": 1, "ab": 4_000_000_000u32})), "ids");
+    let mut gaps = bpe();
+    gaps["added_tokens"][2]["id"] = json!(100);
+    refused(gaps, "key \"added_tokens\": \"<|start|>\"");
+    refused(document(vec![], json!({"type": "BPE", "vocab": {"a": 0, "b": 7}, "merges": []})), "gaps");
+
+    let dir = tempfile::tempdir().unwrap();
+    let error = |content: &[u8]| {
+        std::fs::write(dir.path().join("tokenizer.json"), content).unwrap();
+        Tokenizer::load(dir.path()).unwrap_err().to_string()
+    };
+    assert!(Tokenizer::load(dir.path()).unwrap_err().to_string().contains("tokenizer.json"));
+    assert!(error(b"{\"model\": ").contains("not JSON"));
+    assert!(error(b"\xff").contains("not UTF-8"));
+    write(dir.path(), "tokenizer_config.json", &json!({"polar": {"kind": "bytes", "separator": "x", "score": "y"}}));
+    assert!(error(b"{}").contains("byte-level"));
+    write(dir.path(), "tokenizer_config.json", &json!({"polar": {"kind": "magic", "separator": "x", "score": "y"}}));
+    assert!(error(b"{}").contains("polar.kind"));
+    let missing = TokenizerSection { kind: TokenizerKind::File, ..TokenizerSection::default() };
+    assert!(Tokenizer::from_config(&missing, [""].iter()).unwrap_err().to_string().contains("tokenizer.path"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = ALL[0].save(&dir.path().join("missing")).unwrap_err();
+    assert_eq!(error.kind(), Kind::User);
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+}
+
+/// Puts `value` at a place of `json` that `path` leads to.
+fn mutate(json: &mut Value, path: &[usize], value: &Value) {
+    let Some((step, rest)) = path.split_first() else {
+        *json = value.clone();
+        return;
+    };
+    match json {
+        Value::Array(items) if !items.is_empty() => {
+            let at = step % items.len();
+            mutate(&mut items[at], rest, value);
+        }
+        Value::Object(items) if !items.is_empty() => {
+            let at = step % items.len();
+            if let Some((_, item)) = items.iter_mut().nth(at) {
+                mutate(item, rest, value);
+            }
+        }
+        leaf => *leaf = value.clone(),
+    }
+}
+
+fn hostile() -> impl Strategy<Value = Value> {
+    let fixed = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(1),
+        json!(1e99),
+        json!(u32::MAX),
+        json!(""),
+        json!("a"),
+        json!("<s>"),
+        json!([]),
+        json!({}),
+        json!([["a", "b"]]),
+        json!({"type": "ByteLevel"}),
+        json!("(a*)*b"),
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}),
+        json!({"type": "FixedLength", "length": 0}),
+        json!({"type": "Prepend", "prepend": "<s>"}),
+        json!({"type": "Replace", "pattern": {"Regex": "(?=b)|"}, "content": "<s>"}),
+        json!({"type": "Lowercase"}),
+    ];
+    prop_oneof![
+        prop::sample::select(fixed.to_vec()),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,6}".prop_map(Value::from)
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_text_yields_a_special_token(
+        pieces in prop::collection::vec(prop_oneof![
+            prop::sample::select(vec!["<s>", "</s>", "<|reward|>", "[UNUSED_TOKEN_130]", "<x>", "<|start|>", "<|begin_of_text|>", " "]).prop_map(String::from),
+            any::<char>().prop_map(String::from),
+        ], 0..12),
+    ) {
+        let text = pieces.concat();
+        for tokenizer in ALL.iter() {
+            let ids = tokenizer.encode(&text).unwrap();
+            prop_assert!(!ids.iter().any(|id| framing(tokenizer).contains(id)));
+        }
+        for tokenizer in &ALL[..2] {
+            prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap()).unwrap(), text.as_str());
+        }
+    }
+
+    #[test]
+    fn a_hostile_tokenizer_json_is_refused_or_safe(
+        base in 0..3usize,
+        changes in prop::collection::vec((prop::collection::vec(any::<usize>(), 1..5), hostile()), 1..4),
+    ) {
+        let mut json = [unigram(), words(), bpe()][base].clone();
+        for (path, value) in &changes {
+            mutate(&mut json, path, value);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "tokenizer.json", &json);
+        match Tokenizer::load(dir.path()) {
+            Err(error) => prop_assert_eq!(error.kind(), Kind::User),
+            Ok(tokenizer) => for text in ["", "ab <s> é", "<|reward|>aab"] {
+                if let Ok(ids) = tokenizer.encode(text) {
+                    prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
+                    prop_assert!(!ids.iter().any(|id| framing(&tokenizer).contains(id)), "{}", json);
+                    let _ = tokenizer.decode(&ids);
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Numerical parity of every operation on any backend against the f64 reference.
+//!
+//! [`rows::table`] lists every operation of the `Backend` trait with the shapes it is tried on. Each case draws fresh
+//! inputs, rounds them to the backend's dtypes before either side sees them, poisons what is to be overwritten, and
+//! runs the same call on the backend, on the backend again, and on the reference ([`check::check`]). Then
+//! - every element must lie within its allowed error; NaN never does;
+//! - both runs must agree bit for bit;
+//! - what the operation only reads, and what lies beside a band of columns, must be as it was.
+//!
+//! Allowed errors are stated beside the operations, in units of the machine epsilon of the backend's floats. Their
+//! common ground: a sum of `n` rounded terms is off by about `sqrt(n) eps` times the sum of their magnitudes when
+//! rounding errors are independent (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1: at most `n`
+//! times); [`case::sum_error`] takes four times that, so that a lawful order of summation never fails and a lost
+//! term does.
+
+pub mod case;
+pub mod check;
+pub mod draw;
+pub mod report;
+pub mod rows;
+
+use polar_raw::backend::Backend;
+use polar_raw::cpu::Cpu;
+use polar_raw::reference::Reference;
+use polar_raw::{Error, Result};
+
+/// Names of the backends that [`backend`] knows.
+pub const BACKENDS: &[&str] = &["cpu", "reference"];
+
+/// The backend of a name.
+pub fn backend(name: &str) -> Result<Box<dyn Backend>> {
+    match name {
+        "cpu" => Ok(Box::new(Cpu::new())),
+        "reference" => Ok(Box::new(Reference)),
+        _ => Err(Error::user(format!("there is no backend `{name}`: choose one of {}", BACKENDS.join(", ")))),
+    }
+}

@@ -1,0 +1,124 @@
+//! Runs the table and tells what came of it.
+
+use std::time::Instant;
+
+use polar_raw::backend::Backend;
+use serde::Serialize;
+
+use crate::check::check;
+use crate::draw::{Draw, Dtypes};
+use crate::rows::Row;
+
+/// Which cases to run, and with which inputs.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// An operation of the trait, or the name that its forward and backward pass share; all if none.
+    pub operation: Option<String>,
+    /// One case of it.
+    pub case: Option<String>,
+    /// The quick table only.
+    pub quick: bool,
+    /// Inputs are a function of the seed, the operation and the case.
+    pub seed: u64,
+}
+
+impl Selection {
+    fn takes(&self, operation: &str) -> bool {
+        let Some(name) = &self.operation else { return true };
+        operation == name || operation.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('_'))
+    }
+}
+
+/// A case that failed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// Its label.
+    pub case: String,
+    /// What is wrong.
+    pub error: String,
+    /// The command that repeats it alone.
+    pub repeat: String,
+}
+
+/// What came of one operation's cases.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The operation.
+    pub operation: String,
+    /// How many cases ran.
+    pub cases: usize,
+    /// The largest error of those that passed, as a share of what is allowed.
+    pub share: f64,
+    /// The case that it belongs to.
+    pub closest: String,
+    /// How long they took.
+    pub seconds: f64,
+    /// Those that failed.
+    pub failures: Vec<Failure>,
+}
+
+/// Runs the selected cases of one row of the table; none if no case is selected.
+pub fn run(backend: &dyn Backend, name: &str, row: &Row, selection: &Selection) -> Option<Outcome> {
+    let start = Instant::now();
+    let mut outcome = Outcome {
+        operation: row.operation.into(),
+        cases: 0,
+        share: 0.0,
+        closest: String::new(),
+        seconds: 0.0,
+        failures: Vec::new(),
+    };
+    if !selection.takes(row.operation) {
+        return None;
+    }
+    for spec in (row.cases)() {
+        let wanted = match &selection.case {
+            Some(label) => *label == spec.label,
+            None => spec.quick || !selection.quick,
+        };
+        if !wanted {
+            continue;
+        }
+        outcome.cases += 1;
+        let mut draw = Draw::new(Dtypes::of(backend), selection.seed, row.operation, &spec.label);
+        match check(backend, &(spec.draw)(&mut draw)) {
+            Ok(closeness) if closeness.share >= outcome.share => {
+                outcome.share = closeness.share;
+                outcome.closest = spec.label;
+            }
+            Ok(_) => {}
+            Err(error) => outcome.failures.push(Failure {
+                repeat: format!(
+                    "cargo run --release -p verify -- --backend {name} --op {} --case '{}' --seed {}",
+                    row.operation, spec.label, selection.seed
+                ),
+                case: spec.label,
+                error,
+            }),
+        }
+    }
+    outcome.seconds = start.elapsed().as_secs_f64();
+    (outcome.cases > 0).then_some(outcome)
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verdict = match self.failures.len() {
+            0 => "ok".to_owned(),
+            n => format!("{n} FAILED"),
+        };
+        write!(
+            f,
+            "{:<22} {:>5} cases {:>7.2} s   error at most {:>5.1} % of what is allowed ({})   {verdict}",
+            self.operation,
+            self.cases,
+            self.seconds,
+            100.0 * self.share,
+            self.closest
+        )?;
+        for failure in &self.failures {
+            write!(f, "\n  {}: {}\n    repeat with: {}", failure.case, failure.error, failure.repeat)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! AdamW: about ten roundings an element. Moments and parameters may cancel, so the bounds are 8 epsilons of the sums
+//! of magnitudes; the bias corrections leave no room for `1 - beta^t` in less than f64.
+
+use polar_raw::backend::AdamW;
+
+use crate::case::{Allowed, Case, Spec, read, updated};
+use crate::draw::{Class, Draw};
+
+const BASE: AdamW = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
+
+fn draw_case(draw: &mut Draw, length: usize, norm: f64, update: AdamW) -> Case {
+    let AdamW { lr, beta1, beta2, eps, weight_decay, max_norm, step } = update;
+    let (p, g) = (draw.values(Class::Float, length), draw.values(Class::Sum, length));
+    let first = step == 1;
+    let m = if first { vec![0.0; length] } else { draw.values(Class::Sum, length) };
+    let v: Vec<f64> =
+        if first { vec![0.0; length] } else { draw.values(Class::Sum, length).iter().map(|v| v.abs()).collect() };
+    let norm = draw.round(Class::Sum, &[norm]);
+    let clip = if max_norm > 0.0 { (max_norm / (norm[0] + 1e-6)).min(1.0) } else { 1.0 };
+    let error = 8.0 * draw.eps();
+    let (mut p_allowed, mut m_allowed) = (Vec::with_capacity(length), Vec::with_capacity(length));
+    for i in 0..length {
+        let m_scale = beta1 * m[i].abs() + (1.0 - beta1) * (g[i] * clip).abs();
+        let v = beta2 * v[i] + (1.0 - beta2) * (g[i] * clip).powi(2);
+        let (c1, c2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
+        let moved = lr * (m_scale / c1) / ((v / c2).sqrt() + eps);
+        m_allowed.push(error * m_scale);
+        p_allowed.push(error * (p[i].abs() * (1.0 + lr * weight_decay) + moved));
+    }
+    let operands = vec![
+        updated("params", Class::Float, &[length], p, Allowed::Each(p_allowed)),
+        updated("m", Class::Sum, &[length], m, Allowed::Each(m_allowed)),
+        updated("v", Class::Sum, &[length], v, Allowed::Relative(error)),
+        read("grads", Class::Sum, &[length], g),
+        read("norm", Class::Sum, &[1], norm),
+    ];
+    Case::new(operands, move |backend, x| backend.adamw(&x[0], &x[1], &x[2], &x[3], &x[4], &update))
+}
+
+pub fn cases() -> Vec<Spec> {
+    // The bound of one update after another: the first, a decayed one, betas near 1, no clipping, clipping.
+    let updates = [
+        ("first", 7.0, BASE),
+        ("decay", 0.5, AdamW { step: 12, weight_decay: 0.1, ..BASE }),
+        ("slow", 7.0, AdamW { beta2: 0.999, step: 3, ..BASE }),
+        ("late", 7.0, AdamW { beta2: 0.999, step: 1_000_000, lr: 0.1, ..BASE }),
+        ("unclipped", 1e4, AdamW { max_norm: 0.0, step: 2, eps: 1e-3, ..BASE }),
+    ];
+    let lengths = super::global_norm::LENGTHS.into_iter().enumerate();
+    let all = |(i, length): (usize, usize)| {
+        let some = if length < 5000 { updates.to_vec() } else { vec![updates[i % updates.len()]] };
+        some.into_iter().map(move |(name, norm, update)| {
+            Spec::new(format!("{length} {name}"), length < 100_000, move |draw| draw_case(draw, length, norm, update))
+        })
+    };
+    lengths.flat_map(all).collect()
+}

@@ -1,0 +1,240 @@
+//! Attention. Scores are dot products, so a score may be off by [`sum_error`] of `scale |q| |k|`, the lengths of the
+//! vectors; a probability relatively by twice that, once for itself and once for the sum; what is summed with
+//! probabilities by that and by its own [`sum_error`]. Probabilities sum to 1 over the keys, so lengths of the longest
+//! vectors bound the results; over the queries their sums are computed by the reference.
+
+use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
+use polar_raw::reference::Reference;
+use polar_raw::tensor::Tensor;
+
+use crate::case::{
+    Allowed, Case, Operand, Spec, index, longest, overwritten, read, reference, reference_index, sum_error, values,
+};
+use crate::draw::{Class, Draw};
+
+/// Which tokens ask.
+#[derive(Clone, Copy, Debug)]
+enum Asking {
+    /// All.
+    All,
+    /// The last of each run, and none of a prefix.
+    Last,
+    /// Every third, so that some runs have none.
+    Some,
+}
+
+/// Rows of a pack: the length of the prefix and of each candidate.
+type Rows = &'static [(u32, &'static [u32])];
+
+#[derive(Clone, Copy)]
+struct Attention {
+    rows: Rows,
+    heads: Heads,
+    asking: Asking,
+    /// Values of q and k lie below this: large ones make sharp distributions.
+    size: f64,
+}
+
+fn table() -> Vec<Attention> {
+    const PACKS: [Rows; 9] = [
+        &[(0, &[1])],
+        &[(0, &[7])],
+        &[(3, &[2, 1])],
+        &[(0, &[5]), (0, &[1]), (0, &[13])],
+        &[(64, &[64, 65, 1]), (0, &[63]), (1, &[1, 1])],
+        &[(127, &[33, 130]), (5, &[1, 1, 1, 1, 1])],
+        &[(0, &[17, 16]), (2, &[129])],
+        &[(0, &[530]), (300, &[250, 40])],
+        &[(515, &[20, 600, 1])],
+    ];
+    let heads = |query, kv, dim| Heads { query, kv, dim };
+    let heads = [heads(1, 1, 2), heads(4, 2, 16), heads(6, 2, 8), heads(8, 8, 64), heads(3, 1, 128)];
+    let mut all = Vec::new();
+    for (i, rows) in PACKS.into_iter().enumerate() {
+        for (j, heads) in heads.into_iter().enumerate() {
+            // Long packs with many heads take the scalar reference too long.
+            if i > 6 && heads.query * heads.dim > 64 {
+                continue;
+            }
+            for asking in [Asking::All, Asking::Last, Asking::Some] {
+                all.push(Attention { rows, heads, asking, size: [1.0, 6.0][(i + j) % 2] });
+            }
+        }
+    }
+    all
+}
+
+/// What a case of either pass begins with.
+struct Inputs {
+    q: Vec<f64>,
+    k: Vec<f64>,
+    v: Vec<f64>,
+    spans: Vec<u32>,
+    query_tokens: Vec<u32>,
+}
+
+impl Attention {
+    fn label(&self) -> String {
+        let rows: Vec<String> = self.rows.iter().map(|(prefix, own)| format!("{prefix}+{own:?}")).collect();
+        let Heads { query, kv, dim } = self.heads;
+        format!("{} heads {query}/{kv}x{dim} {:?}", rows.join(" "), self.asking).replace(", ", ",")
+    }
+
+    fn spec(self, draw: fn(Self, &mut Draw) -> Case) -> Spec {
+        Spec::new(self.label(), self.tokens() < 450 && self.heads.dim < 64, move |d| draw(self, d))
+    }
+
+    fn tokens(&self) -> usize {
+        self.rows.iter().map(|(prefix, own)| prefix + own.iter().sum::<u32>()).sum::<u32>() as usize
+    }
+
+    /// The spans, and the token that each query is.
+    fn pack(&self) -> (Vec<Span>, Vec<u32>) {
+        let (mut spans, mut query_tokens, mut token) = (Vec::new(), Vec::new(), 0);
+        for (row, (prefix, candidates)) in self.rows.iter().enumerate() {
+            let row_start = token;
+            let prefix_run = (*prefix > 0).then_some((*prefix, 0, false));
+            for (own, sees, candidate) in
+                prefix_run.into_iter().chain(candidates.iter().map(|&own| (own, *prefix, true)))
+            {
+                let query_start = query_tokens.len() as u32;
+                query_tokens.extend((token..token + own).filter(|t| match self.asking {
+                    Asking::All => true,
+                    Asking::Last => candidate && t + 1 == token + own,
+                    Asking::Some => t % 3 == 1 || self.tokens() == 1,
+                }));
+                spans.push(Span {
+                    query_start,
+                    queries: query_tokens.len() as u32 - query_start,
+                    own_start: token,
+                    own,
+                    prefix_start: row_start,
+                    prefix: sees,
+                    row: row as u32,
+                    reserved: 0,
+                });
+                token += own;
+            }
+        }
+        (spans, query_tokens)
+    }
+
+    fn inputs(&self, draw: &mut Draw) -> Inputs {
+        let (spans, query_tokens) = self.pack();
+        let Heads { query, kv, dim } = self.heads;
+        let spans = spans
+            .iter()
+            .flat_map(|s| [s.query_start, s.queries, s.own_start, s.own, s.prefix_start, s.prefix, s.row, s.reserved])
+            .collect();
+        Inputs {
+            q: draw.within(Class::Float, query_tokens.len() * query * dim, self.size),
+            k: draw.within(Class::Float, self.tokens() * kv * dim, self.size),
+            v: draw.values(Class::Float, self.tokens() * kv * dim),
+            spans,
+            query_tokens,
+        }
+    }
+
+    fn scale(&self) -> f64 {
+        1.0 / (self.heads.dim as f64).sqrt()
+    }
+
+    /// `q`, `k`, `out` and `lse`.
+    fn dims(&self, queries: usize) -> ([usize; 4], [usize; 3], [usize; 2], [usize; 3]) {
+        let Heads { query, kv, dim } = self.heads;
+        let group = self.heads.group();
+        ([kv, queries, group, dim], [kv, self.tokens(), dim], [queries, query * dim], [kv, queries, group])
+    }
+
+    fn args<'a>(&self, spans: &'a Tensor, query_tokens: &'a Tensor) -> AttentionArgs<'a> {
+        AttentionArgs { heads: self.heads, spans, query_tokens, scale: self.scale() }
+    }
+
+    /// What a score may be off.
+    fn score_error(&self, inputs: &Inputs, eps: f64) -> f64 {
+        let dim = self.heads.dim;
+        let largest = self.scale() * longest(&inputs.q, dim) * longest(&inputs.k, dim);
+        (sum_error(dim, eps) + 2.0 * eps) * largest
+    }
+
+    /// The operands that both passes read: q, k, v, spans, query tokens.
+    fn operands(&self, inputs: Inputs) -> [Operand; 5] {
+        let queries = inputs.query_tokens.len();
+        let (q, kv, ..) = self.dims(queries);
+        [
+            read("q", Class::Float, &q, inputs.q),
+            read("k", Class::Float, &kv, inputs.k),
+            read("v", Class::Float, &kv, inputs.v),
+            index("spans", &[inputs.spans.len() / 8, 8], &inputs.spans),
+            index("query_tokens", &[queries], &inputs.query_tokens),
+        ]
+    }
+
+    fn forward(self, draw: &mut Draw) -> Case {
+        let inputs = self.inputs(draw);
+        let (eps, score) = (draw.eps(), self.score_error(&inputs, draw.eps()));
+        let (_, _, out, lse) = self.dims(inputs.query_tokens.len());
+        let sum = sum_error(self.tokens(), eps) + 8.0 * eps;
+        let mut operands = vec![
+            overwritten("out", Class::Float, &out, Allowed::All(2.0 * score + sum)),
+            overwritten("lse", Class::Sum, &lse, Allowed::All(score + sum)),
+        ];
+        operands.extend(self.operands(inputs));
+        Case::new(operands, move |backend, x| {
+            backend.attention_forward(&x[0], &x[1], &x[2], &x[3], &x[4], self.args(&x[5], &x[6]))
+        })
+    }
+
+    fn backward(self, draw: &mut Draw) -> Case {
+        let inputs = self.inputs(draw);
+        let (eps, dim, queries) = (draw.eps(), self.heads.dim, inputs.query_tokens.len());
+        let (q_dims, kv_dims, out_dims, lse_dims) = self.dims(queries);
+        let dout = draw.values(Class::Float, queries * self.heads.query * dim);
+
+        // The results of the forward pass, which are operands, and the probabilities' sum over the queries of each
+        // key: the gradient of the values for gradients of one.
+        let [q, k, v] = [(&q_dims[..], &inputs.q), (&kv_dims, &inputs.k), (&kv_dims, &inputs.v)]
+            .map(|(dims, values)| reference(dims, values));
+        let spans = reference_index(&[inputs.spans.len() / 8, 8], &inputs.spans);
+        let query_tokens = reference_index(&[queries], &inputs.query_tokens);
+        let args = self.args(&spans, &query_tokens);
+        let zeros = |dims: &[usize]| reference(dims, &vec![0.0; dims.iter().product()]);
+        let (out, lse, ones) = (zeros(&out_dims), zeros(&lse_dims), reference(&out_dims, &vec![1.0; dout.len()]));
+        let (dq, dk, sums) = (zeros(&q_dims), zeros(&kv_dims), zeros(&kv_dims));
+        Reference.attention_forward(&out, &lse, &q, &k, &v, args).expect("the shapes fit");
+        Reference.attention_backward([&dq, &dk, &sums], &ones, &out, &lse, [&q, &k, &v], args).expect("as before");
+        let (out, lse) = (draw.round(Class::Float, &values(&out)), draw.round(Class::Sum, &values(&lse)));
+
+        // Each probability relatively, with the rounding of `lse`; its gradient, whose parts are dot products of dout.
+        let lse_error = eps * lse.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+        let p_error = 2.0 * self.score_error(&inputs, eps) + lse_error + 8.0 * eps;
+        let ds = 2.0 * longest(&dout, dim) * longest(&inputs.v, dim) * self.scale();
+        let ds_error = p_error + sum_error(dim, eps);
+        let over_keys = ds_error + sum_error(self.tokens(), eps);
+        let over_queries = ds_error + sum_error(queries * self.heads.group(), eps);
+        let sums = values(&sums);
+        let each = |bound: f64| Allowed::Each(sums.iter().map(|s| s * bound).collect());
+
+        let mut operands = vec![
+            overwritten("dq", Class::Float, &q_dims, Allowed::All(ds * longest(&inputs.k, dim) * over_keys)),
+            overwritten("dk", Class::Float, &kv_dims, each(ds * longest(&inputs.q, dim) * over_queries)),
+            overwritten("dv", Class::Float, &kv_dims, each(over_queries)),
+            read("dout", Class::Float, &out_dims, dout),
+            read("out", Class::Float, &out_dims, out),
+            read("lse", Class::Sum, &lse_dims, lse),
+        ];
+        operands.extend(self.operands(inputs));
+        Case::new(operands, move |backend, x| {
+            let args = self.args(&x[9], &x[10]);
+            backend.attention_backward([&x[0], &x[1], &x[2]], &x[3], &x[4], &x[5], [&x[6], &x[7], &x[8]], args)
+        })
+    }
+}
+
+pub fn forward() -> Vec<Spec> {
+    table().into_iter().map(|a| a.spec(Attention::forward)).collect()
+}
+
+pub fn backward() -> Vec<Spec> {
+    table().into_iter().map(|a| a.spec(Attention::backward)).collect()
+}

@@ -1,0 +1,17 @@
+//! `to = from`: exact, and the shapes need not agree.
+
+use crate::case::{Allowed, Case, Spec, overwritten, read};
+use crate::draw::Class;
+
+pub fn cases() -> Vec<Spec> {
+    let spec = |(rows, cols): (usize, usize)| {
+        Spec::new(format!("{rows}x{cols}"), super::small(rows * cols), move |draw| {
+            let operands = vec![
+                overwritten("to", Class::Float, &[rows * cols], Allowed::Exact),
+                read("from", Class::Float, &[rows, cols], draw.values(Class::Float, rows * cols)),
+            ];
+            Case::new(operands, |backend, x| backend.copy(&x[0], &x[1]))
+        })
+    };
+    super::MATRICES.into_iter().map(spec).collect()
+}

@@ -1,0 +1,37 @@
+//! Selected rows: data movement forward; backward one addition, which is rounded once and so is exact here as well.
+
+use crate::case::{Allowed, Case, Spec, index, overwritten, read, updated};
+use crate::draw::Class;
+
+/// Selected rows of all rows of a width: the last, all, few, more than a tile.
+const SHAPES: [(usize, usize, usize); 8] =
+    [(1, 1, 1), (0, 4, 3), (3, 5, 7), (5, 5, 65), (64, 129, 63), (65, 200, 64), (2, 3000, 128), (331, 1021, 257)];
+
+pub fn forward() -> Vec<Spec> {
+    let spec = |(selected, all, hidden): (usize, usize, usize)| {
+        Spec::new(format!("{selected} of {all}x{hidden}"), super::small(all * hidden), move |draw| {
+            let operands = vec![
+                overwritten("y", Class::Float, &[selected, hidden], Allowed::Exact),
+                read("x", Class::Float, &[all, hidden], draw.values(Class::Float, all * hidden)),
+                index("rows", &[selected], &draw.distinct(selected, all)),
+            ];
+            Case::new(operands, |backend, x| backend.gather_forward(&x[0], &x[1], &x[2]))
+        })
+    };
+    SHAPES.into_iter().map(spec).collect()
+}
+
+pub fn backward() -> Vec<Spec> {
+    let spec = |(selected, all, hidden): (usize, usize, usize)| {
+        Spec::new(format!("{selected} of {all}x{hidden}"), super::small(all * hidden), move |draw| {
+            let dx = draw.values(Class::Float, all * hidden);
+            let operands = vec![
+                updated("dx", Class::Float, &[all, hidden], dx, Allowed::Exact),
+                read("dy", Class::Float, &[selected, hidden], draw.values(Class::Float, selected * hidden)),
+                index("rows", &[selected], &draw.distinct(selected, all)),
+            ];
+            Case::new(operands, |backend, x| backend.gather_backward(&x[0], &x[1], &x[2]))
+        })
+    };
+    SHAPES.into_iter().map(spec).collect()
+}

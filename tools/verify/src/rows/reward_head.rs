@@ -1,0 +1,166 @@
+//! The reward head. A score may be off by [`sum_error`] of its terms; a loss by its slope times that; a gradient by
+//! its curvature times that. Slopes jump where a score passes the log barrier's clamp and where a focal pair is tied,
+//! so inputs are drawn again until no score or difference is near.
+
+use polar_raw::backend::{Backend, PairLoss, RewardHeadGrads};
+use polar_raw::config::{LossKind, PenaltyKind};
+use polar_raw::reference::Reference;
+
+use crate::case::{Allowed, Case, Spec, index, overwritten, read, reference, sum_error, updated, values};
+use crate::draw::{Class, Draw};
+
+const EPS: f64 = 1e-5;
+
+/// Rows, hidden size and pairs; with 0 pairs nothing but the scores is computed.
+const SHAPES: [(usize, usize, usize); 8] =
+    [(1, 1, 0), (2, 8, 1), (3, 63, 2), (7, 64, 3), (16, 65, 8), (5, 127, 20), (129, 96, 64), (2, 4099, 1)];
+
+struct Inputs {
+    x: Vec<f64>,
+    norm: Vec<f64>,
+    head: Vec<f64>,
+}
+
+impl Inputs {
+    /// Scores lie about between -6 and 6, within the barrier's bounds and outside.
+    fn new(draw: &mut Draw, rows: usize, hidden: usize) -> Self {
+        let size = 8.0 / (hidden as f64).sqrt();
+        Self {
+            x: draw.within(Class::Float, rows * hidden, 3.0),
+            norm: draw.values(Class::Float, hidden),
+            head: draw.within(Class::Float, hidden, size),
+        }
+    }
+
+    fn scores(&self) -> Vec<f64> {
+        let (hidden, rows) = (self.norm.len(), self.x.len() / self.norm.len());
+        let scores = reference(&[rows], &vec![0.0; rows]);
+        let (x, norm) = (reference(&[rows, hidden], &self.x), reference(&[hidden], &self.norm));
+        Reference.reward_head_forward(&scores, &x, &norm, &reference(&[1, hidden], &self.head), EPS).expect("it fits");
+        values(&scores)
+    }
+
+    /// Of each row: its inverse root mean square, and the magnitudes of the score's terms summed.
+    fn rows(&self) -> Vec<(f64, f64)> {
+        let hidden = self.norm.len();
+        let row = |x: &[f64]| {
+            let rstd = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / hidden as f64 + EPS).sqrt();
+            (rstd, (0..hidden).map(|j| (x[j] * rstd * self.norm[j] * self.head[j]).abs()).sum())
+        };
+        self.x.chunks(hidden).map(row).collect()
+    }
+
+    fn error(&self, eps: f64) -> f64 {
+        // The terms' sum, and the root mean square's.
+        2.0 * sum_error(self.norm.len(), eps) + 4.0 * eps
+    }
+
+    fn operands(self) -> [crate::case::Operand; 3] {
+        let (hidden, rows) = (self.norm.len(), self.x.len() / self.norm.len());
+        [
+            read("x", Class::Float, &[rows, hidden], self.x),
+            read("norm", Class::Float, &[hidden], self.norm),
+            read("head", Class::Float, &[1, hidden], self.head),
+        ]
+    }
+}
+
+pub fn forward() -> Vec<Spec> {
+    let spec = |(rows, hidden, _): (usize, usize, usize)| {
+        Spec::new(format!("{rows}x{hidden}"), super::small(rows * hidden), move |draw| {
+            let inputs = Inputs::new(draw, rows, hidden);
+            let error = inputs.error(draw.eps());
+            let each = inputs.rows().iter().map(|(_, terms)| terms * error).collect();
+            let mut operands = vec![overwritten("scores", Class::Sum, &[rows], Allowed::Each(each))];
+            operands.extend(inputs.operands());
+            Case::new(operands, |backend, x| backend.reward_head_forward(&x[0], &x[1], &x[2], &x[3], EPS))
+        })
+    };
+    SHAPES.into_iter().map(spec).collect()
+}
+
+/// Bounds of the slope and of the curvature of one score's penalty.
+fn penalty_bounds(kind: PenaltyKind, scores: &[f64]) -> (f64, f64) {
+    let largest = scores.iter().fold(0.0, |most: f64, s| most.max(s.abs()));
+    let inside = scores.iter().map(|s| s.abs()).filter(|s| *s < 4.999).fold(0.0, f64::max);
+    match kind {
+        PenaltyKind::None => (0.0, 0.0),
+        PenaltyKind::L2 => (2.0 * largest, 2.0),
+        PenaltyKind::LogBarrier => (1.0 / (5.0 - inside), 2.0 / (5.0 - inside).powi(2)),
+    }
+}
+
+fn far_from_jumps(scores: &[f64], pairs: &[u32]) -> bool {
+    scores.iter().all(|s| (s.abs() - 4.999).abs() > 0.01)
+        && pairs.chunks(2).all(|p| (scores[p[0] as usize] - scores[p[1] as usize]).abs() > 0.01)
+}
+
+fn draw_loss(draw: &mut Draw, (rows, hidden, pairs): (usize, usize, usize), loss: PairLoss) -> Case {
+    let (inputs, pair_rows) = loop {
+        let inputs = Inputs::new(draw, rows, hidden);
+        let pair_rows: Vec<u32> = (0..pairs).flat_map(|_| draw.distinct(2, rows)).collect();
+        if far_from_jumps(&inputs.scores(), &pair_rows) {
+            break (inputs, pair_rows);
+        }
+    };
+    let (scores, row_bounds) = (inputs.scores(), inputs.rows());
+    let (error, eps) = (inputs.error(draw.eps()), draw.eps());
+    let largest_terms = row_bounds.iter().fold(0.0, |most: f64, r| most.max(r.1));
+    let (slope, curvature) = penalty_bounds(loss.penalty, &scores);
+    // The pair's part: both losses have slopes below 2 and curvatures below 2, over a difference of two scores.
+    let slope = loss.scale * (2.0 + loss.penalty_weight * slope);
+    let curvature = loss.scale * (4.0 + loss.penalty_weight * curvature);
+    let score_error = error * largest_terms;
+    let loss_size = loss.scale * (2.0 * largest_terms + loss.penalty_weight * (4.0 + largest_terms.powi(2))) + 1.0;
+    let loss_error = 2.0 * pairs as f64 * (slope * score_error + 8.0 * eps * loss_size) + eps;
+
+    // A row's gradient: its slope times what the score changes by, with the errors of both.
+    let mut times = vec![0.0; rows];
+    pair_rows.iter().for_each(|&row| times[row as usize] += 1.0);
+    let (mut dx, mut dnorm, mut dhead) = (vec![0.0; rows * hidden], vec![0.0; hidden], vec![0.0; hidden]);
+    let (dnorm_before, dhead_before) = (draw.values(Class::Sum, hidden), draw.values(Class::Sum, hidden));
+    for (s, &(rstd, terms)) in row_bounds.iter().enumerate() {
+        let off = times[s] * (2.0 * curvature * score_error + slope * (error + sum_error(rows, eps)));
+        for j in 0..hidden {
+            let n = (inputs.x[s * hidden + j] * rstd).abs();
+            let (norm, head) = (inputs.norm[j].abs(), inputs.head[j].abs());
+            dx[s * hidden + j] = off * rstd * (norm * head + n * terms / hidden as f64);
+            dnorm[j] += off * n * head;
+            dhead[j] += off * n * norm;
+        }
+    }
+    let with_base = |bounds: Vec<f64>, base: &[f64]| {
+        Allowed::Each(bounds.iter().zip(base).map(|(b, base)| b + sum_error(rows, eps) * base.abs()).collect())
+    };
+    let (dnorm, dhead) = (with_base(dnorm, &dnorm_before), with_base(dhead, &dhead_before));
+    let each_score = row_bounds.iter().map(|(_, terms)| terms * error).collect();
+    let mut operands = vec![
+        overwritten("scores", Class::Sum, &[rows], Allowed::Each(each_score)),
+        updated("loss", Class::Sum, &[1], draw.values(Class::Sum, 1), Allowed::All(loss_error)),
+        overwritten("dx", Class::Float, &[rows, hidden], Allowed::Each(dx)),
+        updated("dnorm", Class::Sum, &[hidden], dnorm_before, dnorm),
+        updated("dhead", Class::Sum, &[1, hidden], dhead_before, dhead),
+        index("pairs", &[pairs, 2], &pair_rows),
+    ];
+    operands.extend(inputs.operands());
+    Case::new(operands, move |backend, x| {
+        let grads = RewardHeadGrads { dx: &x[2], dnorm: &x[3], dhead: &x[4] };
+        backend.reward_head_loss(&x[0], &x[1], grads, &x[6], &x[7], &x[8], &x[5], &loss, EPS)
+    })
+}
+
+pub fn loss() -> Vec<Spec> {
+    let mut specs = Vec::new();
+    for shape in SHAPES.into_iter().filter(|shape| shape.2 > 0) {
+        for kind in [LossKind::Ranking, LossKind::Focal] {
+            for penalty in [PenaltyKind::None, PenaltyKind::LogBarrier, PenaltyKind::L2] {
+                let (rows, hidden, pairs) = shape;
+                let loss = PairLoss { kind, penalty, penalty_weight: 0.05, scale: 1.0 / pairs as f64 };
+                let label = format!("{rows}x{hidden} {pairs} pairs {kind:?} {penalty:?}");
+                let quick = super::small(rows * hidden);
+                specs.push(Spec::new(label, quick, move |draw| draw_loss(draw, shape, loss)));
+            }
+        }
+    }
+    specs
+}

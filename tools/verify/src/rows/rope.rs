@@ -1,0 +1,149 @@
+//! Rotary embeddings. The values move without change. Angles are the same everywhere by definition, so a turned pair is
+//! off by the roundings of a sine, a cosine, two products and their sum: 4 epsilons of its length.
+
+use polar_raw::Result;
+use polar_raw::backend::{Backend, Heads, Qkv};
+use polar_raw::tensor::Tensor;
+
+use crate::case::{Allowed, Case, Spec, index, overwritten, read};
+use crate::draw::{Class, Draw};
+
+/// The length of a pair of values below 1.
+const LONGEST: f64 = std::f64::consts::SQRT_2;
+
+/// Which parts of the projection there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    Q,
+    Kv,
+    Qkv,
+}
+
+#[derive(Clone, Copy)]
+struct Rope {
+    rows: usize,
+    heads: Heads,
+    parts: Parts,
+    theta: f64,
+    furthest: usize,
+}
+
+fn table() -> Vec<Rope> {
+    let heads = |query, kv, dim| Heads { query, kv, dim };
+    let mut all = Vec::new();
+    for (rows, heads, theta, furthest) in [
+        (1, heads(1, 1, 2), 1e4, 1),
+        (3, heads(4, 2, 6), 100.0, 10),
+        (64, heads(6, 2, 8), 1e4, 64),
+        (65, heads(3, 1, 32), 5e7, 4096),
+        (63, heads(8, 8, 16), 1e6, 512),
+        (7, heads(4, 1, 128), 5e7, 16_384),
+        (521, heads(6, 3, 64), 1e4, 2000),
+    ] {
+        for parts in [Parts::Qkv, Parts::Q, Parts::Kv] {
+            all.push(Rope { rows, heads, parts, theta, furthest });
+        }
+    }
+    all
+}
+
+impl Rope {
+    fn label(&self) -> String {
+        let Self { rows, heads, parts, theta, .. } = self;
+        format!("{rows} rows of {}/{}x{} {parts:?} theta {theta:e}", heads.query, heads.kv, heads.dim)
+    }
+
+    /// Elements of the query heads, and of the keys or values.
+    fn dims(&self) -> ([usize; 4], [usize; 3]) {
+        let Heads { kv, dim, .. } = self.heads;
+        ([kv, self.rows, self.heads.group(), dim], [kv, self.rows, dim])
+    }
+
+    /// Vectors in one group of columns, and how many of them turn.
+    fn vectors(&self) -> (usize, usize) {
+        let group = self.heads.group();
+        match self.parts {
+            Parts::Q => (group, group),
+            Parts::Kv => (2, 1),
+            Parts::Qkv => (group + 2, group + 1),
+        }
+    }
+
+    fn columns(&self) -> usize {
+        self.heads.kv * self.vectors().0 * self.heads.dim
+    }
+
+    /// The heads among the operands.
+    fn parts<'a>(&self, heads: &'a [Tensor]) -> Qkv<'a> {
+        match self.parts {
+            Parts::Q => Qkv { q: Some(&heads[0]), kv: None },
+            Parts::Kv => Qkv { q: None, kv: Some((&heads[0], &heads[1])) },
+            Parts::Qkv => Qkv { q: Some(&heads[0]), kv: Some((&heads[1], &heads[2])) },
+        }
+    }
+
+    fn positions(&self, draw: &mut Draw) -> Vec<u32> {
+        draw.below(self.rows, self.furthest)
+    }
+
+    fn forward(self, draw: &mut Draw) -> Case {
+        let (positions, (q_dims, kv_dims)) = (self.positions(draw), self.dims());
+        let error = 4.0 * draw.eps() * LONGEST;
+        let turned = || Allowed::All(error);
+        let mut operands = vec![
+            read(
+                "src",
+                Class::Float,
+                &[self.rows, self.columns()],
+                draw.values(Class::Float, self.rows * self.columns()),
+            ),
+            index("positions", &[self.rows], &positions),
+        ];
+        if self.parts != Parts::Kv {
+            operands.push(overwritten("q", Class::Float, &q_dims, turned()));
+        }
+        if self.parts != Parts::Q {
+            operands.push(overwritten("k", Class::Float, &kv_dims, turned()));
+            operands.push(overwritten("v", Class::Float, &kv_dims, Allowed::Exact));
+        }
+        Case::new(operands, move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
+            backend.rope_forward(self.parts(&x[2..]), &x[0], &x[1], self.heads, self.theta)
+        })
+    }
+
+    fn backward(self, draw: &mut Draw) -> Case {
+        let (positions, error) = (self.positions(draw), 4.0 * draw.eps() * LONGEST);
+        let (vectors, turning) = self.vectors();
+        let turns = |i: usize| i / self.heads.dim % vectors < turning;
+        let each = (0..self.rows * self.columns()).map(|i| if turns(i) { error } else { 0.0 }).collect();
+        let mut operands = vec![
+            overwritten("dsrc", Class::Float, &[self.rows, self.columns()], Allowed::Each(each)),
+            index("positions", &[self.rows], &positions),
+        ];
+        let (q_dims, kv_dims) = self.dims();
+        let mut head =
+            |name, dims: &[usize]| read(name, Class::Float, dims, draw.values(Class::Float, dims.iter().product()));
+        if self.parts != Parts::Kv {
+            operands.push(head("dq", &q_dims));
+        }
+        if self.parts != Parts::Q {
+            operands.extend([head("dk", &kv_dims), head("dv", &kv_dims)]);
+        }
+        Case::new(operands, move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
+            backend.rope_backward(&x[0], self.parts(&x[2..]), &x[1], self.heads, self.theta)
+        })
+    }
+}
+
+fn specs(draw: fn(Rope, &mut Draw) -> Case) -> Vec<Spec> {
+    let spec = |rope: Rope| Spec::new(rope.label(), rope.rows < 500, move |d| draw(rope, d));
+    table().into_iter().map(spec).collect()
+}
+
+pub fn forward() -> Vec<Spec> {
+    specs(Rope::forward)
+}
+
+pub fn backward() -> Vec<Spec> {
+    specs(Rope::backward)
+}

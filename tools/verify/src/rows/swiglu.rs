@@ -1,0 +1,75 @@
+//! SwiGLU: a few roundings and one exponential an element, for which 16 epsilons are allowed, of the sum of the
+//! magnitudes where the derivative is a difference. Gates of up to 120 overflow a careless exponential; one that gives 0
+//! where its value is below the normal numbers of f32 is as good as any other.
+
+use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
+use crate::draw::{Class, Draw};
+
+fn draw_gate_up(draw: &mut Draw, rows: usize, cols: usize) -> Vec<f64> {
+    let size = [2.0, 20.0, 120.0][cols % 3];
+    draw.within(Class::Float, rows * 2 * cols, size)
+}
+
+/// What a result may be off whose magnitudes are `size` and in which an exponential is multiplied by `factor`.
+fn bound(eps: f64, size: f64, factor: f64) -> f64 {
+    16.0 * eps * size + 2.0 * f64::from(f32::MIN_POSITIVE) * factor.abs()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+pub fn forward() -> Vec<Spec> {
+    let spec = |(rows, cols): (usize, usize)| {
+        Spec::new(format!("{rows}x{cols}"), super::small(rows * cols), move |draw| {
+            let (gate_up, mut each) = (draw_gate_up(draw, rows, cols), Vec::with_capacity(rows * cols));
+            for row in gate_up.chunks(2 * cols) {
+                let (gate, up) = row.split_at(cols);
+                each.extend((0..cols).map(|j| {
+                    let factor = gate[j] * up[j];
+                    bound(draw.eps(), (sigmoid(gate[j]) * factor).abs(), factor)
+                }));
+            }
+            let operands = vec![
+                overwritten("y", Class::Float, &[rows, cols], Allowed::Each(each)),
+                read("gate_up", Class::Float, &[rows, 2 * cols], gate_up),
+            ];
+            Case::new(operands, |backend, x| backend.swiglu_forward(&x[0], &x[1]))
+        })
+    };
+    super::MATRICES.into_iter().map(spec).collect()
+}
+
+pub fn backward() -> Vec<Spec> {
+    let spec = |(rows, cols): (usize, usize), in_place: bool| {
+        let kind = if in_place { " in place" } else { "" };
+        Spec::new(format!("{rows}x{cols}{kind}"), super::small(rows * cols), move |draw| {
+            let (gate_up, dy) = (draw_gate_up(draw, rows, cols), draw.values(Class::Float, rows * cols));
+            let mut each = Vec::with_capacity(gate_up.len());
+            for t in 0..rows {
+                let (gate, up) = gate_up[t * 2 * cols..][..2 * cols].split_at(cols);
+                let dy = &dy[t * cols..][..cols];
+                let dgate = |j: usize| {
+                    let (s, factor) = (sigmoid(gate[j]), (1.0 + gate[j].abs()) * up[j] * dy[j]);
+                    bound(draw.eps(), s * ((1.0 + gate[j].abs() * (1.0 - s)) * up[j] * dy[j]).abs(), factor)
+                };
+                let dup = |j: usize| {
+                    let factor = gate[j] * dy[j];
+                    bound(draw.eps(), (sigmoid(gate[j]) * factor).abs(), factor)
+                };
+                each.extend((0..cols).map(dgate));
+                each.extend((0..cols).map(dup));
+            }
+            let (dims, allowed) = ([rows, 2 * cols], Allowed::Each(each));
+            let dy = read("dy", Class::Float, &[rows, cols], dy);
+            if in_place {
+                let operands = vec![updated("dgate_up", Class::Float, &dims, gate_up, allowed), dy];
+                return Case::new(operands, |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[0]));
+            }
+            let gate_up = read("gate_up", Class::Float, &dims, gate_up);
+            let operands = vec![overwritten("dgate_up", Class::Float, &dims, allowed), dy, gate_up];
+            Case::new(operands, |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[2]))
+        })
+    };
+    super::MATRICES.into_iter().flat_map(|shape| [spec(shape, false), spec(shape, true)]).collect()
+}
