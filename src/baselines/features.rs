@@ -23,6 +23,11 @@ impl FeatureSet {
         apart.chain(b.iter().copied()).collect()
     }
 
+    /// Number of features of a comparison.
+    pub fn len(self) -> usize {
+        self.compare("", "").len()
+    }
+
     fn of(self, text: &str) -> Vec<f64> {
         let mut features = hand(text);
         if self == Self::HandAndBytes {

@@ -48,6 +48,19 @@ pub struct Linear {
     weights: Vec<f64>,
 }
 
+impl Linear {
+    fn check(&self, features: FeatureSet) -> Result<()> {
+        let (found, wanted) = (self.weights.len(), features.len());
+        if self.features != features || found != wanted {
+            return Err(Error::user(format!(
+                "{found} weights of {:?} instead of {wanted} of {features:?}: take the file as it was written",
+                self.features
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Baseline for Linear {
     fn name(&self) -> &'static str {
         match self.features {
@@ -101,6 +114,16 @@ impl Baselines {
     /// A user error where there is no triple to learn from.
     pub fn fit(train: &[Triple], seed: u64) -> Result<Self> {
         Ok(Self { hand: hand(train, seed)?, bag: bag(train, seed)?, ngram: ngram(train, seed)? })
+    }
+
+    /// Refuses what [`Baselines::fit`] cannot have made.
+    ///
+    /// # Errors
+    /// The user's, with the name of the baseline.
+    pub fn check(&self) -> Result<()> {
+        self.hand.check(FeatureSet::Hand).map_err(|e| e.context("hand"))?;
+        self.bag.check(FeatureSet::HandAndBytes).map_err(|e| e.context("bag"))?;
+        self.ngram.check().map_err(|e| e.context("ngram"))
     }
 
     /// In the order of tables.

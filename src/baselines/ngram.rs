@@ -1,11 +1,12 @@
 //! Overlap of byte n-grams.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
 use super::Baseline;
 use crate::polar::Triple;
+use crate::{Error, Result};
 
 /// The lengths that are tried.
 const LENGTHS: std::ops::RangeInclusive<usize> = 2..=5;
@@ -20,7 +21,7 @@ pub struct Ngram {
     /// Whether an n-gram counts once however often it occurs.
     once: bool,
     /// Inverse document frequencies, and that of an n-gram never seen; `None` for equal weights.
-    rarity: Option<(HashMap<u64, f64>, f64)>,
+    rarity: Option<(BTreeMap<u64, f64>, f64)>,
 }
 
 impl Ngram {
@@ -40,6 +41,14 @@ impl Ngram {
         let scored = variants.map(|v| (v.accuracy(&triples), v));
         let best = scored.reduce(|best, next| if next.0 > best.0 { next } else { best });
         best.expect("the lists of variants are not empty").1
+    }
+
+    /// Refuses a length that is never chosen.
+    pub(super) fn check(&self) -> Result<()> {
+        match LENGTHS.contains(&self.length) {
+            true => Ok(()),
+            false => Err(Error::user(format!("length = {}: must be one of {LENGTHS:?}", self.length))),
+        }
     }
 
     /// The n-grams of a text with their weights, in order.
@@ -106,7 +115,7 @@ fn grams(text: &str, length: usize) -> Vec<u64> {
 }
 
 /// `ln((1 + texts) / (1 + texts with the n-gram))` for each n-gram, and for one that is in none.
-fn rarity(triples: &[Triple], length: usize) -> (HashMap<u64, f64>, f64) {
+fn rarity(triples: &[Triple], length: usize) -> (BTreeMap<u64, f64>, f64) {
     let texts: Vec<&str> = triples.iter().flat_map(|t| [&*t.reference, &*t.chosen, &*t.rejected]).collect();
     let present: Vec<Vec<u64>> = texts
         .par_iter()
@@ -122,6 +131,6 @@ fn rarity(triples: &[Triple], length: usize) -> (HashMap<u64, f64>, f64) {
     }
     let count = texts.len() as f64;
     let rarity = |frequency: f64| ((1.0 + count) / (1.0 + frequency)).ln();
-    frequency.values_mut().for_each(|f| *f = rarity(*f));
-    (frequency, rarity(0.0))
+    // In order, so that the same data is saved as the same bytes.
+    (frequency.into_iter().map(|(gram, f)| (gram, rarity(f))).collect(), rarity(0.0))
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use super::device::Device;
 use super::model;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Row, Scorer, Table, evaluate};
+use crate::eval::{Evaluation, Row, Scorer, Table, evaluate, set_name};
 use crate::files;
+use crate::model::ModelConfig;
 use crate::polar::{IdPair, Records, TripleSource, Wrapper, read};
 
 /// Measure how often a model ranks pairs of answers rightly.
@@ -34,8 +35,8 @@ pub struct EvalArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Tokens of one pass, at most; more take more memory. Two longest sequences always fit.
-    #[arg(long, default_value_t = 4096)]
-    pack_length: usize,
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pack_length: u32,
     /// What computes; one of the devices of this build.
     #[arg(long, value_enum, default_value_t)]
     device: Device,
@@ -47,8 +48,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let records = read(&args.data)?;
     let mut template = opened.companion.template;
     template.wrapper = args.wrapper.unwrap_or(template.wrapper);
-    let mut scorer = Scorer::new(opened.model.clone(), args.pack_length.max(2 * template.max_length))?;
-    let name = args.data.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut scorer = Scorer::new(opened.model.clone(), (args.pack_length as usize).max(2 * template.max_length))?;
+    let name = set_name(&args.data);
     let triples = match records {
         Records::Preferences(triples) => triples,
         Records::Trajectories(rows) => {
@@ -57,7 +58,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
             source.epoch(args.seed, 0).iter().collect()
         }
         Records::Pairs(pairs) => {
-            let table = evaluate_ids(&mut scorer, name, &pairs, opened.model.config().vocab_size)?;
+            let table = evaluate_ids(&mut scorer, name, &pairs, opened.model.config())?;
             return print(&args, &table);
         }
         Records::Documents(_) => {
@@ -79,8 +80,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
     print(&args, &Table { columns, rows: vec![row] })
 }
 
-fn evaluate_ids(scorer: &mut Scorer, name: String, pairs: &[IdPair], vocab: usize) -> Result<Table> {
-    pairs.iter().try_for_each(|pair| pair.check(vocab))?;
+fn evaluate_ids(scorer: &mut Scorer, name: String, pairs: &[IdPair], model: &ModelConfig) -> Result<Table> {
+    pairs.iter().try_for_each(|pair| pair.check(model))?;
     let groups: Vec<_> = pairs.iter().map(|pair| vec![pair.chosen.clone(), pair.rejected.clone()]).collect();
     let scores = scorer.score(&groups)?;
     Ok(Table::of_row(Row::of_scores(name, &scores)))

@@ -13,10 +13,12 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::Workspace;
 use crate::train::run::{self, CONFIG, Request};
-use crate::train::setup::{Setup, Start};
+use crate::train::setup::Setup;
 
-/// The preset of a run that names none.
-const DEFAULT_PRESET: &str = "quickstart";
+/// The preset of a run that names none and has no data: the policy zoo.
+const ZOO_PRESET: &str = "quickstart";
+/// The preset of a run that names none and has data.
+const FILES_PRESET: &str = "files";
 /// The folder of runs that name none.
 const RUNS: &str = "runs";
 
@@ -39,7 +41,7 @@ Examples:
 
 Ctrl-C or SIGTERM saves and stops; --resume goes on from there, to the same weights bit for bit.")]
 pub struct TrainArgs {
-    /// A built-in configuration; see --list-presets. [default: quickstart]
+    /// A built-in configuration; see --list-presets. [default: quickstart, or with --data: files]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     preset: Option<String>,
     /// A configuration in TOML; what it leaves out has its default.
@@ -60,7 +62,7 @@ pub struct TrainArgs {
     /// The run's folder. [default: runs/NAME, with a number if that exists]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Go on with an interrupted run; without --run, with the newest one.
+    /// Go on with an interrupted run; without --run, with the last of its name.
     #[arg(long)]
     resume: bool,
     /// What computes; one of the devices of this build.
@@ -83,7 +85,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let config = args.config(&folder)?;
     let backend = args.device.open();
     if args.dry_run {
-        return dry_run(&args, &config, &folder, backend.as_ref());
+        return dry_run(&config, &folder, backend.as_ref());
     }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -93,7 +95,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
             .map_err(|e| Error::machine(format!("cannot listen for signals: {e}")))?;
     }
     eprintln!("run folder: {}", folder.display());
-    let request = Request { config, init: args.init, run: folder, resume: args.resume, backend, stop };
+    let request = Request { config, run: folder, resume: args.resume, backend, stop };
     if let Some(outcome) = run::run(request)? {
         print("")?;
         outcome.facts.iter().try_for_each(|(what, value)| print(format_args!("{what}: {value}")))?;
@@ -108,12 +110,17 @@ pub fn run(args: TrainArgs) -> Result<()> {
 }
 
 impl TrainArgs {
+    /// The preset that is asked for, or the one for the kind of data.
+    fn preset(&self) -> &str {
+        let default = if self.data.is_empty() { ZOO_PRESET } else { FILES_PRESET };
+        self.preset.as_deref().unwrap_or(default)
+    }
+
     /// A name for what is run: the preset's or the configuration file's.
     fn name(&self) -> String {
-        match (&self.preset, &self.config) {
-            (Some(preset), _) => preset.clone(),
-            (None, Some(file)) => file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            (None, None) => DEFAULT_PRESET.into(),
+        match &self.config {
+            Some(file) => file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            None => self.preset().to_string(),
         }
     }
 
@@ -128,14 +135,20 @@ impl TrainArgs {
             return Ok(run.clone());
         }
         let name = self.name();
-        let numbered = |n: usize| Path::new(RUNS).join(if n == 1 { name.clone() } else { format!("{name}-{n}") });
-        let free = (1..).find(|&n| !numbered(n).exists()).unwrap_or(1);
-        match (self.resume, free) {
-            (false, free) => Ok(numbered(free)),
-            (true, 1) => {
+        let numbered = |n: u64| Path::new(RUNS).join(if n == 1 { name.clone() } else { format!("{name}-{n}") });
+        let number = |entry: std::fs::DirEntry| {
+            let found = entry.file_name().into_string().ok()?;
+            let rest = found.strip_prefix(&name)?;
+            if rest.is_empty() { Some(1) } else { rest.strip_prefix('-')?.parse().ok() }
+        };
+        // Where there is no folder of runs there is no run.
+        let last = std::fs::read_dir(RUNS).ok().and_then(|entries| entries.flatten().filter_map(number).max());
+        match (self.resume, last) {
+            (true, None) => {
                 Err(Error::user(format!("no run to resume at {}: give its folder with --run", numbered(1).display())))
             }
-            (true, free) => Ok(numbered(free - 1)),
+            (true, Some(last)) => Ok(numbered(last)),
+            (false, last) => Ok(numbered(last.map_or(1, |last: u64| last.saturating_add(1)))),
         }
     }
 
@@ -151,21 +164,21 @@ impl TrainArgs {
         }
         let mut config = match &self.config {
             Some(file) => Config::load(file)?,
-            None => Config::preset(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?,
+            None => Config::preset(self.preset())?,
         };
         for assignment in &self.set {
             config.set(assignment)?;
         }
         config.data.train.extend(self.data.iter().cloned());
         config.data.eval.extend(self.eval_data.iter().cloned());
+        config.train.init = self.init.clone().or(config.train.init);
         config.validate()?;
         Ok(config)
     }
 }
 
-fn dry_run(args: &TrainArgs, config: &Config, folder: &Path, backend: &dyn Backend) -> Result<()> {
-    let start = args.init.as_deref().map_or(Start::Fresh, Start::From);
-    let setup = Setup::new(config, start)?;
+fn dry_run(config: &Config, folder: &Path, backend: &dyn Backend) -> Result<()> {
+    let setup = Setup::new(config, run::start(config, folder))?;
     let model = &setup.model_config;
     let parameters = model.parameters(setup.outputs);
     let flat = model.buffer_elements(setup.outputs);

@@ -1,6 +1,5 @@
 //! `polar-raw zoo`: writes any amount of the built-in policy zoo as JSONL.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::written;
 use crate::config::ZooSection;
+use crate::files::Staged;
 use crate::polar::Triple;
 use crate::zoo::{Sample, Split, Zoo};
 use crate::{Error, Result};
@@ -21,9 +21,10 @@ const COMPRESSION_LEVEL: i32 = 3;
 
 /// Write rows of the built-in training data, the policy zoo.
 ///
-/// A policy is a writer: what gives answers. The zoo's policies are stochastic writers that solve small tasks (sums, sorting, weekdays, units ...). Each has its
-/// own habits, order of work, skills and randomness; all use the same words and symbols and differ in where they put
-/// them. Every row is a function of the seed, the split and its number: the same arguments give the same bytes.
+/// A policy is a writer: what gives answers. The zoo's policies are stochastic writers that solve small tasks (sums,
+/// sorting, weekdays, units ...). Each has its own habits, order of work, skills and randomness; all use the same words
+/// and symbols and differ in where they put them. Every row is a function of the seed, the split and its number: the
+/// same arguments give the same bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   Read a few rows:
@@ -128,24 +129,22 @@ fn triple_row(t: &Triple) -> Value {
     json!({ "prompt": t.prompt, "reference": t.reference, "chosen": t.chosen, "rejected": t.rejected })
 }
 
-/// Writes a file under a temporary name beside it, compressed where its name says so, and renames it when whole.
+/// Writes a file that appears when it is whole, compressed where its name says so.
 fn write_file(path: &Path, rows: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     if path.is_dir() {
         return Err(Error::user(format!("cannot write {}: it is a folder; give the name of a file", path.display())));
     }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let mut staged = Staged::create(path)?;
     let compressed = path.extension().is_some_and(|e| e == "zst");
-    write_whole(&temporary, compressed, rows).and_then(|()| std::fs::rename(&temporary, path)).map_err(|error| {
-        // What is left of a failed attempt is of no use to anybody; that it cannot be removed changes nothing.
-        let _ = std::fs::remove_file(&temporary);
-        Error::io("write", path, &error)
-    })
+    write_rows_to(BufWriter::new(&mut staged), compressed, rows).map_err(|e| Error::io("write", path, &e))?;
+    staged.commit()
 }
 
-fn write_whole(path: &Path, compressed: bool, rows: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
+fn write_rows_to(
+    mut file: impl Write,
+    compressed: bool,
+    rows: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     if compressed {
         let mut encoder = zstd::Encoder::new(&mut file, COMPRESSION_LEVEL)?;
         rows(&mut encoder)?;
@@ -153,11 +152,13 @@ fn write_whole(path: &Path, compressed: bool, rows: impl FnOnce(&mut dyn Write) 
     } else {
         rows(&mut file)?;
     }
-    file.into_inner()?.sync_all()
+    file.flush()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use clap::Parser;
 

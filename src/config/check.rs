@@ -5,8 +5,8 @@ use std::fmt::Display;
 use super::*;
 use crate::error::{Error, Result};
 
-/// The largest count or size: far beyond any run, far below where products overflow.
-const LARGE: usize = 1 << 40;
+/// The largest count: far beyond any run, and the product of two does not overflow.
+const LARGE: usize = 1 << 31;
 
 /// Checks of the keys under one prefix, such as `train.`.
 struct Checks<'a>(&'a str);
@@ -65,13 +65,13 @@ impl Config {
         schedule.ratio("decay_ratio", self.schedule.decay_ratio)?;
         let train = Checks("train.");
         train.count("steps", self.train.steps, 0, LARGE)?;
-        train.count("batch_size", self.train.batch_size, 1, 1 << 24)?;
+        train.count("batch_size", self.train.batch_size, 1, 1 << 20)?;
         train.seed("seed", self.train.seed)?;
         train.count("checkpoint_every", self.train.checkpoint_every, 0, LARGE)?;
         train.count("keep_checkpoints", self.train.keep_checkpoints, 1, LARGE)?;
         let eval = Checks("eval.");
-        eval.count("pairs", self.eval.pairs, 1, LARGE)?;
-        eval.count("baseline_triples", self.eval.baseline_triples, 1, LARGE)
+        eval.count("pairs", self.eval.pairs, 1, 1 << 24)?;
+        eval.count("baseline_triples", self.eval.baseline_triples, 1, 1 << 24)
     }
 }
 
@@ -104,7 +104,7 @@ impl TokenizerSection {
         let c = Checks("tokenizer.");
         // A byte-level BPE holds 256 bytes and the special tokens before its first merge.
         c.count("vocab_size", self.vocab_size, 300, 1 << 20)?;
-        c.count("train_bytes", self.train_bytes, 1, LARGE)?;
+        c.count("train_bytes", self.train_bytes, 1, 1 << 32)?;
         c.that("separator", "\"\"", !self.separator.is_empty(), "the name of a token")?;
         let must = "the name of a token other than the separator";
         c.that("score", format!("{:?}", self.score), !self.score.is_empty() && self.score != self.separator, must)?;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+use crate::model::config::StorageDtype;
 use crate::polar::Wrapper;
 
 /// Everything that decides a run. Saved, resolved, as `config.toml` in the run's folder.
@@ -29,7 +30,7 @@ pub struct Config {
     pub eval: EvalSection,
 }
 
-/// `[model]`: an InternLM2 architecture. Ignored in favour of the checkpoint's own when `--init` is given.
+/// `[model]`: an InternLM2 architecture. Ignored in favour of the checkpoint's own when `train.init` is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSection {
@@ -223,6 +224,10 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Checkpoints kept; older ones are deleted.
     pub keep_checkpoints: usize,
+    /// A model's folder to start from: weights, tokenizer and architecture. `--init` sets it.
+    pub init: Option<PathBuf>,
+    /// The dtype of the final model's file. What is evaluated is what is saved.
+    pub save_dtype: StorageDtype,
 }
 
 /// `[eval]`
@@ -311,7 +316,15 @@ impl Default for ScheduleSection {
 
 impl Default for TrainSection {
     fn default() -> Self {
-        Self { steps: 1000, batch_size: 16, seed: 1, checkpoint_every: 100, keep_checkpoints: 2 }
+        Self {
+            steps: 1000,
+            batch_size: 16,
+            seed: 1,
+            checkpoint_every: 100,
+            keep_checkpoints: 2,
+            init: None,
+            save_dtype: StorageDtype::F32,
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Evaluation<'a> {
 }
 
 /// Judges a set of triples: the names of the judges, and how each did. The last one is the model with references of
-/// other prompts.
+/// other prompts, on no pair where there is no other.
 pub fn evaluate(name: String, triples: &[Triple], e: &mut Evaluation) -> Result<(Vec<String>, Row)> {
     let mut row = Row::of_scores(name, &score_triples(triples, e)?);
     let mut columns = vec![MODEL.to_string()];
@@ -92,7 +92,10 @@ pub fn evaluate(name: String, triples: &[Triple], e: &mut Evaluation) -> Result<
         row.accuracies.push(Accuracy::of(triples.iter().map(|t| score(t, &t.chosen) - score(t, &t.rejected))));
     }
     columns.push("shuffled reference".into());
-    let control = score_triples(&shuffle_references(triples, e.seed), e)?;
+    let control = match triples {
+        [] | [_] => Vec::new(),
+        _ => score_triples(&shuffle_references(triples, e.seed), e)?,
+    };
     row.accuracies.push(Accuracy::of_scores(&control));
     Ok((columns, row))
 }
@@ -105,11 +108,11 @@ fn score_triples(triples: &[Triple], e: &mut Evaluation) -> Result<Vec<f32>> {
     e.scorer.score(&groups)
 }
 
-/// Every triple with the reference of another one, by turning the list by a random distance.
+/// Every triple, of two or more, with the reference of another one, by turning the list by a random distance.
 fn shuffle_references(triples: &[Triple], seed: u64) -> Vec<Triple> {
     use rand::RngExt;
     let n = triples.len();
-    let distance = if n > 1 { rng::stream(seed, "shuffled references", 0).random_range(1..n) } else { 0 };
+    let distance = rng::stream(seed, "shuffled references", 0).random_range(1..n);
     let other = |i: usize| triples[(i + distance) % n].reference.clone();
     triples.iter().enumerate().map(|(i, t)| Triple { reference: other(i), ..t.clone() }).collect()
 }

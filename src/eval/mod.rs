@@ -7,3 +7,10 @@ mod table;
 pub use companion::Companion;
 pub use measure::{Evaluation, Scorer, evaluate};
 pub use table::{Accuracy, Example, Row, Table};
+
+/// What a file of evaluation data is called in tables: its name without `.jsonl` and `.zst`.
+pub fn set_name(path: &std::path::Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".zst").unwrap_or(&name);
+    name.strip_suffix(".jsonl").unwrap_or(name).to_string()
+}

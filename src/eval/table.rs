@@ -158,6 +158,9 @@ impl Row {
 /// `0.871 ±.015`: the value and half of the interval's width.
 impl fmt::Display for Accuracy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pairs == 0 {
+            return f.write_str("-");
+        }
         let (low, high) = self.interval();
         let half = format!("{:.3}", (high - low) / 2.0);
         write!(f, "{:.3} ±{}", self.value(), half.trim_start_matches('0'))

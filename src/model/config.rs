@@ -79,13 +79,16 @@ pub enum Architecture {
 }
 
 /// Floating-point types of stored weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum StorageDtype {
     /// IEEE 754 single precision.
+    #[serde(rename = "float32")]
     F32,
     /// bfloat16.
+    #[serde(rename = "bfloat16")]
     Bf16,
     /// IEEE 754 half precision.
+    #[serde(rename = "float16")]
     F16,
 }
 

@@ -173,6 +173,14 @@ fn write_tensor(file: &mut Staged, spec: &TensorSpec, values: &[f32], dtype: Sto
     Ok(())
 }
 
+/// `values` as they are once written as `dtype` and read again; `None` when a finite one becomes infinite.
+pub fn rounded(values: &[f32], dtype: StorageDtype) -> Option<Vec<f32>> {
+    let (mut bytes, mut rounded) = (Vec::new(), Vec::new());
+    let fits = encode(values, dtype, &mut bytes);
+    decode(&bytes, dtype, &mut rounded);
+    fits.then_some(rounded)
+}
+
 /// Appends `values` as little-endian `dtype`, rounded to nearest even. False when a finite value became infinite.
 fn encode(values: &[f32], dtype: StorageDtype, bytes: &mut Vec<u8>) -> bool {
     let fits = |value: f32, stored: f32| stored.is_finite() || !value.is_finite();

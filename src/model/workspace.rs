@@ -110,8 +110,7 @@ impl Workspace {
         capacity: Capacity,
         training: bool,
     ) -> Result<Self> {
-        let (mut plan, slots) = plan(backend.float(), backend.accumulator(), config, outputs, capacity, training);
-        plan.place();
+        let (plan, slots) = plan(backend.float(), backend.accumulator(), config, outputs, capacity, training);
         let (layers, temporaries, inputs, output) = slots;
         let workspace = Self {
             arena: plan.allocate(backend)?,
@@ -181,11 +180,6 @@ impl Workspace {
     /// The most that a pack may hold.
     pub fn capacity(&self) -> Capacity {
         self.capacity
-    }
-
-    /// Bytes taken.
-    pub fn arena_bytes(&self) -> usize {
-        self.arena.bytes()
     }
 }
 

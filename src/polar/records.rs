@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::lines::Lines;
 use super::row::{Kind, Row};
 use super::{Trajectory, Triple};
+use crate::model::ModelConfig;
 use crate::{Error, Result};
 
 /// A pair that somebody else tokenised: whole sequences, each ending with the score token.
@@ -44,10 +45,17 @@ pub enum Records {
 }
 
 impl IdPair {
-    /// Refuses an id that a vocabulary of `vocab` ids does not have.
-    pub fn check(&self, vocab: usize) -> Result<()> {
+    /// Refuses ids that `model`'s vocabulary does not have, and more of them than it reads.
+    pub fn check(&self, model: &ModelConfig) -> Result<()> {
+        let (vocab, most) = (model.vocab_size, model.max_position_embeddings);
         let (file, line) = (self.file.display(), self.line);
         for (key, ids) in [("chosen_ids", &self.chosen), ("rejected_ids", &self.rejected)] {
+            if ids.len() > most {
+                return Err(Error::user(format!(
+                    "{file}:{line}: {key} has {} ids; the model reads at most max_position_embeddings = {most}",
+                    ids.len()
+                )));
+            }
             if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
                 return Err(Error::user(format!(
                     "{file}:{line}: {key} has {id}, which is not below the model's vocab_size = {vocab}"

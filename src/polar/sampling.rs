@@ -140,11 +140,6 @@ impl TripleSource {
         self.items.is_empty()
     }
 
-    /// The trajectories that the triples are drawn from.
-    pub fn trajectories(&self) -> &[Trajectory] {
-        &self.trajectories
-    }
-
     /// Epoch `epoch` under `seed`: every item once, in a random order, each with its random pair and negative.
     pub fn epoch(&self, seed: u64, epoch: u64) -> Epoch<'_> {
         let mut order: Vec<u32> = (0..self.items.len() as u32).collect();

@@ -33,13 +33,24 @@ impl TemplateConfig {
     /// The user's: lengths that no sequence fits in.
     pub fn new(section: &DataSection) -> Result<Self> {
         let &DataSection { wrapper, max_length, max_response_length, .. } = section;
+        let template = Self { wrapper, max_length, max_response_length };
+        template.check().map_err(|e| e.context("data"))?;
+        Ok(template)
+    }
+
+    /// Refuses lengths that no sequence fits in.
+    ///
+    /// # Errors
+    /// The user's, with key and value.
+    pub fn check(&self) -> Result<()> {
+        let &Self { max_length, max_response_length, .. } = self;
         if max_length < MIN_LENGTH {
-            return Err(Error::user(format!("data.max_length = {max_length}: must be at least {MIN_LENGTH}")));
+            return Err(Error::user(format!("max_length = {max_length}: must be at least {MIN_LENGTH}")));
         }
         if max_response_length < 2 {
-            return Err(Error::user(format!("data.max_response_length = {max_response_length}: must be at least 2")));
+            return Err(Error::user(format!("max_response_length = {max_response_length}: must be at least 2")));
         }
-        Ok(Self { wrapper, max_length, max_response_length })
+        Ok(())
     }
 }
 
@@ -145,8 +156,11 @@ pub fn encode_candidates(
         }
         if parts.prompt.kept() > 0 {
             prompt_excess += (longest - config.max_length).div_ceil(2);
-        } else {
+        } else if response > 0 {
             response = response.saturating_sub((longest - config.max_length).div_ceil(2));
+        } else {
+            let most = config.max_length;
+            return Err(Error::user(format!("max_length = {most}: a sequence without any text has {longest} ids")));
         }
     }
 }

@@ -83,11 +83,6 @@ impl Plan {
         self.bytes
     }
 
-    /// Bytes of all buffers if none shared memory.
-    pub fn bytes_unshared(&self) -> usize {
-        self.entries.iter().map(Entry::bytes).sum()
-    }
-
     /// Takes the memory and hands out the tensors.
     pub fn allocate(mut self, backend: &dyn Backend) -> Result<Arena> {
         self.place();
@@ -97,7 +92,7 @@ impl Plan {
             .iter()
             .map(|e| Tensor::at(storage.clone(), e.offset / e.dtype.size(), e.dtype, &e.dims))
             .collect::<Result<_>>()?;
-        Ok(Arena { names: self.entries.into_iter().map(|e| e.name).collect(), tensors, bytes: self.bytes })
+        Ok(Arena { names: self.entries.into_iter().map(|e| e.name).collect(), tensors })
     }
 }
 
@@ -105,7 +100,6 @@ impl Plan {
 pub struct Arena {
     tensors: Vec<Tensor>,
     names: Vec<String>,
-    bytes: usize,
 }
 
 impl Arena {
@@ -117,11 +111,6 @@ impl Arena {
     /// The name of `slot`, for messages.
     pub fn name(&self, slot: Slot) -> &str {
         &self.names[slot.0]
-    }
-
-    /// Bytes taken.
-    pub fn bytes(&self) -> usize {
-        self.bytes
     }
 }
 
@@ -149,7 +138,7 @@ mod tests {
             }
             let most_alive = (0..20).map(|t| plan.entries.iter().filter(|e| e.life.contains(&t)).map(Entry::bytes).sum::<usize>()).max();
             prop_assert!(plan.bytes() >= most_alive.unwrap_or(0));
-            prop_assert!(plan.bytes() <= plan.bytes_unshared());
+            prop_assert!(plan.bytes() <= plan.entries.iter().map(Entry::bytes).sum());
         }
     }
 

@@ -76,7 +76,9 @@ impl Tensor {
     /// `dims` elements of `storage` from element `offset` on.
     pub fn at(storage: Rc<Storage>, offset: usize, dtype: Dtype, dims: &[usize]) -> Result<Self> {
         let shape = Shape::new(dims);
-        if (offset + shape.len()) * dtype.size() > storage.bytes() {
+        let elements = dims.iter().try_fold(1, |all: usize, &dim| all.checked_mul(dim));
+        let end = elements.and_then(|n| n.checked_add(offset)).and_then(|n| n.checked_mul(dtype.size()));
+        if end.is_none_or(|end| end > storage.bytes()) {
             return Err(Error::machine(format!(
                 "a tensor of {shape:?} {dtype:?} at element {offset} does not fit {} bytes",
                 storage.bytes()
@@ -123,16 +125,6 @@ impl Tensor {
     /// Whether the elements lie without gaps.
     pub fn is_dense(&self) -> bool {
         self.row_stride == self.cols() || self.rows() <= 1
-    }
-
-    /// The memory behind it.
-    pub fn storage(&self) -> &Rc<Storage> {
-        &self.storage
-    }
-
-    /// First element, counted from the start of the storage.
-    pub fn offset(&self) -> usize {
-        self.offset
     }
 
     /// The address of the first element. Only the backend that made the storage may use it.

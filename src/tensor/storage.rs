@@ -13,7 +13,11 @@ pub struct Storage {
 
 impl Storage {
     /// `bytes` at `address`, kept alive by `owner`. The address need not be readable by the host.
-    pub fn new(address: *mut u8, bytes: usize, owner: Box<dyn Any>) -> Self {
+    ///
+    /// # Safety
+    /// The backend whose tensors lie in it may read and write all `bytes` at `address`, aligned for any dtype, for as
+    /// long as `owner` lives, and nothing else does.
+    pub unsafe fn new(address: *mut u8, bytes: usize, owner: Box<dyn Any>) -> Self {
         Self { address, bytes, _owner: owner }
     }
 
@@ -46,7 +50,8 @@ impl HostMemory {
 
     /// Wraps it up as a tensor's storage.
     pub fn into_storage(self) -> Storage {
-        Storage::new(self.address.as_ptr(), self.layout.size(), Box::new(self))
+        // SAFETY: this allocation, of this size, aligned to 64 bytes, is freed when its owner is dropped.
+        unsafe { Storage::new(self.address.as_ptr(), self.layout.size(), Box::new(self)) }
     }
 }
 

@@ -151,11 +151,40 @@ impl Feeder {
         Ok(batch)
     }
 
-    fn add(&self, index: u64, batch: &mut Batch, orders: &mut Orders) -> Result<()> {
-        let len = self.source.epoch_len().unwrap_or(usize::MAX).max(1) as u64;
-        let (epoch, position) = (index / len, (index % len) as usize);
+    /// The first `n` triples that are trained on; none where the source has no triples of text.
+    pub fn triples(&self, n: u64) -> Vec<Triple> {
+        let mut orders = Orders::new();
+        (0..n).map_while(|index| self.triple(index, &mut orders)).collect()
+    }
+
+    /// The triple that example `index` is, if it is one of text.
+    fn triple(&self, index: u64, orders: &mut Orders) -> Option<Triple> {
+        if !self.wanted.scores {
+            return None;
+        }
+        let (epoch, len, position) = self.place(index);
         match &self.source {
-            Source::Zoo(zoo) if self.wanted.scores => self.add_triple(&zoo.triple(Split::Train, index), batch),
+            Source::Zoo(zoo) => Some(zoo.triple(Split::Train, index)),
+            Source::Trajectories(source) => {
+                Some(source.draw(self.order(orders, epoch, len)[position] as usize, self.seed, epoch))
+            }
+            Source::Preferences(triples) => Some(triples[self.order(orders, epoch, len)[position] as usize].clone()),
+            Source::Pairs(_) | Source::Sequences(_) => None,
+        }
+    }
+
+    /// Epoch, its length, and the place in it of example `index`.
+    fn place(&self, index: u64) -> (u64, u64, usize) {
+        let len = self.source.epoch_len().unwrap_or(usize::MAX).max(1) as u64;
+        (index / len, len, (index % len) as usize)
+    }
+
+    fn add(&self, index: u64, batch: &mut Batch, orders: &mut Orders) -> Result<()> {
+        if let Some(triple) = self.triple(index, orders) {
+            return self.add_triple(&triple, batch);
+        }
+        let (epoch, len, position) = self.place(index);
+        match &self.source {
             Source::Zoo(zoo) => {
                 let Triple { prompt, reference, .. } = zoo.triple(Split::Train, index);
                 let document = Document { prompt, output: reference };
@@ -163,14 +192,6 @@ impl Feeder {
                     batch.push(&[&sequence], false, self.wanted, self.capacity);
                 }
                 Ok(())
-            }
-            Source::Trajectories(source) => {
-                let item = self.order(orders, epoch, len)[position];
-                self.add_triple(&source.draw(item as usize, self.seed, epoch), batch)
-            }
-            Source::Preferences(triples) => {
-                let item = self.order(orders, epoch, len)[position];
-                self.add_triple(&triples[item as usize], batch)
             }
             Source::Pairs(pairs) => {
                 let pair = &pairs[self.order(orders, epoch, len)[position] as usize];
@@ -182,6 +203,7 @@ impl Feeder {
                 batch.push(&[sequence], false, self.wanted, self.capacity);
                 Ok(())
             }
+            Source::Trajectories(_) | Source::Preferences(_) => Err(Error::machine("triples without a ranking loss")),
         }
     }
 

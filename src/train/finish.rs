@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::eval::{Companion, Evaluation, Example, Row, Scorer, Table, evaluate};
 use crate::files;
-use crate::model::{Capacity, Model, Workspace, weights};
+use crate::model::config::StorageDtype;
+use crate::model::{Capacity, Model, ModelConfig, Workspace, weights};
 use crate::polar::{Pack, Wanted};
 use crate::train::feed::Feeder;
 use crate::train::report::{self, Report};
@@ -56,9 +57,13 @@ pub fn finish(
     let baselines = setup.baselines()?;
     let folder = run.join(MODEL);
     let companion = Companion { template: setup.feeder.template, baselines };
-    save_model(&folder, &model, &setup.feeder, &companion)?;
+    let dtype = round_weights(&model)?;
+    save_model(&folder, &model, dtype, &setup.feeder, &companion)?;
 
     let mut facts = facts(&setup, &model, totals, peak);
+    if dtype != model.config().dtype {
+        facts.push(("weights".into(), format!("saved as {dtype}: some are too large for {}", model.config().dtype)));
+    }
     let mut scorer = Scorer::new(model.clone(), setup.feeder.capacity.tokens)?;
     let mut table = Table::default();
     let mut examples: Vec<Example> = Vec::new();
@@ -116,21 +121,36 @@ pub fn finish(
     Ok(Some(Outcome { model: folder, report: page, table, facts }))
 }
 
+/// Rounds all weights to the dtype in which they are saved, so that what is evaluated is what is saved. That is
+/// float32 if some weight is too large for the one of the configuration.
+fn round_weights(model: &Model) -> Result<StorageDtype> {
+    let wanted = model.config().dtype;
+    if wanted == StorageDtype::F32 {
+        return Ok(wanted);
+    }
+    let params: Vec<_> = model.specs().iter().map(|spec| model.get(model.params(), spec)).collect::<Result<_>>()?;
+    let Some(params) = params.iter().map(|values| weights::rounded(values, wanted)).collect::<Option<Vec<_>>>() else {
+        return Ok(StorageDtype::F32);
+    };
+    model.specs().iter().zip(&params).try_for_each(|(spec, values)| model.set(spec, values))?;
+    Ok(wanted)
+}
+
 /// Writes weights, configuration and tokenizer into a folder of another name, then puts it in its place.
-fn save_model(folder: &Path, model: &Rc<Model>, feeder: &Feeder, companion: &Companion) -> Result<()> {
+fn save_model(folder: &Path, model: &Model, dtype: StorageDtype, feeder: &Feeder, companion: &Companion) -> Result<()> {
     let temporary = folder.with_file_name(format!(".{MODEL}.tmp"));
     if temporary.exists() {
         fs::remove_dir_all(&temporary).map_err(|e| Error::io("remove", &temporary, &e))?;
     }
     fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, &e))?;
-    let config = model.config();
+    let config = ModelConfig { dtype, ..model.config().clone() };
     config.write(&temporary)?;
     if let Some(tokenizer) = &feeder.tokenizer {
         tokenizer.save(&temporary)?;
     }
     companion.write(&temporary)?;
     let mut source = |spec: &crate::model::TensorSpec| model.get(model.params(), spec);
-    weights::write(&temporary, config, model.outputs(), config.dtype, SHARD_BYTES, &mut source)?;
+    weights::write(&temporary, &config, model.outputs(), dtype, SHARD_BYTES, &mut source)?;
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(|e| Error::io("replace", folder, &e))?;
     }
@@ -141,18 +161,16 @@ fn save_model(folder: &Path, model: &Rc<Model>, feeder: &Feeder, companion: &Com
 /// The mean next-token loss of sequences, in nats a token.
 fn next_token_loss(model: &Rc<Model>, feeder: &Feeder, sequences: &[Vec<u32>]) -> Result<f64> {
     const WANTED: Wanted = Wanted { scores: false, next_tokens: true, share_prefix: false };
-    let tokens = feeder.capacity.tokens;
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let tokens = feeder.capacity.tokens.max(longest);
     let capacity = Capacity { tokens, selected: tokens, candidates: 2 };
     let mut workspace = Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, false)?;
     model.zero_losses(&workspace)?;
     let mut pack = Pack::default();
     let mut predicted = 0.0;
     for (i, sequence) in sequences.iter().enumerate() {
-        if sequence.len() <= tokens {
-            pack.push(&[sequence], WANTED);
-        }
-        let full = sequences.get(i + 1).is_none_or(|next| pack.tokens() + next.len() > tokens);
-        if full && pack.tokens() > 0 {
+        pack.push(&[sequence], WANTED);
+        if sequences.get(i + 1).is_none_or(|next| pack.tokens() + next.len() > tokens) {
             predicted += pack.predicted_tokens();
             model.next_token_loss(&mut workspace, &pack, 1.0)?;
             pack.clear();

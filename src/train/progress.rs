@@ -14,7 +14,7 @@ const WINDOW: usize = 20;
 const LINES: u64 = 20;
 /// The columns of [`Figures::line`].
 const COLUMNS: &str =
-    "    step |    loss |   acc |  margin | grad norm |      lr |      ms | peak share |   tok/s |    left";
+    "    step |    loss | next tok |   acc |  margin | grad norm |      lr |      ms | peak share |   tok/s |    left";
 
 /// Shows the steps of a run on the standard error.
 pub struct Progress {
@@ -96,6 +96,7 @@ impl Progress {
 struct Figures {
     step: u64,
     loss: f64,
+    lm_loss: Option<f64>,
     scores: Option<ScoreStats>,
     grad_norm: f64,
     /// Of the last step.
@@ -118,6 +119,7 @@ impl Figures {
         Self {
             step: last.step,
             loss: mean(|m| m.loss),
+            lm_loss: last.lm_loss.map(|_| mean(|m| m.lm_loss.unwrap_or(0.0))),
             scores: last.scores.map(|scores| ScoreStats {
                 accuracy: of_scores(|s| s.accuracy),
                 margin: of_scores(|s| s.margin),
@@ -138,8 +140,9 @@ impl Figures {
             Some(scores) => (format!("{:.3}", scores.accuracy), format!("{:+.3}", scores.margin)),
             None => ("-".into(), "-".into()),
         };
+        let next = self.lm_loss.map_or("-".into(), |loss| format!("{loss:.4}"));
         format!(
-            "{:>8} | {:>7.4} | {accuracy:>5} | {margin:>7} | {:>9.3} | {:>7.1e} | {:>7.0} | {:>8.1} % | {:>7.0} | {:>7}",
+            "{:>8} | {:>7.4} | {next:>8} | {accuracy:>5} | {margin:>7} | {:>9.3} | {:>7.1e} | {:>7.0} | {:>8.1} % | {:>7.0} | {:>7}",
             self.step,
             self.loss,
             self.grad_norm,
@@ -154,8 +157,9 @@ impl Figures {
     /// The figures under the bar.
     fn message(&self) -> String {
         let scores = self.scores.as_ref().map_or(String::new(), |s| format!("  acc {:.3}", s.accuracy));
+        let next = self.lm_loss.map_or(String::new(), |loss| format!(" (next token {loss:.4})"));
         format!(
-            "loss {:.4}{scores}  grad norm {:.3}  lr {:.1e}  {:.0} tok/s  {:.0} % of peak",
+            "loss {:.4}{next}{scores}  grad norm {:.3}  lr {:.1e}  {:.0} tok/s  {:.0} % of peak",
             self.loss,
             self.grad_norm,
             self.lr,
@@ -196,6 +200,7 @@ mod tests {
             step,
             loss: step as f64,
             scores: scored.then_some(scores),
+            lm_loss: scored.then_some(0.5 * step as f64),
             grad_norm: 1.5,
             lr: 2e-3,
             seconds: 0.125,
@@ -226,7 +231,7 @@ mod tests {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         assert_eq!(
             cells,
-            ["7", "7.0000", "0.070", "-0.250", "1.500", "2.0e-3", "125", "61.4 %", "12346", "4:09"],
+            ["7", "7.0000", "3.5000", "0.070", "-0.250", "1.500", "2.0e-3", "125", "61.4 %", "12346", "4:09"],
             "{line}"
         );
     }

@@ -1,5 +1,7 @@
 //! A run from its first step to its report, in a folder that can be picked up again at any moment.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +30,10 @@ use crate::train::{Step, Trainer, schedule};
 pub const CONFIG: &str = "config.toml";
 /// What the run began with: tokenizer, architecture, and the weights of `--init`.
 pub const START: &str = "start";
+/// Hashes of the data files, in [`START`].
+const DATA: &str = "data.json";
+/// Bytes of [`DATA`], at most.
+const MAX_DATA_BYTES: u64 = 1 << 24;
 /// Event files for TensorBoard.
 pub const TENSORBOARD: &str = "tensorboard";
 
@@ -35,8 +41,6 @@ pub const TENSORBOARD: &str = "tensorboard";
 pub struct Request {
     /// The resolved configuration.
     pub config: Config,
-    /// A model's folder to start from.
-    pub init: Option<PathBuf>,
     /// The run's folder.
     pub run: PathBuf,
     /// Whether to go on with what stands there.
@@ -66,30 +70,68 @@ pub struct Totals {
 
 /// Trains, evaluates and reports. `None` if it was stopped before the end, its state saved.
 pub fn run(request: Request) -> Result<Option<Outcome>> {
+    // What cannot be saved is refused before anything is written.
+    let config = request.config.to_toml()?;
     let begun = is_begun(&request.run);
     refuse_foreign(&request, begun)?;
     let start_folder = request.run.join(START);
-    let start = match (&request.init, begun) {
-        (_, true) => Start::From(&start_folder),
-        (Some(init), false) => Start::From(init),
-        (None, false) => Start::Fresh,
-    };
-    let setup = Setup::new(&request.config, start)?;
+    let setup = Setup::new(&request.config, start(&request.config, &request.run))?;
+    let data = fingerprints(&request.config)?;
+    if begun {
+        refuse_changed_data(&start_folder, &data)?;
+    }
     // A run that goes on may have no checkpoint yet: then it begins with the weights that it was given or draws them again.
     let init = match begun {
         true => Some(start_folder.as_path()).filter(|folder| folder.join(weights::SINGLE).exists()),
-        false => request.init.as_deref(),
+        false => request.config.train.init.as_deref(),
     };
     let (model, notes) = setup.initial_model(request.backend.clone(), init)?;
     let lock = RunLock::acquire(&request.run)?;
+    if !begun && is_begun(&request.run) {
+        let run = request.run.display();
+        return Err(Error::user(format!("another process began a run in {run} meanwhile: give another --run")));
+    }
     if !begun {
-        begin(&request, &setup, &model)?;
+        begin(&request, &setup, &model, &data, &config)?;
     }
     let mut session = Session::open(&request, setup, model, &lock)?;
     for note in session.setup.notes.iter().chain(&notes).cloned().collect::<Vec<_>>() {
         session.progress.note(&note);
     }
     if session.train()? { session.finish() } else { Ok(None) }
+}
+
+/// Where tokenizer and architecture of a run come from: from its folder, once it has begun.
+pub fn start(config: &Config, run: &Path) -> Start {
+    match (is_begun(run), &config.train.init) {
+        (true, _) => Start::From(run.join(START)),
+        (false, Some(init)) => Start::From(init.clone()),
+        (false, None) => Start::Fresh,
+    }
+}
+
+/// A hash of every file of data, by name: a run goes on with the data that it began with.
+fn fingerprints(config: &Config) -> Result<BTreeMap<String, String>> {
+    let hash = |path: &PathBuf| {
+        let mut hasher = blake3::Hasher::new();
+        let file = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
+        file.map_err(|e| Error::io("read", path, &e))?;
+        Ok((path.display().to_string(), hasher.finalize().to_hex().to_string()))
+    };
+    config.data.train.iter().chain(&config.data.eval).map(hash).collect()
+}
+
+fn refuse_changed_data(start: &Path, now: &BTreeMap<String, String>) -> Result<()> {
+    let path = start.join(DATA);
+    let text = files::read_text(&path, MAX_DATA_BYTES)?;
+    let then: BTreeMap<String, String> =
+        serde_json::from_str(&text).map_err(|e| Error::user(format!("{}: {e}", path.display())))?;
+    match now.iter().find(|(name, hash)| then.get(*name) != Some(hash)) {
+        Some((name, _)) => Err(Error::user(format!(
+            "{name} is not what it was when the run began: put it back, or begin another run with another --run"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Whether the folder holds a run: the configuration is written when all else that a beginning takes stands there.
@@ -131,9 +173,9 @@ fn refuse_foreign(request: &Request, begun: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes what a resumed run reads: tokenizer, architecture and weights that cannot be drawn again, then, last, the
-/// configuration.
-fn begin(request: &Request, setup: &Setup, model: &Model) -> Result<()> {
+/// Writes what a resumed run reads: tokenizer, architecture, hashes of the data and weights that cannot be drawn again,
+/// then, last, the configuration.
+fn begin(request: &Request, setup: &Setup, model: &Model, data: &BTreeMap<String, String>, config: &str) -> Result<()> {
     let folder = request.run.join(START);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, &e))?;
@@ -143,11 +185,13 @@ fn begin(request: &Request, setup: &Setup, model: &Model) -> Result<()> {
         tokenizer.save(&folder)?;
     }
     setup.model_config.write(&folder)?;
-    if request.init.is_some() {
+    let data = serde_json::to_vec_pretty(data).map_err(|e| Error::machine(e.to_string()))?;
+    files::write_atomic(&folder.join(DATA), &data)?;
+    if request.config.train.init.is_some() {
         let mut source = |spec: &TensorSpec| model.get(model.params(), spec);
         weights::write(&folder, model.config(), model.outputs(), StorageDtype::F32, usize::MAX, &mut source)?;
     }
-    files::write_atomic(&request.run.join(CONFIG), request.config.to_toml()?.as_bytes())
+    files::write_atomic(&request.run.join(CONFIG), config.as_bytes())
 }
 
 /// A run in progress.
@@ -254,6 +298,7 @@ impl<'a> Session<'a> {
     }
 
     fn save(&self) -> Result<()> {
+        self.trainer.check_state().map_err(|e| e.context(self.run.display()))?;
         let backend = self.trainer.model().backend();
         let [m, v] = self.trainer.moments();
         let read = |t: &Tensor| backend.read_f32(t);
@@ -286,17 +331,16 @@ fn restore(checkpoint: &Checkpoint, trainer: &mut Trainer) -> Result<Totals> {
     Ok(totals)
 }
 
-/// The line that says what is about to be trained.
+/// What a step is, and of what.
 fn describe(setup: &Setup) -> String {
     let config: &ModelConfig = &setup.model_config;
     format!(
-        "{:.2}M parameters ({} layers of {}, {} ids), {} steps of {}",
+        "{} examples: {:.2}M parameters ({} layers of {}, {} ids)",
+        setup.config.train.batch_size,
         config.parameters(setup.outputs) as f64 / 1e6,
         config.num_hidden_layers,
         config.hidden_size,
         config.vocab_size,
-        setup.steps,
-        setup.config.train.batch_size,
     )
 }
 

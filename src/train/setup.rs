@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 use crate::backend::Backend;
 use crate::baselines::Baselines;
-use crate::config::{Config, ObjectiveKind};
+use crate::config::{Config, ObjectiveKind, TokenizerKind};
 use crate::error::{Error, Result};
+use crate::eval::set_name;
 use crate::model::config::{Architecture, SpecialIds};
 use crate::model::{Capacity, Model, ModelConfig, OutputHeads, weights};
 use crate::polar::{
@@ -65,8 +66,6 @@ pub struct Setup {
     pub feeder: Arc<Feeder>,
     /// What is measured at the end.
     pub eval_sets: Vec<EvalSet>,
-    /// Triples that the baselines learn from: the first that the model trains on.
-    pub baseline_triples: Vec<Triple>,
     /// Optimiser steps.
     pub steps: u64,
     /// What a person wants to know of the data.
@@ -74,12 +73,12 @@ pub struct Setup {
 }
 
 /// Where tokenizer and architecture come from.
-#[derive(Clone, Copy)]
-pub enum Start<'a> {
+#[derive(Clone, Debug)]
+pub enum Start {
     /// Made from the configuration and the data.
     Fresh,
     /// Those in a model's folder.
-    From(&'a Path),
+    From(PathBuf),
 }
 
 impl Setup {
@@ -89,7 +88,14 @@ impl Setup {
         let mut notes = Vec::new();
         let data = Data::read(config, &mut notes)?;
         let outputs = outputs(config);
-        let (tokenizer, model_config) = match start {
+        let (tokenizer, mut model_config) = match &start {
+            Start::Fresh if data.is_ids() && config.tokenizer.kind == TokenizerKind::Bpe => {
+                return Err(Error::user(
+                    "the rows are token ids, and a tokenizer cannot be trained on them: say whose they are with --init \
+                     DIR or --set tokenizer.kind=file --set tokenizer.path=tokenizer.json; ids of single bytes are \
+                     tokenizer.kind=bytes",
+                ));
+            }
             Start::Fresh => {
                 let tokenizer = Tokenizer::from_config(&config.tokenizer, data.texts())?;
                 let model_config = model_config(config, &tokenizer, outputs)?;
@@ -97,6 +103,7 @@ impl Setup {
             }
             Start::From(dir) => read_start(dir, outputs, data.is_ids())?,
         };
+        model_config.dtype = config.train.save_dtype;
         if config.data.max_length > model_config.max_position_embeddings {
             return Err(Error::user(format!(
                 "data.max_length = {}: the model reads at most max_position_embeddings = {} tokens; lower the one or \
@@ -112,7 +119,6 @@ impl Setup {
             share_prefix: config.data.share_prefix,
         };
         let capacity = capacity(config, wanted);
-        let baseline_triples = data.baseline_triples(config);
         let (source, eval_sets) = data.into_parts(config, tokenizer.as_ref(), &template, &model_config)?;
         let steps = steps(config, &source)?;
         let feeder = Feeder {
@@ -125,16 +131,7 @@ impl Setup {
             seed: config.train.seed,
         };
         feeder.check(steps)?;
-        Ok(Self {
-            config: config.clone(),
-            model_config,
-            outputs,
-            feeder: Arc::new(feeder),
-            eval_sets,
-            baseline_triples,
-            steps,
-            notes,
-        })
+        Ok(Self { config: config.clone(), model_config, outputs, feeder: Arc::new(feeder), eval_sets, steps, notes })
     }
 
     /// The model before its first step: the weights of `init`, as far as it has them, and random ones for the rest. A
@@ -153,18 +150,23 @@ impl Setup {
             }
             notes.push("the reward head starts at zero: the folder has none".into());
         }
+        if self.outputs.lm && !loaded.heads.lm {
+            notes.push("the next-token head starts at random: the folder has none".into());
+        }
         if !loaded.unused.is_empty() {
             notes.push(format!("tensors not needed: {}", loaded.unused.join(", ")));
         }
         Ok((model, notes))
     }
 
-    /// The baselines, fitted; none if there is no text to fit them to.
+    /// The baselines, fitted to the first triples that the model trained on; none if they were no text.
     pub fn baselines(&self) -> Result<Option<Baselines>> {
-        if self.baseline_triples.is_empty() {
+        let trained = self.steps.saturating_mul(self.config.train.batch_size as u64);
+        let triples = self.feeder.triples(trained.min(self.config.eval.baseline_triples as u64));
+        if triples.is_empty() {
             return Ok(None);
         }
-        Baselines::fit(&self.baseline_triples, self.config.train.seed).map(Some)
+        Baselines::fit(&triples, self.config.train.seed).map(Some)
     }
 }
 
@@ -228,24 +230,15 @@ enum Data {
     Files { train: Records, eval: Vec<(String, Records)> },
 }
 
-/// What a file of evaluation data is called in tables.
-fn set_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .trim_end_matches(".zst")
-        .trim_end_matches(".jsonl")
-        .to_string()
-}
-
 impl Data {
     fn read(config: &Config, notes: &mut Vec<String>) -> Result<Self> {
-        let mut eval = config
-            .data
-            .eval
-            .iter()
-            .map(|path: &PathBuf| Ok((set_name(path), read(path)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let names: Vec<_> = config.data.eval.iter().map(|path| set_name(path)).collect();
+        let mut eval = Vec::new();
+        for (path, name) in config.data.eval.iter().zip(&names) {
+            // Two files of one name are told apart by their folders.
+            let unique = names.iter().filter(|other| *other == name).count() == 1;
+            eval.push((if unique { name.clone() } else { path.display().to_string() }, read(path)?));
+        }
         if config.data.train.is_empty() {
             let zoo = Zoo::new(&config.zoo)?;
             let z = &config.zoo;
@@ -263,10 +256,26 @@ impl Data {
         }
         let mut train = read_all(&config.data.train)?;
         notes.push(format!("data: {} rows of {}", train.len(), train.kind()));
+        if let Records::Preferences(rows) = &train {
+            let equal = rows.iter().filter(|row| row.chosen == row.rejected).count();
+            if equal > 0 {
+                notes.push(format!("{equal} of them have the same text as chosen and rejected and teach nothing"));
+            }
+        }
         if eval.is_empty() && config.data.eval_fraction > 0.0 {
             let (kept, held_out) = split(train, config.data.eval_fraction, config.train.seed);
+            if kept.is_empty() {
+                return Err(Error::user(format!(
+                    "data.eval_fraction = {} holds out every prompt and leaves none to train on: lower it, or give \
+                     --eval-data",
+                    config.data.eval_fraction
+                )));
+            }
             train = kept;
-            notes.push(format!("held out for evaluation: {} rows, by prompt", held_out.len()));
+            notes.push(match held_out.len() {
+                0 => "held out for evaluation: nothing; give --eval-data or raise data.eval_fraction".into(),
+                rows => format!("held out for evaluation: {rows} rows, by prompt"),
+            });
             if !held_out.is_empty() {
                 eval.push(("held-out prompts".into(), held_out));
             }
@@ -299,30 +308,6 @@ impl Data {
                 Records::Documents(rows) => Box::new(rows.iter().flat_map(|d| [d.prompt.clone(), d.output.clone()])),
                 Records::Pairs(_) => Box::new(std::iter::empty()),
             },
-        }
-    }
-
-    fn baseline_triples(&self, config: &Config) -> Vec<Triple> {
-        let most = config.eval.baseline_triples;
-        if config.objective.kind == ObjectiveKind::Lm {
-            return Vec::new();
-        }
-        match self {
-            Self::Zoo(zoo) => {
-                let trained = config.train.steps * config.train.batch_size;
-                (0..trained.min(most) as u64).map(|i| zoo.triple(Split::Train, i)).collect()
-            }
-            Self::Files { train: Records::Preferences(triples), .. } => triples.iter().take(most).cloned().collect(),
-            Self::Files { train: Records::Trajectories(rows), .. } => match TripleSource::new(rows.clone()) {
-                Ok(source) => (0..)
-                    .take_while(|epoch| (*epoch as usize) * source.len() < most)
-                    .flat_map(|epoch| source.epoch(config.train.seed, epoch).iter().collect::<Vec<_>>())
-                    .take(most)
-                    .collect(),
-                // The same error comes again, and is reported, when the examples are made.
-                Err(_) => Vec::new(),
-            },
-            Self::Files { .. } => Vec::new(),
         }
     }
 
@@ -369,7 +354,7 @@ impl Examples<'_> {
             }
             (_, Records::Preferences(triples)) => Source::Preferences(triples),
             (_, Records::Pairs(pairs)) => {
-                pairs.iter().try_for_each(|pair| pair.check(self.model.vocab_size))?;
+                pairs.iter().try_for_each(|pair| pair.check(self.model))?;
                 Source::Pairs(pairs)
             }
             (_, Records::Documents(_)) => {

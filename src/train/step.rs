@@ -50,14 +50,27 @@ impl Trainer {
         Ok(Self { model, objective, optimizer, workspace, grads, m, v, norm, updates: 0 })
     }
 
+    /// Refuses weights or moments that are not finite: an update can overflow although its gradient did not.
+    ///
+    /// # Errors
+    /// Names the tensor and the update after which it was found.
+    pub fn check_state(&self) -> Result<()> {
+        let [m, v] = self.moments();
+        for (what, flat) in [("weight", self.model.params()), ("first moment of", m), ("second moment of", v)] {
+            if let Some(name) = self.model.first_non_finite(flat)? {
+                return Err(Error::machine(format!(
+                    "the {what} {name} is not finite after update {}. Nothing was saved; the last checkpoint is whole. \
+                     Try a lower optimizer.lr",
+                    self.updates
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The model in training.
     pub fn model(&self) -> &Rc<Model> {
         &self.model
-    }
-
-    /// The workspace, to score with between steps.
-    pub fn workspace(&mut self) -> &mut Workspace {
-        &mut self.workspace
     }
 
     /// The gradients of the last step.

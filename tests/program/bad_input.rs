@@ -1,16 +1,18 @@
 //! Mistakes of the user: a message with file, line, key or value and what to do, exit status 2, nothing written.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Folder, stderr, succeed, tree};
+use super::{Folder, run, stderr, succeed, tree};
 
 /// Runs a command that must be refused with a message that holds all of `parts`, and without a change to a file.
 fn refused(folder: &Folder, command: &mut Command, parts: &[&str]) {
     let before = tree(folder.0.path());
-    let output = command.output().unwrap();
+    let output = run(command);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{command:?}\n{said}");
     for part in parts {
@@ -67,6 +69,18 @@ fn data() {
     refused(&folder, &mut folder.train(&[], &other), &["other.jsonl", "good.jsonl", "one kind"]);
     refused(&folder, &mut folder.train(&[], &["--data", "none.jsonl", "--run", "run"]), &["cannot read none.jsonl"]);
     refused(&folder, &mut folder.train(&[], &["--eval-data", "good.jsonl", "--run", "run"]), &["--data"]);
+    let all = "data.eval_fraction=1.0";
+    refused(&folder, &mut folder.train(&[all], &data), &["data.eval_fraction = 1", "every prompt"]);
+    // A name that TOML, and so the run's configuration, cannot hold.
+    let name = OsStr::from_bytes(b"\xff.jsonl");
+    fs::copy(folder.path("good.jsonl"), folder.0.path().join(name)).unwrap();
+    refused(&folder, folder.train(&[], &["--run", "run", "--data"]).arg(name), &["cannot be saved as TOML"]);
+    folder.file("ids.jsonl", "{\"chosen_ids\": [1, 5, 4], \"rejected_ids\": [1, 6, 4]}\n");
+    let ids = ["--data", "ids.jsonl", "--run", "run"];
+    refused(&folder, &mut folder.train(&["tokenizer.kind=bpe"], &ids), &["token ids", "--init", "tokenizer.kind=file"]);
+    let few = ["model.max_position_embeddings=8", "data.max_length=8", "data.max_response_length=8"];
+    folder.file("ids.jsonl", "{\"chosen_ids\": [1,2,3,1,2,3,1,2,4], \"rejected_ids\": [1, 4]}\n");
+    refused(&folder, &mut folder.train(&few, &ids), &["ids.jsonl:1: chosen_ids has 9 ids", "at most"]);
 }
 
 #[test]
@@ -246,4 +260,17 @@ fn rows_to_evaluate_and_to_score() {
         refused(&folder, folder.program(args).arg(output), &[output]);
     }
     refused(&folder, &mut folder.program(["score", "--model", "none", "--input", "rows.jsonl"]), &["none"]);
+    let pack = ["eval", "--model", dir, "--data", "rows.jsonl", "--pack-length", "18446744073709551615"];
+    refused(&folder, &mut folder.program(pack), &["--pack-length"]);
+    // What lies beside the weights is as hostile as any other file.
+    let companion = folder.path(dir).join("polar_raw.json");
+    let whole = fs::read_to_string(&companion).unwrap();
+    for (max_length, part) in [("0", "max_length = 0"), ("99999", "max_length = 99999")] {
+        folder.file(
+            "trained/model/polar_raw.json",
+            whole.replace("\"max_length\":512", &format!("\"max_length\":{max_length}")),
+        );
+        let args = ["score", "--model", dir, "--input", "rows.jsonl"];
+        refused(&folder, &mut folder.program(args), &["polar_raw.json", part]);
+    }
 }

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -74,9 +75,34 @@ impl Folder {
     }
 }
 
+/// Longer than anything here takes; a program that is still there hangs, and is killed.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// The output of a started program, which is killed at the deadline.
+fn output_of(child: Child) -> Output {
+    let pid = child.id() as i32;
+    let (done, deadline) = mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        if deadline.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // SAFETY: the child has not been waited for, or only just now; its number is not given away so soon.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            eprintln!("process {pid} hangs and was killed");
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    guard.join().unwrap();
+    output
+}
+
+/// The output of a command.
+fn run(command: &mut Command) -> Output {
+    output_of(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
 /// The output of a command that must succeed.
 fn succeed(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
+    let output = run(command);
     assert!(output.status.success(), "{command:?}: {}\n{}", output.status, stderr(&output));
     output
 }
@@ -114,7 +140,7 @@ fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "the program hangs");
+        assert!(begun.elapsed() < DEADLINE, "the program hangs");
         std::thread::sleep(Duration::from_micros(200));
     }
     true

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Folder, stderr, succeed, tree};
+use super::{Folder, run, stderr, succeed, tree};
 
 /// The floats of the safetensors file that a run of one F32 file wrote.
 fn floats(file: &[u8]) -> impl Iterator<Item = f32> {
@@ -14,7 +14,7 @@ fn floats(file: &[u8]) -> impl Iterator<Item = f32> {
 fn a_huge_learning_rate() {
     let folder = Folder::new();
     let sets = ["optimizer.lr=1e30", "schedule.warmup_ratio=0.0", "train.checkpoint_every=1"];
-    let output = folder.train(&sets, &["--run", "run"]).output().unwrap();
+    let output = run(&mut folder.train(&sets, &["--run", "run"]));
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("not finite") && said.contains("optimizer.lr"), "{said}");
@@ -29,9 +29,22 @@ fn a_huge_learning_rate() {
     }
     assert!(!folder.path("run/model").exists());
     // Resumed, it comes to the same end.
-    let again = folder.program(["train", "--resume", "--run", "run"]).output().unwrap();
+    let again = run(&mut folder.program(["train", "--resume", "--run", "run"]));
     assert_eq!(again.status.code(), Some(1));
     assert!(stderr(&again).contains(&format!("at step {}:", steps + 1)), "{}", stderr(&again));
+}
+
+/// The gradient is finite, the update overflows: what came out is never saved.
+#[test]
+fn an_update_that_overflows() {
+    let folder = Folder::new();
+    let sets = ["optimizer.lr=3e38", "train.steps=1", "schedule.warmup_ratio=0.0", "optimizer.weight_decay=1.0"];
+    let output = run(&mut folder.train(&sets, &["--run", "run"]));
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not finite after update 1") && said.contains("optimizer.lr"), "{said}");
+    assert_eq!(fs::read_dir(folder.path("run/checkpoints")).unwrap().count(), 0);
+    assert!(!folder.path("run/model").exists());
 }
 
 #[test]
@@ -45,7 +58,7 @@ fn a_weight_that_is_no_number() {
     let last = file.len() - 4;
     file[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(path, file).unwrap();
-    let output = folder.train(&[], &["--init", "good/model", "--run", "run"]).output().unwrap();
+    let output = run(&mut folder.train(&[], &["--init", "good/model", "--run", "run"]));
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("at step 1:") && said.contains("the weight v_head.weight"), "{said}");

@@ -10,7 +10,7 @@ use polar_raw::rng;
 use rand::RngExt;
 use serde_json::Value;
 
-use super::{Folder, stderr, succeed, tree, wait_until};
+use super::{Folder, output_of, stderr, succeed, tree, wait_until};
 
 /// One run's folder with the command that begins it.
 struct Run<'a> {
@@ -51,7 +51,7 @@ impl<'a> Run<'a> {
         let mut child = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         assert!(wait_until(&mut child, || self.steps() >= steps), "the run ended before step {steps}");
         send(&child, signal);
-        let output = child.wait_with_output().unwrap();
+        let output = output_of(child);
         (output.status, stderr(&output))
     }
 
@@ -142,7 +142,7 @@ enum Moment {
     Starting(Duration),
     /// So long after so many steps.
     Stepping(usize, Duration),
-    /// While the first checkpoint after so many steps is written.
+    /// While the first checkpoint after so many steps is written, or soon after if it was too quick to be seen.
     Saving(usize),
     /// So long after the last step.
     Finishing(Duration),
@@ -151,6 +151,7 @@ enum Moment {
 #[test]
 fn killed_at_twenty_random_moments() {
     const STEPS: usize = 120;
+    const EVERY: usize = 7;
     const KILLS: usize = 20;
     let sets = ["train.steps=120", "train.checkpoint_every=7"];
     let folder = Folder::new();
@@ -158,11 +159,13 @@ fn killed_at_twenty_random_moments() {
     let run = Run::new(&folder, "killed", &sets);
     let mut random = rng::stream(u64::from(std::process::id()), "moments to kill at", 0);
     let mut kills = 0;
-    while kills < KILLS {
+    for start in 0.. {
+        assert!(start < 10 * KILLS, "{kills} of {start} runs were killed before they ended: the moments come too late");
         let mut up_to = |milliseconds: u64| Duration::from_micros(random.random_range(0..1000 * milliseconds));
         // Three quarters of the kills fall while it trains, further on each time, the last ones in the evaluation.
         let reached = STEPS * kills / (KILLS - 4);
         let moment = match kills {
+            KILLS.. => break,
             16.. => Moment::Finishing(up_to(60)),
             _ if kills % 4 == 0 => Moment::Starting(up_to(500)),
             _ if kills % 4 == 2 => Moment::Saving(reached),
@@ -173,17 +176,25 @@ fn killed_at_twenty_random_moments() {
         let (alive, delay) = match moment {
             Moment::Starting(delay) => (true, delay),
             Moment::Stepping(step, delay) => (wait_until(&mut child, || run.steps() >= step), delay),
-            Moment::Saving(step) => (wait_until(&mut child, || run.steps() >= step && saving()), Duration::ZERO),
+            Moment::Saving(step) => {
+                let passed = || run.steps() > step + EVERY || run.steps() >= step && saving();
+                (wait_until(&mut child, passed), Duration::ZERO)
+            }
             Moment::Finishing(delay) => (wait_until(&mut child, || run.steps() >= STEPS), delay),
         };
         if alive {
             std::thread::sleep(delay);
             send(&child, libc::SIGKILL);
         }
-        // A process that was done before the signal came is no kill.
-        if child.wait().unwrap().signal() == Some(libc::SIGKILL) {
+        let status = output_of(child).status;
+        if status.signal() == Some(libc::SIGKILL) {
             kills += 1;
             eprintln!("killed: {moment:?}, {} steps in metrics.jsonl", run.steps());
+        } else {
+            // It was done before the signal came: right, but no kill. The next ones need a run that goes on.
+            assert!(status.success(), "{moment:?}: {status}");
+            assert!(run.result() == expected, "another result than without interruption, after {kills} kills");
+            fs::remove_dir_all(run.path("")).unwrap();
         }
     }
     run.ends_as(&expected);
@@ -306,7 +317,7 @@ fn a_full_disk_stops_it_with_the_last_checkpoint_whole() {
         let mut child = run.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         assert!(wait_until(&mut child, || run.steps() >= 30));
         let filler = disk.fill(room);
-        let output = child.wait_with_output().unwrap();
+        let output = output_of(child);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("No space left on device") && said.contains(what), "{said}");
@@ -364,4 +375,50 @@ fn a_run_from_another_model_resumes_before_its_first_checkpoint() {
     assert!(run.checkpoints().is_empty());
     fs::remove_dir_all(folder.path("model")).unwrap();
     run.ends_as(&expected);
+}
+
+#[test]
+fn a_run_goes_on_only_with_what_it_began_with() {
+    let folder = Folder::new();
+    succeed(&mut Run::new(&folder, "model", &["train.seed=7"]).command());
+    let row = |i| format!("{{\"prompt\":\"p{i}\",\"reference\":\"r\",\"chosen\":\"r\",\"rejected\":\"s\"}}\n");
+    let rows: String = (0..40).map(row).collect();
+    folder.file("rows.jsonl", &rows);
+    let sets = ["train.steps=400", "train.checkpoint_every=0"];
+    let args = ["--data", "rows.jsonl", "--init", "model/model"];
+    let run = Run { args: args.to_vec(), ..Run::new(&folder, "run", &sets) };
+    run.interrupt(5, libc::SIGTERM);
+    let refused = |command: &mut Command, part: &str| {
+        let output = super::run(command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(part), "{said}");
+    };
+    folder.file("rows.jsonl", rows.replace("p7", "p77"));
+    refused(&mut run.command(), "rows.jsonl is not what it was");
+    folder.file("rows.jsonl", &rows);
+    let with = |args: &[&str]| folder.train(&sets, &[args, &["--run", "run", "--resume"]].concat());
+    refused(&mut with(&["--data", "rows.jsonl", "--init", "other/model"]), "train.init");
+    refused(&mut with(&["--data", "rows.jsonl"]), "train.init");
+    // The command that began it, and --resume.
+    succeed(&mut with(&args));
+}
+
+#[test]
+fn the_last_run_of_a_name_is_resumed() {
+    let folder = Folder::new();
+    for run in ["runs/small", "runs/small-2", "runs/small-4", "runs/smaller-9"] {
+        succeed(&mut folder.train(&["train.steps=1"], &["--run", run]));
+    }
+    let said = stderr(&succeed(&mut folder.program([
+        "train",
+        "--config",
+        "small.toml",
+        "--resume",
+        "--set",
+        "train.steps=1",
+    ])));
+    assert!(said.contains("run folder: runs/small-4"), "{said}");
+    let said = stderr(&succeed(&mut folder.train(&["train.steps=1"], &[])));
+    assert!(said.contains("run folder: runs/small-5"), "{said}");
 }
