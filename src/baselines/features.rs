@@ -24,7 +24,7 @@ impl FeatureSet {
     }
 
     /// Number of features of a comparison.
-    pub fn len(self) -> usize {
+    pub fn count(self) -> usize {
         self.compare("", "").len()
     }
 

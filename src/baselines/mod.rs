@@ -50,7 +50,7 @@ pub struct Linear {
 
 impl Linear {
     fn check(&self, features: FeatureSet) -> Result<()> {
-        let (found, wanted) = (self.weights.len(), features.len());
+        let (found, wanted) = (self.weights.len(), features.count());
         if self.features != features || found != wanted {
             return Err(Error::user(format!(
                 "{found} weights of {:?} instead of {wanted} of {features:?}: take the file as it was written",

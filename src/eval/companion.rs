@@ -33,7 +33,7 @@ impl Companion {
         if !path.exists() {
             let max_length = model.max_position_embeddings.min(16_384);
             let template = TemplateConfig { wrapper: Wrapper::Sft, max_length, max_response_length: 4096 };
-            template.check().map_err(|e| e.context(format!("{}: max_position_embeddings", dir.display())))?;
+            template.check("").map_err(|e| e.context(format!("{}: too few positions", dir.display())))?;
             return Ok(Self { template, baselines: None });
         }
         let text = files::read_text(&path, MAX_BYTES)?;
@@ -43,11 +43,11 @@ impl Companion {
     /// Reads the text of the file and refuses what would not do for `model`.
     fn parse(text: &str, model: &ModelConfig) -> Result<Self> {
         let companion: Self = serde_json::from_str(text).map_err(|e| Error::user(e.to_string()))?;
-        companion.template.check().map_err(|e| e.context("template"))?;
+        companion.template.check("template.")?;
         let (wanted, most) = (companion.template.max_length, model.max_position_embeddings);
         if wanted > most {
             return Err(Error::user(format!(
-                "template: max_length = {wanted}: the model reads at most max_position_embeddings = {most}"
+                "template.max_length = {wanted}: the model reads at most max_position_embeddings = {most}"
             )));
         }
         companion

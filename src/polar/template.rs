@@ -34,21 +34,23 @@ impl TemplateConfig {
     pub fn new(section: &DataSection) -> Result<Self> {
         let &DataSection { wrapper, max_length, max_response_length, .. } = section;
         let template = Self { wrapper, max_length, max_response_length };
-        template.check().map_err(|e| e.context("data"))?;
+        template.check("data.")?;
         Ok(template)
     }
 
-    /// Refuses lengths that no sequence fits in.
+    /// Refuses lengths that no sequence fits in; `prefix` stands before the key in messages.
     ///
     /// # Errors
     /// The user's, with key and value.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, prefix: &str) -> Result<()> {
         let &Self { max_length, max_response_length, .. } = self;
         if max_length < MIN_LENGTH {
-            return Err(Error::user(format!("max_length = {max_length}: must be at least {MIN_LENGTH}")));
+            return Err(Error::user(format!("{prefix}max_length = {max_length}: must be at least {MIN_LENGTH}")));
         }
         if max_response_length < 2 {
-            return Err(Error::user(format!("max_response_length = {max_response_length}: must be at least 2")));
+            return Err(Error::user(format!(
+                "{prefix}max_response_length = {max_response_length}: must be at least 2"
+            )));
         }
         Ok(())
     }
