@@ -64,6 +64,9 @@ pub unsafe fn on_this_thread(
     }
 }
 
+/// A multiple of the kernels' tiles: no band begins in the middle of one.
+const TILE: usize = 16;
+
 /// The product of [`crate::backend::Backend::gemm`], its operands checked.
 ///
 /// The output is cut into one band a thread, each computed alone: with few threads that keeps every core's caches to
@@ -80,8 +83,8 @@ pub fn product(layout: Gemm, m: usize, n: usize, k: usize, out: &Tensor, a: &Ten
     let task = Task { out: out.address().cast(), rs, a: a_matrix, b: b_matrix, k, accumulate };
     // Below about a tenth of a millisecond of work a second thread costs more than it gives.
     let threads = if m * n * k < 1 << 20 { 1 } else { rayon::current_num_threads() };
-    let (long, tile) = if m >= n { (m, 16) } else { (n, 16) };
-    let band = long.div_ceil(threads).next_multiple_of(tile);
+    let long = m.max(n);
+    let band = long.div_ceil(threads).next_multiple_of(TILE);
     let task = &task;
     parallel::for_each(long.div_ceil(band), |i| {
         let (start, len) = (i * band, band.min(long - i * band));

@@ -24,7 +24,8 @@ impl Capacity {
     }
 }
 
-/// Rows whose logits are held at one time: the full logits of a batch never are.
+/// Rows of the scratch memory of the cross-entropy, whose logits are held at one time: the full logits of a batch never
+/// are. The CPU takes them in smaller pieces, one for each thread.
 const LOGIT_ROWS: usize = 128;
 
 /// The buffers of one layer.

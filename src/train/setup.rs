@@ -104,7 +104,8 @@ impl Setup {
             Start::From(dir) => read_start(dir, outputs, data.is_ids())?,
         };
         model_config.dtype = config.train.save_dtype;
-        if config.data.max_length > model_config.max_position_embeddings {
+        // Rows of ids are not cut to it.
+        if !data.is_ids() && config.data.max_length > model_config.max_position_embeddings {
             return Err(Error::user(format!(
                 "data.max_length = {}: the model reads at most max_position_embeddings = {} tokens; lower the one or \
                  raise the other",
