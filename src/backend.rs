@@ -142,6 +142,21 @@ pub struct AdamW {
     pub step: u64,
 }
 
+/// The largest operands that a computation has.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Extent {
+    /// Rows of matrices: tokens of a pack.
+    pub tokens: usize,
+    /// Columns of what is normalised.
+    pub hidden: usize,
+    /// Heads of attention; none if there is no attention.
+    pub heads: Option<Heads>,
+    /// Base of the rotary frequencies.
+    pub theta: f64,
+    /// Elements of flat buffers.
+    pub parameters: usize,
+}
+
 /// Memory and operations of one device.
 pub trait Backend {
     /// What a person calls it: `cpu`, `reference`, a card's name.
@@ -155,6 +170,10 @@ pub trait Backend {
 
     /// Takes `bytes` of zeroed memory.
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>>;
+
+    /// Takes now what operations need beside their operands, for operands of at most `extent`, so that none of them
+    /// takes memory later.
+    fn reserve(&self, extent: &Extent) -> Result<()>;
 
     /// Copies `bytes` from the host into a dense tensor of that size.
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()>;
@@ -269,10 +288,12 @@ pub trait Backend {
     /// `norm[1] = sqrt(sum(x^2))`, in an order that does not depend on the number of threads.
     fn global_norm(&self, norm: &Tensor, x: &Tensor) -> Result<()>;
 
-    /// One update of the flat parameters and both moments from the flat gradient and its global norm.
+    /// One update of the flat parameters and both moments from the flat gradient and its global norm. `master` holds the
+    /// parameters as `accumulator`; `params` becomes a copy of it as `float`, and is the same tensor where those are one.
     fn adamw(
         &self,
         params: &Tensor,
+        master: &Tensor,
         m: &Tensor,
         v: &Tensor,
         grads: &Tensor,

@@ -108,7 +108,7 @@ fn trainer(cpu: Rc<Cpu>, lm_weight: f64) -> Trainer {
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: TOKENS, selected: TOKENS, candidates: 16 };
     let objective = ObjectiveSection { lm_weight, ..ObjectiveSection::default() };
-    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity).unwrap()
+    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 64).unwrap()
 }
 
 /// Packs of ragged pairs, each different, for one step.

@@ -90,7 +90,7 @@ fn trainer(golden: &Golden, model: Rc<Model>) -> Trainer {
         clip_grad_norm: o.clip_grad_norm,
     };
     let capacity = Capacity { tokens: 1024, selected: 64, candidates: 64 };
-    Trainer::new(model, &ObjectiveSection::default(), &optimizer, capacity).unwrap()
+    Trainer::new(model, &ObjectiveSection::default(), &optimizer, capacity, 64).unwrap()
 }
 
 fn assert_relative(got: f64, want: f64, tolerance: f64, what: &str) {

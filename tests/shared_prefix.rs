@@ -108,7 +108,7 @@ fn model(backend: Rc<dyn Backend>, config: &ModelConfig, outputs: OutputHeads, s
 
 fn trainer(model: Rc<Model>, objective: &ObjectiveSection) -> Trainer {
     let capacity = Capacity { tokens: 1200, selected: 1200, candidates: 64 };
-    Trainer::new(model, objective, &OptimizerSection::default(), capacity).unwrap()
+    Trainer::new(model, objective, &OptimizerSection::default(), capacity, 64).unwrap()
 }
 
 /// All that a step computes before the update.

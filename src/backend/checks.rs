@@ -372,6 +372,7 @@ impl Checks {
     pub fn adamw(
         &self,
         params: &Tensor,
+        master: &Tensor,
         m: &Tensor,
         v: &Tensor,
         grads: &Tensor,
@@ -383,10 +384,14 @@ impl Checks {
         }
         let n = params.len();
         self.float("params", params, &[n])?;
+        self.sum("master", master, &[n])?;
         self.sum("m", m, &[n])?;
         self.sum("v", v, &[n])?;
         self.sum("grads", grads, &[n])?;
         self.sum("norm", norm, &[1])?;
-        self.apart(&[params, m, v], &[grads, norm])
+        if !params.same_place(master) {
+            self.apart(&[params], &[master, m, v, grads, norm])?;
+        }
+        self.apart(&[master, m, v], &[grads, norm])
     }
 }

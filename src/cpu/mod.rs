@@ -22,7 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::backend::checks::Checks;
-use crate::backend::{AdamW, AttentionArgs, Backend, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
+use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::tensor::host::{slice, slice_mut};
 use crate::tensor::{Dtype, HostMemory, Storage, Tensor};
@@ -66,9 +66,10 @@ impl Cpu {
         Checks::new(operation, Dtype::F32, Dtype::F32)
     }
 
-    fn with_rope_table(&self, positions: &[u32], dim: usize, theta: f64, f: impl FnOnce(&rope::Table)) {
+    /// Lends a table that holds positions up to `last`.
+    fn with_rope_table(&self, last: u32, dim: usize, theta: f64, f: impl FnOnce(&rope::Table)) {
         let mut table = self.rope_table.borrow_mut();
-        if table.prepare(positions.iter().copied().max().unwrap_or(0), dim, theta) {
+        if table.prepare(last, dim, theta) {
             self.allocations.set(self.allocations.get() + 1);
         }
         f(&table);
@@ -83,6 +84,11 @@ impl Cpu {
         }
         f(&mut partials[..n])
     }
+}
+
+/// The last of the positions.
+fn last(positions: &[u32]) -> u32 {
+    positions.iter().copied().max().unwrap_or(0)
 }
 
 // SAFETY, for every `slice` and `slice_mut` below: the tensors were allocated by `allocate` and lie in host memory,
@@ -103,6 +109,14 @@ impl Backend for Cpu {
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
         self.allocations.set(self.allocations.get() + 1);
         Ok(Rc::new(HostMemory::zeroed(bytes)?.into_storage()))
+    }
+
+    fn reserve(&self, extent: &Extent) -> Result<()> {
+        self.with_partials(rmsnorm::partials(extent.tokens, extent.hidden), |_| {});
+        if let Some(heads) = extent.heads {
+            self.with_rope_table(extent.tokens as u32, heads.dim, extent.theta, |_| {});
+        }
+        Ok(())
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {
@@ -195,7 +209,7 @@ impl Backend for Cpu {
     fn rope_forward(&self, dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64) -> Result<()> {
         self.checks("rope_forward").rope(src, dst, positions, heads, false)?;
         let positions = unsafe { slice::<u32>(positions) };
-        self.with_rope_table(positions, heads.dim, theta, |table| {
+        self.with_rope_table(last(positions), heads.dim, theta, |table| {
             rope::forward(dst, unsafe { slice(src) }, positions, heads, table);
         });
         Ok(())
@@ -204,7 +218,7 @@ impl Backend for Cpu {
     fn rope_backward(&self, dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64) -> Result<()> {
         self.checks("rope_backward").rope(dsrc, grads, positions, heads, true)?;
         let positions = unsafe { slice::<u32>(positions) };
-        self.with_rope_table(positions, heads.dim, theta, |table| {
+        self.with_rope_table(last(positions), heads.dim, theta, |table| {
             rope::backward(unsafe { slice_mut(dsrc) }, grads, positions, heads, table);
         });
         Ok(())
@@ -345,16 +359,17 @@ impl Backend for Cpu {
     fn adamw(
         &self,
         params: &Tensor,
+        master: &Tensor,
         m: &Tensor,
         v: &Tensor,
         grads: &Tensor,
         norm: &Tensor,
         update: &AdamW,
     ) -> Result<()> {
-        self.checks("adamw").adamw(params, m, v, grads, norm, update)?;
+        self.checks("adamw").adamw(params, master, m, v, grads, norm, update)?;
         let norm = unsafe { slice::<f32>(norm) }[0];
-        let (params, m, v) = unsafe { (slice_mut(params), slice_mut(m), slice_mut(v)) };
-        adamw::update(params, m, v, unsafe { slice(grads) }, norm, update);
-        Ok(())
+        let (values, m, v) = unsafe { (slice_mut(master), slice_mut(m), slice_mut(v)) };
+        adamw::update(values, m, v, unsafe { slice(grads) }, norm, update);
+        if params.same_place(master) { Ok(()) } else { self.copy(params, master) }
     }
 }

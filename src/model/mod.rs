@@ -25,6 +25,8 @@ pub struct Model {
     outputs: OutputHeads,
     specs: Vec<TensorSpec>,
     params: Flat,
+    /// What training updates: the parameters as `accumulator`; `params` themselves where that is their dtype.
+    master: Option<Tensor>,
 }
 
 /// A flat buffer, parameters or gradients, with a view of every tensor in it.
@@ -41,12 +43,23 @@ impl Flat {
 }
 
 impl Model {
-    /// A model whose parameters are all zero, to be filled by [`Model::initialise`] or [`Model::set`].
+    /// A model whose parameters are all zero, to be filled by [`Model::initialise`] or [`Model::set`]. Where parameters
+    /// are not held in the precision that training needs, see [`Model::trainable`].
     pub fn new(backend: Rc<dyn Backend>, config: ModelConfig, outputs: OutputHeads) -> Result<Self> {
         let specs = config.tensors(outputs);
         let tensor = backend.tensor(backend.float(), &[config.buffer_elements(outputs)])?;
         let params = Flat { views: Views::new(&config, outputs, &specs, &tensor)?, tensor };
-        Ok(Self { backend, config, outputs, specs, params })
+        let master = (backend.float() == backend.accumulator()).then(|| params.tensor.clone());
+        Ok(Self { backend, config, outputs, specs, params, master })
+    }
+
+    /// As [`Model::new`], with a master copy of the parameters in full precision, which training updates.
+    pub fn trainable(backend: Rc<dyn Backend>, config: ModelConfig, outputs: OutputHeads) -> Result<Self> {
+        let mut model = Self::new(backend, config, outputs)?;
+        if model.master.is_none() {
+            model.master = Some(model.state()?);
+        }
+        Ok(model)
     }
 
     /// The architecture.
@@ -69,6 +82,11 @@ impl Model {
         &self.params.tensor
     }
 
+    /// The parameters in the most precise form that there is: the masters, if the model is trainable.
+    pub fn master(&self) -> &Tensor {
+        self.master.as_ref().unwrap_or(&self.params.tensor)
+    }
+
     /// The device that holds it.
     pub fn backend(&self) -> &Rc<dyn Backend> {
         &self.backend
@@ -87,7 +105,22 @@ impl Model {
 
     /// Sets one tensor.
     pub fn set(&self, spec: &TensorSpec, values: &[f32]) -> Result<()> {
-        self.backend.write_f32(&self.params.tensor.window(spec.offset, &[spec.elements()]), values)
+        self.set_range(spec.offset, values)
+    }
+
+    /// Sets all parameters at once.
+    pub fn set_all(&self, values: &[f32]) -> Result<()> {
+        self.set_range(0, values)
+    }
+
+    fn set_range(&self, offset: usize, values: &[f32]) -> Result<()> {
+        self.backend.write_f32(&self.params.tensor.window(offset, &[values.len()]), values)?;
+        match &self.master {
+            Some(master) if !master.same_place(&self.params.tensor) => {
+                self.backend.write_f32(&master.window(offset, &[values.len()]), values)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads one tensor of a flat buffer: the parameters, or gradients.

@@ -71,6 +71,17 @@ impl Model {
         Ok((read(workspace.output.loss)?, read(workspace.output.lm_loss)?))
     }
 
+    /// Copies both losses since [`Model::zero_losses`] to `to[1]`, on the device.
+    pub fn copy_losses(&self, workspace: &Workspace, to: [Tensor; 2]) -> Result<()> {
+        let from = [workspace.output.loss, workspace.output.lm_loss];
+        to.iter().zip(from).try_for_each(|(to, slot)| self.backend.copy(to, workspace.arena.get(slot)))
+    }
+
+    /// Copies the scores of the last pack's candidates to `to`, of their number, on the device.
+    pub fn copy_scores(&self, workspace: &Workspace, to: &Tensor) -> Result<()> {
+        self.backend.copy(to, &workspace.arena.get(workspace.output.scores).first(&[to.len()]))
+    }
+
     /// Appends the scores of the last pack's `candidates` to `scores`.
     pub fn read_scores(&self, workspace: &Workspace, candidates: usize, scores: &mut Vec<f32>) -> Result<()> {
         let from = workspace.arena.get(workspace.output.scores).first(&[candidates]);

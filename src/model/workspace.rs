@@ -1,6 +1,6 @@
 //! The plan of a forward and backward pass: every buffer, its size and its life, before memory is taken.
 
-use crate::backend::{Backend, BackendExt};
+use crate::backend::{Backend, BackendExt, Extent, Heads};
 use crate::error::Result;
 use crate::model::{ModelConfig, OutputHeads};
 use crate::polar::Pack;
@@ -112,6 +112,18 @@ impl Workspace {
         training: bool,
     ) -> Result<Self> {
         let (plan, slots) = plan(backend.float(), backend.accumulator(), config, outputs, capacity, training);
+        let extent = Extent {
+            tokens: capacity.tokens,
+            hidden: config.hidden_size,
+            heads: Some(Heads {
+                query: config.num_attention_heads,
+                kv: config.num_key_value_heads,
+                dim: config.head_dim(),
+            }),
+            theta: config.rope_theta,
+            parameters: config.buffer_elements(outputs),
+        };
+        backend.reserve(&extent)?;
         let (layers, temporaries, inputs, output) = slots;
         let workspace = Self {
             arena: plan.allocate(backend)?,

@@ -18,7 +18,7 @@ mod swiglu;
 use std::rc::Rc;
 
 use crate::backend::checks::Checks;
-use crate::backend::{AdamW, AttentionArgs, Backend, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads, Span};
+use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads, Span};
 use crate::error::{Error, Result};
 use crate::tensor::host;
 use crate::tensor::{Dtype, Element, HostMemory, Storage, Tensor};
@@ -103,6 +103,11 @@ impl Backend for Reference {
 
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
         Ok(Rc::new(HostMemory::zeroed(bytes)?.into_storage()))
+    }
+
+    fn reserve(&self, _extent: &Extent) -> Result<()> {
+        // The definition takes memory wherever it is shorter for it.
+        Ok(())
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {
@@ -332,15 +337,19 @@ impl Backend for Reference {
     fn adamw(
         &self,
         params: &Tensor,
+        master: &Tensor,
         m: &Tensor,
         v: &Tensor,
         grads: &Tensor,
         norm: &Tensor,
         update: &AdamW,
     ) -> Result<()> {
-        checks("adamw").adamw(params, m, v, grads, norm, update)?;
+        checks("adamw").adamw(params, master, m, v, grads, norm, update)?;
         let norm = values::<f64>(norm)[0];
-        adamw::adamw(values_mut(params), values_mut(m), values_mut(v), values(grads), norm, update);
+        adamw::adamw(values_mut(master), values_mut(m), values_mut(v), values(grads), norm, update);
+        if !params.same_place(master) {
+            values_mut(params).copy_from_slice(values::<f64>(master));
+        }
         Ok(())
     }
 }

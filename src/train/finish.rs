@@ -128,7 +128,7 @@ fn round_weights(model: &Model) -> Result<StorageDtype> {
     if wanted == StorageDtype::F32 {
         return Ok(wanted);
     }
-    let params: Vec<_> = model.specs().iter().map(|spec| model.get(model.params(), spec)).collect::<Result<_>>()?;
+    let params: Vec<_> = model.specs().iter().map(|spec| model.get(model.master(), spec)).collect::<Result<_>>()?;
     let Some(params) = params.iter().map(|values| weights::rounded(values, wanted)).collect::<Option<Vec<_>>>() else {
         return Ok(StorageDtype::F32);
     };
@@ -149,7 +149,7 @@ fn save_model(folder: &Path, model: &Model, dtype: StorageDtype, feeder: &Feeder
         tokenizer.save(&temporary)?;
     }
     companion.write(&temporary)?;
-    let mut source = |spec: &crate::model::TensorSpec| model.get(model.params(), spec);
+    let mut source = |spec: &crate::model::TensorSpec| model.get(model.master(), spec);
     weights::write(&temporary, &config, model.outputs(), dtype, SHARD_BYTES, &mut source)?;
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(|e| Error::io("replace", folder, &e))?;

@@ -188,7 +188,7 @@ fn begin(request: &Request, setup: &Setup, model: &Model, data: &BTreeMap<String
     let data = serde_json::to_vec_pretty(data).map_err(|e| Error::machine(e.to_string()))?;
     files::write_atomic(&folder.join(DATA), &data)?;
     if request.config.train.init.is_some() {
-        let mut source = |spec: &TensorSpec| model.get(model.params(), spec);
+        let mut source = |spec: &TensorSpec| model.get(model.master(), spec);
         weights::write(&folder, model.config(), model.outputs(), StorageDtype::F32, usize::MAX, &mut source)?;
     }
     files::write_atomic(&request.run.join(CONFIG), config.as_bytes())
@@ -214,7 +214,13 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn open(request: &'a Request, setup: Setup, model: Model, lock: &RunLock) -> Result<Self> {
         let config = &request.config;
-        let mut trainer = Trainer::new(Rc::new(model), &config.objective, &config.optimizer, setup.feeder.capacity)?;
+        let mut trainer = Trainer::new(
+            Rc::new(model),
+            &config.objective,
+            &config.optimizer,
+            setup.feeder.capacity,
+            2 * config.train.batch_size,
+        )?;
         let checkpoints = Checkpoints::open(lock, config.train.keep_checkpoints)?;
         let latest = checkpoints.latest()?;
         let (step, totals) = match &latest.checkpoint {
@@ -302,7 +308,7 @@ impl<'a> Session<'a> {
         let backend = self.trainer.model().backend();
         let [m, v] = self.trainer.moments();
         let read = |t: &Tensor| backend.read_f32(t);
-        let (params, m, v) = (read(self.trainer.model().params())?, read(m)?, read(v)?);
+        let (params, m, v) = (read(self.trainer.model().master())?, read(m)?, read(v)?);
         self.checkpoints.save(self.step, &[("params", &params), ("m", &m), ("v", &v)], &self.totals)
     }
 
@@ -320,8 +326,10 @@ impl<'a> Session<'a> {
 fn restore(checkpoint: &Checkpoint, trainer: &mut Trainer) -> Result<Totals> {
     let backend = trainer.model().backend().clone();
     let mut values = vec![0.0f32; trainer.model().params().len()];
+    checkpoint.read("params", &mut values)?;
+    trainer.model().set_all(&values)?;
     let [m, v] = trainer.moments();
-    for (name, tensor) in [("params", trainer.model().params()), ("m", m), ("v", v)] {
+    for (name, tensor) in [("m", m), ("v", v)] {
         checkpoint.read(name, &mut values)?;
         backend.write_f32(tensor, &values)?;
     }

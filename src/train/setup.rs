@@ -138,7 +138,7 @@ impl Setup {
     /// The model before its first step: the weights of `init`, as far as it has them, and random ones for the rest. A
     /// reward head that `init` lacks starts at zero, as in xtuner.
     pub fn initial_model(&self, backend: Rc<dyn Backend>, init: Option<&Path>) -> Result<(Model, Vec<String>)> {
-        let model = Model::new(backend, self.model_config.clone(), self.outputs)?;
+        let model = Model::trainable(backend, self.model_config.clone(), self.outputs)?;
         model.initialise(self.config.train.seed)?;
         let Some(dir) = init else { return Ok((model, Vec::new())) };
         let loaded =

@@ -1,8 +1,9 @@
 //! One optimiser step: packs forward and backward, the norm, a look at both, the update.
 
+use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{AdamW, BackendExt, PairLoss};
+use crate::backend::{AdamW, Backend, BackendExt, PairLoss};
 use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
 use crate::model::{Capacity, Flat, Model, Objective, Workspace};
@@ -18,9 +19,45 @@ pub struct Trainer {
     grads: Flat,
     m: Tensor,
     v: Tensor,
-    norm: Tensor,
+    figures: Figures,
     /// Updates done.
     updates: u64,
+}
+
+/// What the host wants to know of a step, in one buffer on the device, so that it waits for it once: gradient norm,
+/// ranking loss, next-token loss, then the scores of all candidates.
+struct Figures {
+    tensor: Tensor,
+    host: Vec<f32>,
+}
+
+impl Figures {
+    /// What stands before the scores.
+    const SCORES: usize = 3;
+
+    fn new(backend: &dyn Backend, candidates: usize) -> Result<Self> {
+        let n = Self::SCORES + candidates;
+        Ok(Self { tensor: backend.tensor(backend.accumulator(), &[n])?, host: vec![0.0; n] })
+    }
+
+    fn norm(&self) -> Tensor {
+        self.tensor.window(0, &[1])
+    }
+
+    fn losses(&self) -> [Tensor; 2] {
+        [1, 2].map(|at| self.tensor.window(at, &[1]))
+    }
+
+    fn scores(&self, range: Range<usize>) -> Tensor {
+        self.tensor.window(Self::SCORES + range.start, &[range.len()])
+    }
+
+    /// Waits for the device and reads norm, losses and the first `candidates` scores.
+    fn read(&mut self, backend: &dyn Backend, candidates: usize) -> Result<&[f32]> {
+        let n = Self::SCORES + candidates;
+        backend.read_f32_into(&self.tensor.first(&[n]), &mut self.host[..n])?;
+        Ok(&self.host[..n])
+    }
 }
 
 /// The figures of a step. `scores` of the pairs are left in the buffer given to [`Trainer::step`].
@@ -35,19 +72,21 @@ pub struct Step {
 }
 
 impl Trainer {
-    /// Takes the memory for training on packs within `capacity`.
+    /// Takes the memory for training a [`Model::trainable`] model on packs within `capacity`, of at most `candidates`
+    /// candidates a step.
     pub fn new(
         model: Rc<Model>,
         objective: &ObjectiveSection,
         optimizer: &OptimizerSection,
         capacity: Capacity,
+        candidates: usize,
     ) -> Result<Self> {
         let backend = model.backend().clone();
         let workspace = Workspace::new(backend.as_ref(), model.config(), model.outputs(), capacity, true)?;
         let (grads, m, v) = (model.gradients()?, model.state()?, model.state()?);
-        let norm = backend.tensor(backend.accumulator(), &[1])?;
+        let figures = Figures::new(backend.as_ref(), candidates)?;
         let (objective, optimizer) = (objective.clone(), optimizer.clone());
-        Ok(Self { model, objective, optimizer, workspace, grads, m, v, norm, updates: 0 })
+        Ok(Self { model, objective, optimizer, workspace, grads, m, v, figures, updates: 0 })
     }
 
     /// Refuses weights or moments that are not finite: an update can overflow although its gradient did not.
@@ -56,7 +95,7 @@ impl Trainer {
     /// Names the tensor and the update after which it was found.
     pub fn check_state(&self) -> Result<()> {
         let [m, v] = self.moments();
-        for (what, flat) in [("weight", self.model.params()), ("first moment of", m), ("second moment of", v)] {
+        for (what, flat) in [("weight", self.model.master()), ("first moment of", m), ("second moment of", v)] {
             if let Some(name) = self.model.first_non_finite(flat)? {
                 return Err(Error::machine(format!(
                     "the {what} {name} is not finite after update {}. Nothing was saved; the last checkpoint is whole. \
@@ -100,15 +139,20 @@ impl Trainer {
         self.model.zero_losses(&self.workspace)?;
         scores.clear();
         let objective = self.objective(packs);
+        let mut candidates = 0;
         for pack in packs {
             self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
             if objective.pair_loss.is_some() {
-                self.model.read_scores(&self.workspace, pack.candidates(), scores)?;
+                let range = candidates..candidates + pack.candidates();
+                candidates = range.end;
+                self.model.copy_scores(&self.workspace, &self.figures.scores(range))?;
             }
         }
-        backend.global_norm(&self.norm, self.grads())?;
-        let (ranking, next_token) = self.model.losses(&self.workspace)?;
-        let grad_norm = backend.read_one(&self.norm)?;
+        self.model.copy_losses(&self.workspace, self.figures.losses())?;
+        backend.global_norm(&self.figures.norm(), self.grads())?;
+        let figures = self.figures.read(backend.as_ref(), candidates)?;
+        let [grad_norm, ranking, next_token] = [figures[0], figures[1], figures[2]].map(f64::from);
+        scores.extend(&figures[Figures::SCORES..]);
         let weight = self.lm_weight();
         let lm_loss = (weight > 0.0).then(|| next_token / weight);
         Ok(Step { loss: ranking + next_token, lm_loss, grad_norm })
@@ -130,7 +174,8 @@ impl Trainer {
             max_norm: self.optimizer.clip_grad_norm,
             step: self.updates + 1,
         };
-        self.model.backend().adamw(self.model.params(), &self.m, &self.v, self.grads(), &self.norm, &update)?;
+        let (params, norm) = (self.model.params(), self.figures.norm());
+        self.model.backend().adamw(params, self.model.master(), &self.m, &self.v, self.grads(), &norm, &update)?;
         self.updates += 1;
         Ok(step)
     }

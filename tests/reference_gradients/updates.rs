@@ -18,7 +18,7 @@ fn adamw() {
     let step = |number: u64, gradient: f64| {
         let g = full(&[1], gradient);
         Reference.global_norm(&norm, &g).unwrap();
-        Reference.adamw(&p, &m, &v, &g, &norm, &update(number)).unwrap();
+        Reference.adamw(&p, &p, &m, &v, &g, &norm, &update(number)).unwrap();
         (read(&p)[0], read(&m)[0], read(&v)[0])
     };
     let g = 3.0 * 1.5 / (3.0 + 1e-6);
@@ -37,7 +37,7 @@ fn adamw() {
 fn adamw_without_a_limit_leaves_gradients_alone() {
     let (p, m, v) = (full(&[1], 0.0), full(&[1], 0.0), full(&[1], 0.0));
     let update = AdamW { lr: 1.0, beta1: 0.0, beta2: 0.0, eps: 0.0, weight_decay: 0.0, max_norm: 0.0, step: 1 };
-    Reference.adamw(&p, &m, &v, &full(&[1], 1e9), &full(&[1], 1e9), &update).unwrap();
+    Reference.adamw(&p, &p, &m, &v, &full(&[1], 1e9), &full(&[1], 1e9), &update).unwrap();
     assert_eq!((read(&p)[0], read(&m)[0]), (-1.0, 1e9));
 }
 

@@ -76,6 +76,11 @@ impl Draw {
         epsilon(self.dtypes.float)
     }
 
+    /// Machine epsilon of the backend's sums.
+    pub fn sum_eps(&self) -> f64 {
+        epsilon(self.dtypes.sum)
+    }
+
     /// Values between -1 and 1.
     pub fn values(&mut self, class: Class, count: usize) -> Vec<f64> {
         self.within(class, count, 1.0)

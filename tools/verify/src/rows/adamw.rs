@@ -3,21 +3,21 @@
 
 use polar_raw::backend::AdamW;
 
-use crate::case::{Allowed, Case, Spec, read, updated};
+use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
 use crate::draw::{Class, Draw};
 
 const BASE: AdamW = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
 
 fn draw_case(draw: &mut Draw, length: usize, norm: f64, update: AdamW) -> Case {
     let AdamW { lr, beta1, beta2, eps, weight_decay, max_norm, step } = update;
-    let (p, g) = (draw.values(Class::Float, length), draw.values(Class::Sum, length));
+    let (p, g) = (draw.values(Class::Sum, length), draw.values(Class::Sum, length));
     let first = step == 1;
     let m = if first { vec![0.0; length] } else { draw.values(Class::Sum, length) };
     let v: Vec<f64> =
         if first { vec![0.0; length] } else { draw.values(Class::Sum, length).iter().map(|v| v.abs()).collect() };
     let norm = draw.round(Class::Sum, &[norm]);
     let clip = if max_norm > 0.0 { (max_norm / (norm[0] + 1e-6)).min(1.0) } else { 1.0 };
-    let error = 8.0 * draw.eps();
+    let error = 8.0 * draw.sum_eps();
     let (mut p_allowed, mut m_allowed) = (Vec::with_capacity(length), Vec::with_capacity(length));
     for i in 0..length {
         let m_scale = beta1 * m[i].abs() + (1.0 - beta1) * (g[i] * clip).abs();
@@ -28,13 +28,15 @@ fn draw_case(draw: &mut Draw, length: usize, norm: f64, update: AdamW) -> Case {
         p_allowed.push(error * (p[i].abs() * (1.0 + lr * weight_decay) + moved));
     }
     let operands = vec![
-        updated("params", Class::Float, &[length], p, Allowed::Each(p_allowed)),
+        // What rounding to `float` costs is allowed for in every bound.
+        overwritten("params", Class::Float, &[length], Allowed::Each(p_allowed.clone())),
+        updated("master", Class::Sum, &[length], p, Allowed::Each(p_allowed)),
         updated("m", Class::Sum, &[length], m, Allowed::Each(m_allowed)),
         updated("v", Class::Sum, &[length], v, Allowed::Relative(error)),
         read("grads", Class::Sum, &[length], g),
         read("norm", Class::Sum, &[1], norm),
     ];
-    Case::new(operands, move |backend, x| backend.adamw(&x[0], &x[1], &x[2], &x[3], &x[4], &update))
+    Case::new(operands, move |backend, x| backend.adamw(&x[0], &x[1], &x[2], &x[3], &x[4], &x[5], &update))
 }
 
 pub fn cases() -> Vec<Spec> {
