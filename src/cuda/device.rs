@@ -1,0 +1,282 @@
+//! One card: its context and stream, memory, modules loaded from the embedded PTX, and the launch of a kernel.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
+};
+use cudarc::nvrtc::Ptx;
+
+use super::ptx;
+use crate::error::{Error, Result};
+use crate::tensor::Storage;
+
+/// Bytes of pinned memory through which small operands go to the device: several packs' worth of ids and spans.
+const STAGING: usize = 8 << 20;
+/// Dynamic shared memory that a kernel may have without asking for more.
+const SHARED_BY_DEFAULT: usize = 48 << 10;
+
+/// Blocks of 256 threads that a multiprocessor runs at one time.
+const BLOCKS_AT_ONCE: usize = 8;
+
+/// A card, or what stands in for one.
+pub struct Device {
+    name: String,
+    multiprocessors: usize,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    modules: RefCell<HashMap<&'static str, Arc<CudaModule>>>,
+    functions: RefCell<HashMap<&'static str, CudaFunction>>,
+    staging: RefCell<Staging>,
+    scratch: RefCell<Option<Rc<Storage>>>,
+    allocations: Cell<usize>,
+}
+
+/// The error of a call of the driver.
+pub fn failed(what: &str) -> impl Fn(DriverError) -> Error + '_ {
+    move |error| {
+        let text = |text: Result<&std::ffi::CStr, DriverError>| match text {
+            Ok(text) => text.to_string_lossy().into_owned(),
+            Err(_) => "unknown error".into(),
+        };
+        let (name, about) = (text(error.error_name()), text(error.error_string()));
+        Error::machine(format!("CUDA: cannot {what}: {name}, {about}"))
+    }
+}
+
+impl Device {
+    /// Opens the card number `ordinal`. The driver must be there: see [`super::is_present`].
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let context = CudaContext::new(ordinal).map_err(failed("open the card"))?;
+        let (major, minor) = context.compute_capability().map_err(failed("ask for the card's architecture"))?;
+        let name = context.name().map_err(failed("ask for the card's name"))?;
+        if major < 8 {
+            return Err(Error::user(format!(
+                "{name} has compute capability {major}.{minor}, and the kernels need 8.0 (A100, RTX 30) or newer: \
+                 use --device cpu"
+            )));
+        }
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = context.attribute(attribute).map_err(failed("ask for the card's size"))?;
+        let stream = context.new_stream().map_err(failed("make a stream"))?;
+        let staging = Staging::new(&context)?;
+        Ok(Self {
+            name,
+            multiprocessors: multiprocessors.max(1) as usize,
+            context,
+            stream,
+            modules: RefCell::default(),
+            functions: RefCell::default(),
+            staging: RefCell::new(staging),
+            scratch: RefCell::default(),
+            allocations: Cell::new(0),
+        })
+    }
+
+    /// What the driver calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many blocks' worth of hardware it has.
+    pub fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
+    /// Blocks for a kernel whose blocks share `elements` of work, `each` at a time: as many as there is work for, but no
+    /// more than run at one time.
+    pub fn blocks(&self, elements: usize, each: usize) -> usize {
+        elements.div_ceil(each).min(BLOCKS_AT_ONCE * self.multiprocessors)
+    }
+
+    /// How many times memory was taken.
+    pub fn allocations(&self) -> usize {
+        self.allocations.get()
+    }
+
+    /// Takes `bytes` of zeroed memory.
+    pub fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
+        let bytes = bytes.max(256);
+        self.bind()?;
+        // SAFETY: the context is bound to this thread.
+        let address = unsafe { result::malloc_sync(bytes) }.map_err(|error| {
+            let free = result::mem_get_info().map_or_else(|_| String::new(), |(free, _)| format!(", {free} are free"));
+            let what = format!("take {bytes} bytes of memory on {}{free}: use a smaller model or pack", self.name);
+            failed(&what)(error)
+        })?;
+        let owner = Allocation { address, context: self.context.clone() };
+        // SAFETY: the memory was taken just now and is as long as that.
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }.map_err(failed("clear memory"))?;
+        self.allocations.set(self.allocations.get() + 1);
+        // SAFETY: `owner` frees the memory when the storage is dropped, and nobody else knows of it.
+        Ok(Rc::new(unsafe { Storage::new(address as *mut u8, bytes, Box::new(owner)) }))
+    }
+
+    /// The address of at least `bytes` of memory for what a kernel leaves for the next one. Kernels run in order, so all
+    /// share it.
+    pub fn scratch(&self, bytes: usize) -> Result<u64> {
+        let mut scratch = self.scratch.borrow_mut();
+        let held = match &*scratch {
+            Some(storage) if storage.bytes() >= bytes => storage,
+            // Freed memory is not reused before what was issued on it is done: freeing waits for the device.
+            _ => scratch.insert(self.allocate(bytes.next_power_of_two().max(1 << 16))?),
+        };
+        Ok(held.address() as u64)
+    }
+
+    /// Copies `bytes` to `address`, after everything issued before. `bytes` may be changed once it returns.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        self.bind()?;
+        let mut staging = self.staging.borrow_mut();
+        for piece in bytes.chunks(STAGING) {
+            let offset = address + (piece.as_ptr() as usize - bytes.as_ptr() as usize) as u64;
+            if staging.room() < piece.len() {
+                self.synchronize()?;
+                staging.used = 0;
+            }
+            let pinned = staging.push(piece);
+            // SAFETY: the tensor has room for it, and the pinned copy stays as it is until the stream was waited for.
+            unsafe { result::memcpy_htod_async(offset, pinned, self.stream.cu_stream()) }
+                .map_err(failed("copy to the card"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything issued before and copies from `address` to `bytes`.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the tensor is as long as `bytes`, which stays borrowed until the stream was waited for.
+        unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.cu_stream()) }
+            .map_err(failed("copy from the card"))?;
+        self.synchronize()?;
+        self.staging.borrow_mut().used = 0;
+        Ok(())
+    }
+
+    /// Copies `bytes` on the device.
+    pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        self.bind()?;
+        // SAFETY: both tensors are as long as that, and do not overlap.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
+            .map_err(failed("copy on the card"))
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(failed("finish what was begun"))
+    }
+
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(failed("use the card from this thread"))
+    }
+
+    /// Starts `kernel` on `grid` blocks of `threads` threads with `shared` bytes of dynamic shared memory. Nothing
+    /// happens on an empty grid.
+    ///
+    /// # Safety
+    /// `params` must be the structure that the kernel takes, and what it points to must be as the kernel expects.
+    pub unsafe fn launch<P: DeviceRepr>(
+        &self,
+        kernel: &'static str,
+        grid: [usize; 2],
+        threads: u32,
+        shared: u32,
+        params: &P,
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let too_large = || Error::machine(format!("{kernel}: a grid of {grid:?} blocks is too large: use shorter packs"));
+        let x = i32::try_from(grid[0]).map_err(|_| too_large())? as u32;
+        let y = u16::try_from(grid[1]).map_err(|_| too_large())?.into();
+        let mut functions = self.functions.borrow_mut();
+        let function = match functions.get(kernel) {
+            Some(function) => function,
+            None => functions.entry(kernel).or_insert(self.load(kernel, shared)?),
+        };
+        let config = LaunchConfig { grid_dim: (x, y, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
+        // SAFETY: by the caller's promise.
+        unsafe { self.stream.launch_builder(function).arg(params).launch(config) }
+            .map_err(failed(&format!("start {kernel}")))
+            .map(|_| ())
+    }
+
+    fn load(&self, kernel: &'static str, shared: u32) -> Result<CudaFunction> {
+        let embedded = ptx::module_of(kernel)
+            .ok_or_else(|| Error::machine(format!("there is no PTX with the kernel {kernel} in this build")))?;
+        let mut modules = self.modules.borrow_mut();
+        let module = match modules.get(embedded.name) {
+            Some(module) => module,
+            None => {
+                let what = format!("load {}.ptx (it needs a driver of CUDA 12 or newer)", embedded.name);
+                let module = self.context.load_module(Ptx::from_src(embedded.ptx)).map_err(failed(&what))?;
+                modules.entry(embedded.name).or_insert(module)
+            }
+        };
+        let function = module.load_function(kernel).map_err(failed(&format!("find the kernel {kernel}")))?;
+        if shared as usize > SHARED_BY_DEFAULT {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let what = format!("give {kernel} {shared} bytes of shared memory");
+            function.set_attribute(attribute, shared as i32).map_err(failed(&what))?;
+        }
+        Ok(function)
+    }
+}
+
+struct Allocation {
+    address: u64,
+    context: Arc<CudaContext>,
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // An error here has been reported by a call before, and there is nobody to tell.
+        // SAFETY: taken by `allocate`, freed once.
+        let _ = self.context.bind_to_thread().and_then(|()| unsafe { result::free_sync(self.address) });
+    }
+}
+
+/// Memory that the card can read while the host goes on.
+struct Staging {
+    address: *mut u8,
+    used: usize,
+    context: Arc<CudaContext>,
+}
+
+impl Staging {
+    fn new(context: &Arc<CudaContext>) -> Result<Self> {
+        context.bind_to_thread().map_err(failed("use the card from this thread"))?;
+        // SAFETY: the context is bound to this thread.
+        let address: *mut c_void =
+            unsafe { result::malloc_host(STAGING, 0) }.map_err(failed("take pinned memory of the host"))?;
+        Ok(Self { address: address.cast(), used: 0, context: context.clone() })
+    }
+
+    fn room(&self) -> usize {
+        STAGING - self.used
+    }
+
+    /// Appends a copy of `bytes`, for which there must be room.
+    fn push(&mut self, bytes: &[u8]) -> &[u8] {
+        assert!(bytes.len() <= self.room(), "the staging memory is full");
+        // SAFETY: there is room, and nothing else lies there.
+        let copy = unsafe {
+            let to = self.address.add(self.used);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+            std::slice::from_raw_parts(to, bytes.len())
+        };
+        self.used += bytes.len();
+        copy
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // As in `Allocation`.
+        // SAFETY: taken by `new`, freed once.
+        let _ = self.context.bind_to_thread().and_then(|()| unsafe { result::free_host(self.address.cast()) });
+    }
+}

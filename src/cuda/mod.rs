@@ -1,0 +1,296 @@
+//! The CUDA backend: kernels of our own, launched through cudarc. Weights and activations are bf16; statistics,
+//! gradients, masters and the optimiser's state f32.
+//!
+//! A launcher is the shape of a kernel's grid and the choice among its variants; it stands in a file of the operation's
+//! name. Operations are issued to one stream and run in order; only [`Backend::read`] waits.
+
+#[allow(missing_docs, clippy::pedantic, reason = "generated from kernels/abi.h, whose comments are its documentation")]
+pub mod abi;
+mod adamw;
+mod attention;
+mod device;
+mod embedding;
+mod fill;
+mod gather;
+mod gemm;
+mod global_norm;
+mod linear_cross_entropy;
+mod params;
+pub mod ptx;
+mod reward_head;
+mod rmsnorm;
+mod rope;
+mod swiglu;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::backend::checks::Checks;
+use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
+use crate::error::{Error, Result};
+use crate::tensor::{Dtype, Storage, Tensor};
+use device::Device;
+
+/// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
+pub fn is_present() -> bool {
+    // SAFETY: only looks for the library.
+    unsafe { cudarc::driver::sys::is_culib_present() }
+}
+
+/// A card.
+pub struct Cuda {
+    device: Device,
+    /// Rotary frequencies by head dimension and the bits of theta.
+    frequencies: RefCell<HashMap<(usize, u64), Rc<Storage>>>,
+}
+
+impl Cuda {
+    /// Opens the card number `ordinal`, counted as the driver does.
+    ///
+    /// # Errors
+    /// The user's when there is no driver, no such card, or one that is too old.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        if !is_present() {
+            return Err(Error::user("there is no CUDA driver (libcuda) on this machine: use --device cpu"));
+        }
+        Ok(Self { device: Device::open(ordinal)?, frequencies: RefCell::default() })
+    }
+
+    /// How many times memory was taken on the device.
+    pub fn allocations(&self) -> usize {
+        self.device.allocations()
+    }
+
+    fn checks(&self, operation: &'static str) -> Checks {
+        Checks::new(operation, Dtype::Bf16, Dtype::F32)
+    }
+}
+
+/// The address of a tensor's first element, as the card sees it.
+fn at(tensor: &Tensor) -> u64 {
+    tensor.address() as u64
+}
+
+/// Whether rows of `columns` bf16 of all `tensors` begin at multiples of 16 bytes and end there.
+fn vec8(columns: usize, tensors: &[&Tensor]) -> bool {
+    columns.is_multiple_of(8) && tensors.iter().all(|t| at(t).is_multiple_of(16))
+}
+
+/// A size as kernels take it.
+fn size(n: usize) -> Result<u32> {
+    u32::try_from(n).map_err(|_| Error::machine(format!("{n} elements are too many for a kernel")))
+}
+
+impl Backend for Cuda {
+    fn name(&self) -> String {
+        self.device.name().to_string()
+    }
+
+    fn float(&self) -> Dtype {
+        Dtype::Bf16
+    }
+
+    fn accumulator(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
+        self.device.allocate(bytes)
+    }
+
+    fn reserve(&self, extent: &Extent) -> Result<()> {
+        let norms = rmsnorm::scratch(extent.tokens, extent.hidden).max(global_norm::scratch(extent.parameters));
+        let attention = extent.heads.map_or(0, |heads| attention::scratch(extent.tokens, heads));
+        self.device.scratch(norms.max(attention))?;
+        if let Some(heads) = extent.heads {
+            self.frequencies(heads.dim, extent.theta)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {
+        if bytes.len() != to.len() * to.dtype().size() || !to.is_dense() {
+            return Err(Error::machine(format!("write: {} bytes into {to:?}", bytes.len())));
+        }
+        self.device.write(at(to), bytes)
+    }
+
+    fn read(&self, from: &Tensor, bytes: &mut [u8]) -> Result<()> {
+        if bytes.len() != from.len() * from.dtype().size() || !from.is_dense() {
+            return Err(Error::machine(format!("read: {} bytes from {from:?}", bytes.len())));
+        }
+        self.device.read(at(from), bytes)
+    }
+
+    fn copy(&self, to: &Tensor, from: &Tensor) -> Result<()> {
+        self.checks("copy").copy(to, from)?;
+        self.device.copy(at(to), at(from), from.len() * from.dtype().size())
+    }
+
+    fn fill(&self, x: &Tensor, value: f64) -> Result<()> {
+        self.checks("fill").fill(x)?;
+        fill::fill(&self.device, x, value as f32)
+    }
+
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
+        let shape = self.checks("gemm").gemm(layout, out, a, b)?;
+        gemm::gemm(&self.device, layout, shape, out, a, b, accumulate)
+    }
+
+    fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {
+        self.checks("embedding_forward").embedding(y, ids, table, false)?;
+        embedding::forward(&self.device, y, ids, table)
+    }
+
+    fn embedding_backward(&self, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> Result<()> {
+        self.checks("embedding_backward").embedding(dy, ids, dtable, true)?;
+        embedding::backward(&self.device, dtable, ids, dy)
+    }
+
+    fn rmsnorm_forward(&self, y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64) -> Result<()> {
+        self.checks("rmsnorm_forward").rmsnorm_forward(y, rstd, x, weight)?;
+        rmsnorm::forward(&self.device, y, rstd, x, weight, eps as f32)
+    }
+
+    fn rmsnorm_backward(
+        &self,
+        dx: &Tensor,
+        dweight: &Tensor,
+        dy: &Tensor,
+        x: &Tensor,
+        rstd: &Tensor,
+        weight: &Tensor,
+    ) -> Result<()> {
+        self.checks("rmsnorm_backward").rmsnorm_backward(dx, dweight, dy, x, rstd, weight)?;
+        rmsnorm::backward(&self.device, dx, dweight, dy, x, rstd, weight)
+    }
+
+    fn rope_forward(&self, dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64) -> Result<()> {
+        self.checks("rope_forward").rope(src, dst, positions, heads, false)?;
+        rope::rope(&self.device, src, dst, positions, heads, self.frequencies(heads.dim, theta)?, false)
+    }
+
+    fn rope_backward(&self, dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64) -> Result<()> {
+        self.checks("rope_backward").rope(dsrc, grads, positions, heads, true)?;
+        rope::rope(&self.device, dsrc, grads, positions, heads, self.frequencies(heads.dim, theta)?, true)
+    }
+
+    fn attention_forward(
+        &self,
+        out: &Tensor,
+        lse: &Tensor,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        args: AttentionArgs,
+    ) -> Result<()> {
+        self.checks("attention_forward").attention_forward(out, lse, [q, k, v], &args)?;
+        attention::forward(&self.device, out, lse, [q, k, v], &args)
+    }
+
+    fn attention_backward(
+        &self,
+        dqkv: [&Tensor; 3],
+        dout: &Tensor,
+        out: &Tensor,
+        lse: &Tensor,
+        qkv: [&Tensor; 3],
+        args: AttentionArgs,
+    ) -> Result<()> {
+        self.checks("attention_backward").attention_backward(dqkv, dout, out, lse, qkv, &args)?;
+        attention::backward(&self.device, dqkv, dout, out, lse, qkv, &args)
+    }
+
+    fn swiglu_forward(&self, y: &Tensor, gate_up: &Tensor) -> Result<()> {
+        self.checks("swiglu_forward").swiglu_forward(y, gate_up)?;
+        swiglu::forward(&self.device, y, gate_up)
+    }
+
+    fn swiglu_backward(&self, dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor) -> Result<()> {
+        self.checks("swiglu_backward").swiglu_backward(dgate_up, dy, gate_up)?;
+        swiglu::backward(&self.device, dgate_up, dy, gate_up)
+    }
+
+    fn gather_forward(&self, y: &Tensor, x: &Tensor, rows: &Tensor) -> Result<()> {
+        self.checks("gather_forward").gather(y, x, rows, false)?;
+        gather::forward(&self.device, y, x, rows)
+    }
+
+    fn gather_backward(&self, dx: &Tensor, dy: &Tensor, rows: &Tensor) -> Result<()> {
+        self.checks("gather_backward").gather(dy, dx, rows, true)?;
+        gather::backward(&self.device, dx, dy, rows)
+    }
+
+    fn reward_head_forward(&self, scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f64) -> Result<()> {
+        self.checks("reward_head_forward").reward_head_forward(scores, x, norm, head)?;
+        reward_head::forward(&self.device, scores, x, norm, head, eps as f32)
+    }
+
+    fn reward_head_loss(
+        &self,
+        scores: &Tensor,
+        loss: &Tensor,
+        grads: RewardHeadGrads,
+        x: &Tensor,
+        norm: &Tensor,
+        head: &Tensor,
+        pairs: &Tensor,
+        pair_loss: &PairLoss,
+        eps: f64,
+    ) -> Result<()> {
+        self.checks("reward_head_loss").reward_head_loss(scores, loss, &grads, x, norm, head, pairs)?;
+        reward_head::loss(&self.device, scores, loss, &grads, [x, norm, head], pairs, pair_loss, eps as f32)
+    }
+
+    fn linear_cross_entropy(
+        &self,
+        loss: &Tensor,
+        grads: Option<(&Tensor, &Tensor)>,
+        x: &Tensor,
+        table: &Tensor,
+        targets: &Tensor,
+        weights: &Tensor,
+        scratch: &Tensor,
+    ) -> Result<()> {
+        let checks = self.checks("linear_cross_entropy");
+        checks.linear_cross_entropy(loss, grads, x, table, targets, weights, scratch)?;
+        linear_cross_entropy::run(&self.device, loss, grads, x, table, targets, weights, scratch)
+    }
+
+    fn global_norm(&self, norm: &Tensor, x: &Tensor) -> Result<()> {
+        self.checks("global_norm").global_norm(norm, x)?;
+        global_norm::global_norm(&self.device, norm, x)
+    }
+
+    fn adamw(
+        &self,
+        params: &Tensor,
+        master: &Tensor,
+        m: &Tensor,
+        v: &Tensor,
+        grads: &Tensor,
+        norm: &Tensor,
+        update: &AdamW,
+    ) -> Result<()> {
+        self.checks("adamw").adamw(params, master, m, v, grads, norm, update)?;
+        adamw::adamw(&self.device, params, master, [m, v], grads, norm, update)
+    }
+}
+
+impl Cuda {
+    /// The address of `[dim / 2]` frequencies, which are the same for every position.
+    fn frequencies(&self, dim: usize, theta: f64) -> Result<u64> {
+        let mut known = self.frequencies.borrow_mut();
+        let key = (dim, theta.to_bits());
+        if let Some(storage) = known.get(&key) {
+            return Ok(storage.address() as u64);
+        }
+        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_angle(1, i, dim, theta)).collect();
+        let storage = self.device.allocate(4 * values.len())?;
+        let address = storage.address() as u64;
+        self.device.write(address, bytemuck::cast_slice(&values))?;
+        known.insert(key, storage);
+        Ok(address)
+    }
+}

@@ -1,0 +1,68 @@
+use super::abi::*;
+use super::device::Device;
+use super::{at, size};
+use crate::backend::{PairLoss, RewardHeadGrads};
+use crate::config::{LossKind, PenaltyKind};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Rows that a block of the forward pass scores: one a warp.
+const ROWS: usize = REWARD_HEAD_THREADS as usize / 32;
+
+pub fn forward(device: &Device, scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f32) -> Result<()> {
+    let params = RewardHeadParams { scores: at(scores), eps, ..operands([x, norm, head])? };
+    // SAFETY: the operands were checked to have these shapes.
+    unsafe { device.launch("reward_head_forward", [x.rows().div_ceil(ROWS), 1], REWARD_HEAD_THREADS, 0, &params) }
+}
+
+pub fn loss(
+    device: &Device,
+    scores: &Tensor,
+    loss: &Tensor,
+    grads: &RewardHeadGrads,
+    operands_: [&Tensor; 3],
+    pairs: &Tensor,
+    pair_loss: &PairLoss,
+    eps: f32,
+) -> Result<()> {
+    let [x, ..] = operands_;
+    if x.rows() > REWARD_HEAD_MAX_ROWS as usize {
+        return Err(Error::user(format!(
+            "{} candidates in one pack are more than the {REWARD_HEAD_MAX_ROWS} that the reward head's kernel takes: \
+             lower data.pack_length",
+            x.rows()
+        )));
+    }
+    let params = RewardHeadParams {
+        scores: at(scores),
+        loss: at(loss),
+        dx: at(grads.dx),
+        dnorm: at(grads.dnorm),
+        dhead: at(grads.dhead),
+        pairs: at(pairs),
+        n_pairs: size(pairs.rows())?,
+        loss_kind: match pair_loss.kind {
+            LossKind::Ranking => LOSS_RANKING,
+            LossKind::Focal => LOSS_FOCAL,
+        },
+        penalty_kind: match pair_loss.penalty {
+            PenaltyKind::None => PENALTY_NONE,
+            PenaltyKind::LogBarrier => PENALTY_LOG_BARRIER,
+            PenaltyKind::L2 => PENALTY_L2,
+        },
+        penalty_weight: pair_loss.penalty_weight as f32,
+        scale: pair_loss.scale as f32,
+        eps,
+        ..operands(operands_)?
+    };
+    let bands = x.cols().div_ceil(REWARD_HEAD_COLUMNS as usize);
+    // Score, slope and inverse root mean square of each row.
+    let shared = size(3 * size_of::<f32>() * x.rows())?;
+    // SAFETY: the operands were checked to have these shapes; pairs name rows of their pack.
+    unsafe { device.launch("reward_head_loss", [bands, 1], REWARD_HEAD_THREADS, shared, &params) }
+}
+
+fn operands([x, norm, head]: [&Tensor; 3]) -> Result<RewardHeadParams> {
+    let (rows, columns) = (size(x.rows())?, size(x.cols())?);
+    Ok(RewardHeadParams { x: at(x), norm: at(norm), head: at(head), rows, columns, ..Default::default() })
+}
