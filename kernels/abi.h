@@ -77,6 +77,8 @@ typedef struct {
     uint32_t ldout;
     uint32_t ldaddend;
     uint32_t ldgate_up;
+    /// Whether `out` and `addend` are f32, not bf16; the products that are fused with SwiGLU write bf16.
+    uint32_t out_is_f32;
 } GemmParams;
 
 // ---- attention ----
@@ -232,10 +234,10 @@ typedef struct {
 /// their name ends in `vec8`.
 #define ROWS_THREADS 128
 
-/// `out[i] = in[ids[i]]` or `out[ids[i]] += in[i]`, rows of `columns`. Grid: `rows`.
+/// `out[i] = from[ids[i]]` or `out[ids[i]] += from[i]`, rows of `columns`. Grid: `rows`.
 typedef struct {
     POINTER(bf16) out;
-    POINTER(const bf16) in;
+    POINTER(const bf16) from;
     POINTER(const uint32_t) ids;
     uint32_t rows;
     uint32_t columns;
@@ -410,9 +412,9 @@ typedef struct {
     float value;
 } FillParams;
 
-/// `out = in` in another type. Grid: any number of blocks.
+/// `out = from` in another type. Grid: any number of blocks.
 typedef struct {
     POINTER(void) out;
-    POINTER(const void) in;
+    POINTER(const void) from;
     uint64_t count;
 } CastParams;

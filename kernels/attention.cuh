@@ -191,26 +191,16 @@ template <class Params> __device__ inline size_t out_row(const Params &p, uint32
     return (static_cast<size_t>(query) * p.kv_heads + head) * p.group + member;
 }
 
-// Stores 16 rows of accumulators as bf16. `to(half)` is the address of row `lane / 4 + 8 half`, or null.
+// Stores 16 rows of accumulators as bf16, rows `lane / 4` times `upper` and those 8 below times `lower`. `to(row)` is
+// the address of a row, or null.
 template <int TILES, class To>
-__device__ inline void store_rows(const float (&acc)[TILES][4], float scale0, float scale1, uint32_t dim, To to) {
-    const uint32_t within = threadIdx.x % 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        bf16 *row = to(half);
-        const float scale = half == 0 ? scale0 : scale1;
-#pragma unroll
-        for (int tile = 0; tile < TILES; tile += 4) {
-            uint32_t v[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                v[i] = ptx::cvt_bf16x2(acc[tile + i][2 * half] * scale, acc[tile + i][2 * half + 1] * scale);
-            }
-            transpose_quad(v);
-            const uint32_t column = 8 * (tile + within);
-            if (row && column < dim) {
-                store_columns(row + column, v, dim - column);
-            }
+__device__ inline void store_rows(const float (&acc)[TILES][4], float upper, float lower, uint32_t dim, To to) {
+    const Staged<8 * TILES> staged;
+    staged.put(acc, upper, lower);
+    staged.template each_eight<8 * TILES>([&](uint32_t row, uint32_t column, const Floats<8> &v, bool) {
+        bf16 *out = to(row);
+        if (out && column < dim) {
+            store_columns(out + column, v, dim - column);
         }
-    }
+    });
 }

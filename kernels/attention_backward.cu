@@ -111,10 +111,13 @@ template <class Head> __device__ inline void attention_backward_q(const Attentio
         score_gradient(scores, dp, lse, delta, scale_log2);
         add_weighted<Head, STEP>(dq, scores, k + buffer * BUFFER);
     }
+    // The tiles' memory is free for the result once all warps are done with them, and with what they copied.
+    ptx::cp_async_wait<0>();
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        store_rows(dq[i], p.scale, p.scale, dim, [&](int half) {
-            const uint32_t row = first_row + warp_row + 16 * i + 8 * half + lane / 4;
+        store_rows(dq[i], p.scale, p.scale, dim, [&](uint32_t within) {
+            const uint32_t row = first_row + warp_row + 16 * i + within;
             return row < rows ? p.dq + (head_rows + row) * dim : nullptr;
         });
     }
@@ -359,9 +362,12 @@ template <class Head> __device__ inline void attention_backward_kv(const Attenti
         add_rows<Head>(dv, scores, dout);
         add_rows<Head>(dk, ds, q);
     }
+    // The tiles' memory is free for the result once all warps are done with them, and with what they copied.
+    ptx::cp_async_wait<0>();
+    __syncthreads();
     const auto store = [&](bf16 *to, const float(&from)[Head::DIM / 8][4], float scale) {
-        store_rows(from, scale, scale, dim, [&](int half) {
-            const uint32_t key = warp_key + 8 * half + lane / 4;
+        store_rows(from, scale, scale, dim, [&](uint32_t within) {
+            const uint32_t key = warp_key + within;
             return key < p.tokens ? to + (static_cast<size_t>(head) * p.tokens + key) * dim : nullptr;
         });
     };

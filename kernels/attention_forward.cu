@@ -126,24 +126,28 @@ template <class Head> __device__ inline void attention_forward(const AttentionPa
         add_weighted<Head, KEYS>(out, scores, v + buffer * BUFFER);
     }
 
+    // The tiles' memory is free for the result once all warps are done with them, and with what they copied.
+    ptx::cp_async_wait<0>();
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float inverse[2];
-        uint32_t row[2];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float sum = statistics.sum[2 * i + half];
             sum += __shfl_xor_sync(ALL_LANES, sum, 1);
             sum += __shfl_xor_sync(ALL_LANES, sum, 2);
             inverse[half] = 1.0f / sum;
-            row[half] = first_row + warp_row + 16 * i + 8 * half + lane / 4;
-            if (lane % 4 == 0 && row[half] < rows) {
-                p.lse[static_cast<size_t>(head) * rows + row[half]] =
+            const uint32_t row = first_row + warp_row + 16 * i + 8 * half + lane / 4;
+            if (lane % 4 == 0 && row < rows) {
+                p.lse[static_cast<size_t>(head) * rows + row] =
                     statistics.top[2 * i + half] * p.scale + LN2 * ptx::lg2(sum);
             }
         }
-        store_rows(out[i], inverse[0], inverse[1], dim,
-                   [&](int half) { return row[half] < rows ? p.out + out_row(p, head, row[half]) * dim : nullptr; });
+        store_rows(out[i], inverse[0], inverse[1], dim, [&](uint32_t within) {
+            const uint32_t row = first_row + warp_row + 16 * i + within;
+            return row < rows ? p.out + out_row(p, head, row) * dim : nullptr;
+        });
     }
 }
 

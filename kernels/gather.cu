@@ -6,11 +6,11 @@
 namespace {
 
 template <int N> __device__ inline void add_rows(const RowsParams &p) {
-    const bf16 *in = p.in + static_cast<size_t>(blockIdx.x) * p.columns;
+    const bf16 *from = p.from + static_cast<size_t>(blockIdx.x) * p.columns;
     bf16 *out = p.out + static_cast<size_t>(p.ids[blockIdx.x]) * p.columns;
     for (uint32_t column = threadIdx.x * N; column < p.columns; column += ROWS_THREADS * N) {
         Floats<N> sum = load<N>(out + column);
-        const Floats<N> d = load<N>(in + column);
+        const Floats<N> d = load<N>(from + column);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             sum.at[i] += d.at[i];

@@ -95,151 +95,124 @@ __device__ inline uint32_t ceil_div(uint32_t a, uint32_t b) {
     return (a + b - 1) / b;
 }
 
-// Stores a fragment of f32: a quad's pairs are a full sector of 32 bytes.
-__device__ inline void store_f32(const GemmParams &p, uint32_t row, uint32_t column, float first, float second) {
-    if (row >= p.m || column >= p.n) {
-        return;
-    }
-    float *out = static_cast<float *>(p.out) + static_cast<size_t>(row) * p.ldout + column;
-    const float *addend = static_cast<const float *>(p.addend) + static_cast<size_t>(row) * p.ldaddend + column;
-    const bool both = column + 1 < p.n;
-    if (p.addend) {
-        first += addend[0];
-        second += both ? addend[1] : 0.0f;
-    }
-    if (both && reinterpret_cast<uintptr_t>(out) % 8 == 0) {
-        *reinterpret_cast<float2 *>(out) = make_float2(first, second);
-    } else {
-        out[0] = first;
-        if (both) {
-            out[1] = second;
-        }
-    }
-}
-
-// Rows `row` of four neighbouring mmas, `half` 0 or 1, as pairs of bf16.
-template <int NT> __device__ inline void pack(uint32_t (&v)[4], const float (&acc)[NT][4], int first, int half) {
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        v[j] = ptx::cvt_bf16x2(acc[first + j][2 * half], acc[first + j][2 * half + 1]);
-    }
-}
-
-// Stores a warp's tile, from row `first_m` and column `first_n` on, as f32.
-template <int MT, int NT>
-__device__ inline void store_f32_tile(const GemmParams &p, const float (&acc)[MT][NT][4], uint32_t first_m,
-                                      uint32_t first_n) {
-    const uint32_t lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < MT; i++) {
-#pragma unroll
-        for (int j = 0; j < NT; j++) {
-            const uint32_t row = first_m + 16 * i + lane / 4, column = first_n + 8 * j + 2 * (lane % 4);
-            store_f32(p, row, column, acc[i][j][0], acc[i][j][1]);
-            store_f32(p, row + 8, column, acc[i][j][2], acc[i][j][3]);
-        }
-    }
-}
-
-// Eight columns of a row in each lane: four neighbouring mmas after `transpose_quad`.
+// Eight columns of a row of the result. How many of them exist, and those behind them; outside the matrix 0.
 struct Columns {
-    size_t row;
-    size_t column;
-    // How many of them exist, and those behind them; 0 outside the matrix.
+    size_t row, column;
     uint32_t count;
 
-    // Outside the matrix nothing is read or written; the address is kept one.
     template <class T> __device__ T *in(T *base, uint32_t ld) const {
-        return base + (count > 0 ? row * ld + column : 0);
+        return base + row * ld + column;
     }
 };
 
-// The product and the addend.
-template <int NT>
-__device__ inline void finish_add(const GemmParams &p, float (&acc)[NT][4], int first, int half, const Columns &at) {
-    uint32_t v[4];
-    if (p.addend) {
-        load_columns(v, at.in(static_cast<const bf16 *>(p.addend), p.ldaddend), at.count);
-        transpose_quad(v);
+__device__ inline Columns columns_at(const GemmParams &p, uint32_t row, uint32_t column) {
+    return {row, column, row < p.m && column < p.n ? p.n - column : 0};
+}
+
+// The product and the addend, as f32: four columns at a time, so that a warp's access is whole lines.
+template <int WIDTH>
+__device__ inline void finish_f32(const GemmParams &p, const Staged<WIDTH> &staged, uint32_t first_m,
+                                  uint32_t first_n) {
+    constexpr uint32_t SHARES = WIDTH / 4;
+    float *out = static_cast<float *>(p.out);
+    const float *addend = static_cast<const float *>(p.addend);
+    const bool aligned = reinterpret_cast<uintptr_t>(out) % 16 == 0 && p.ldout % 4 == 0 &&
+                         reinterpret_cast<uintptr_t>(addend) % 16 == 0 && p.ldaddend % 4 == 0;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x % 32; i < 16 * SHARES; i += 32) {
+        const uint32_t row = i / SHARES, column = i % SHARES * 4;
+        const Columns at = columns_at(p, first_m + row, first_n + column);
+        float4 v = *reinterpret_cast<const float4 *>(staged.rows + row * Staged<WIDTH>::STRIDE + column);
+        if (aligned && at.count >= 4) {
+            if (addend) {
+                const float4 more = *reinterpret_cast<const float4 *>(at.in(addend, p.ldaddend));
+                v = make_float4(v.x + more.x, v.y + more.y, v.z + more.z, v.w + more.w);
+            }
+            *reinterpret_cast<float4 *>(at.in(out, p.ldout)) = v;
+            continue;
+        }
+        const float values[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-        for (int t = 0; t < 4; t++) {
-            acc[first + t][2 * half] += low(v[t]);
-            acc[first + t][2 * half + 1] += high(v[t]);
+        for (int j = 0; j < 4; j++) {
+            if (j < at.count) {
+                at.in(out, p.ldout)[j] = values[j] + (addend ? at.in(addend, p.ldaddend)[j] : 0.0f);
+            }
         }
     }
-    pack(v, acc, first, half);
-    transpose_quad(v);
+}
+
+// The product and the addend.
+__device__ inline void finish_add(const GemmParams &p, Floats<8> v, const Columns &at) {
+    if (p.addend) {
+        const Floats<8> more = load_columns(at.in(static_cast<const bf16 *>(p.addend), p.ldaddend), at.count);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            v.at[i] += more.at[i];
+        }
+    }
     store_columns(at.in(static_cast<bf16 *>(p.out), p.ldout), v, at.count);
 }
 
-// The first four mmas are gate, the next four up: saves reading both again.
-template <int NT>
-__device__ inline void finish_swiglu(const GemmParams &p, const float (&acc)[NT][4], int half, const Columns &at) {
-    uint32_t gate[4], up[4];
-    pack(gate, acc, 0, half);
-    pack(up, acc, 4, half);
-    transpose_quad(gate);
-    transpose_quad(up);
+// Gate and up lie side by side in a warp's tile: saves reading both again. They are rounded before they are used, as
+// where the product is stored between the two.
+__device__ inline void finish_swiglu(const GemmParams &p, Floats<8> gate, Floats<8> up, const Columns &at) {
     if (p.gate_up) {
         bf16 *gate_up = at.in(p.gate_up, p.ldgate_up);
         store_columns(gate_up, gate, at.count);
         store_columns(gate_up + p.n, up, at.count);
     }
 #pragma unroll
-    for (int t = 0; t < 4; t++) {
-        gate[t] = ptx::cvt_bf16x2(swiglu(low(gate[t]), low(up[t])), swiglu(high(gate[t]), high(up[t])));
+    for (int i = 0; i < 8; i++) {
+        gate.at[i] = swiglu(rounded(gate.at[i]), rounded(up.at[i]));
     }
     store_columns(at.in(static_cast<bf16 *>(p.out), p.ldout), gate, at.count);
 }
 
 // The product is the gradient of SwiGLU's result, which is neither stored nor read again.
-template <int NT>
-__device__ inline void finish_swiglu_backward(const GemmParams &p, const float (&acc)[NT][4], int first, int half,
-                                              const Columns &at) {
-    uint32_t gate[4], up[4], dy[4];
+__device__ inline void finish_swiglu_backward(const GemmParams &p, const Floats<8> &dy, const Columns &at) {
     const bf16 *gate_up = at.in(p.gate_up, p.ldgate_up);
-    load_columns(gate, gate_up, at.count);
-    load_columns(up, gate_up + p.n, at.count);
-    pack(dy, acc, first, half);
-    transpose_quad(dy);
+    Floats<8> gate = load_columns(gate_up, at.count), up = load_columns(gate_up + p.n, at.count);
 #pragma unroll
-    for (int t = 0; t < 4; t++) {
-        const float2 l = swiglu_gradient(low(gate[t]), low(up[t]), low(dy[t]));
-        const float2 h = swiglu_gradient(high(gate[t]), high(up[t]), high(dy[t]));
-        gate[t] = ptx::cvt_bf16x2(l.x, h.x);
-        up[t] = ptx::cvt_bf16x2(l.y, h.y);
+    for (int i = 0; i < 8; i++) {
+        const float2 d = swiglu_gradient(gate.at[i], up.at[i], rounded(dy.at[i]));
+        gate.at[i] = d.x;
+        up.at[i] = d.y;
     }
     bf16 *out = at.in(static_cast<bf16 *>(p.out), p.ldout);
     store_columns(out, gate, at.count);
     store_columns(out + p.n, up, at.count);
 }
 
-// Stores a warp's tile, from row `first_m` and column `first_n` of the result on, as bf16.
+// Stores a warp's tile, from row `first_m` and column `first_n` of the result on, 16 rows at a time.
 template <Epilogue EPILOGUE, int MT, int NT>
-__device__ inline void store_bf16_tile(const GemmParams &p, float (&acc)[MT][NT][4], uint32_t first_m,
-                                       uint32_t first_n) {
-    const uint32_t lane = threadIdx.x % 32;
+__device__ inline void finish(const GemmParams &p, const float (&acc)[MT][NT][4], uint32_t first_m, uint32_t first_n) {
+    const Staged<8 * NT> staged;
 #pragma unroll
     for (int i = 0; i < MT; i++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-#pragma unroll
-            for (int j = 0; j < (EPILOGUE == Epilogue::Swiglu ? 4 : NT); j += 4) {
-                const uint32_t row = first_m + 16 * i + 8 * half + lane / 4, column = first_n + 8 * j + 8 * (lane % 4);
-                const Columns at = {row, column, row < p.m && column < p.n ? p.n - column : 0};
-                if constexpr (EPILOGUE == Epilogue::Add) {
-                    finish_add(p, acc[i], j, half, at);
-                } else if constexpr (EPILOGUE == Epilogue::Swiglu) {
-                    finish_swiglu(p, acc[i], half, at);
-                } else {
-                    finish_swiglu_backward(p, acc[i], j, half, at);
-                }
-            }
+        staged.put(acc[i], 1.0f, 1.0f);
+        const uint32_t first = first_m + 16 * i;
+        if (EPILOGUE == Epilogue::Add && p.out_is_f32) {
+            finish_f32<8 * NT>(p, staged, first, first_n);
+            continue;
         }
+        staged.template each_eight<EPILOGUE == Epilogue::Swiglu ? 4 * NT : 8 * NT>(
+            [&](uint32_t row, uint32_t column, const Floats<8> &v, bool odd) {
+                const Columns at = columns_at(p, first + row, first_n + column);
+                if (at.count == 0) {
+                    return;
+                }
+                if constexpr (EPILOGUE == Epilogue::Add) {
+                    finish_add(p, v, at);
+                } else if constexpr (EPILOGUE == Epilogue::Swiglu) {
+                    finish_swiglu(p, v, staged.eight(row, column + 4 * NT, odd), at);
+                } else {
+                    finish_swiglu_backward(p, v, at);
+                }
+            });
     }
 }
 
-template <Layout LAYOUT, class Shape, bool ALIGNED, class Out, Epilogue EPILOGUE>
+template <Layout LAYOUT, class Shape, bool ALIGNED, Epilogue EPILOGUE>
 __device__ inline void gemm(const GemmParams &p) {
     constexpr bool A_ALONG = LAYOUT != Layout::Tn, B_ALONG = LAYOUT == Layout::Nt;
     constexpr bool GATED = EPILOGUE == Epilogue::Swiglu;
@@ -326,33 +299,28 @@ __device__ inline void gemm(const GemmParams &p) {
         }
     }
 
-    if constexpr (sizeof(Out) == 4) {
-        store_f32_tile(p, acc, first_m + warp_m, first_n + warp_n);
-    } else {
-        store_bf16_tile<EPILOGUE>(p, acc, first_m + warp_m, first_n + (GATED ? warp_n / 2 : warp_n));
-    }
+    // The stages' memory is free for the result once all warps are done with them.
+    __syncthreads();
+    static_assert(Staged<Shape::WN>::BYTES * (THREADS / 32) <= STAGES * Shape::STAGE_BYTES);
+    finish<EPILOGUE>(p, acc, first_m + warp_m, first_n + (GATED ? warp_n / 2 : warp_n));
 }
 
 } // namespace
 
-#define KERNEL(name, layout, shape, aligned, out, epilogue)                                                            \
+#define KERNEL(name, layout, shape, aligned, epilogue)                                                                 \
     extern "C" __global__ void __launch_bounds__(shape::THREADS) name(const __grid_constant__ GemmParams p) {          \
-        gemm<Layout::layout, shape, aligned, out, Epilogue::epilogue>(p);                                              \
+        gemm<Layout::layout, shape, aligned, Epilogue::epilogue>(p);                                                   \
     }
 #define KERNELS(prefix, layout)                                                                                        \
-    KERNEL(prefix##_bf16_128x256, layout, Shape128x256, true, bf16, Add)                                               \
-    KERNEL(prefix##_bf16_128x128, layout, Shape128x128, true, bf16, Add)                                               \
-    KERNEL(prefix##_bf16_64x64, layout, Shape64x64, true, bf16, Add)                                                   \
-    KERNEL(prefix##_bf16_any, layout, Shape64x64, false, bf16, Add)                                                    \
-    KERNEL(prefix##_f32_128x256, layout, Shape128x256, true, float, Add)                                               \
-    KERNEL(prefix##_f32_128x128, layout, Shape128x128, true, float, Add)                                               \
-    KERNEL(prefix##_f32_64x64, layout, Shape64x64, true, float, Add)                                                   \
-    KERNEL(prefix##_f32_any, layout, Shape64x64, false, float, Add)
+    KERNEL(prefix##_128x256, layout, Shape128x256, true, Add)                                                          \
+    KERNEL(prefix##_128x128, layout, Shape128x128, true, Add)                                                          \
+    KERNEL(prefix##_64x64, layout, Shape64x64, true, Add)                                                              \
+    KERNEL(prefix##_any, layout, Shape64x64, false, Add)
 
 KERNELS(gemm_nt, Nt)
 KERNELS(gemm_nn, Nn)
 KERNELS(gemm_tn, Tn)
-KERNEL(gemm_nt_swiglu_128x256, Nt, Shape128x256, true, bf16, Swiglu)
-KERNEL(gemm_nt_swiglu_64x64, Nt, Shape64x64Swiglu, true, bf16, Swiglu)
-KERNEL(gemm_nn_swiglu_128x256, Nn, Shape128x256, true, bf16, SwigluBackward)
-KERNEL(gemm_nn_swiglu_64x64, Nn, Shape64x64, true, bf16, SwigluBackward)
+KERNEL(gemm_nt_swiglu_128x256, Nt, Shape128x256, true, Swiglu)
+KERNEL(gemm_nt_swiglu_64x64, Nt, Shape64x64Swiglu, true, Swiglu)
+KERNEL(gemm_nn_swiglu_128x256, Nn, Shape128x256, true, SwigluBackward)
+KERNEL(gemm_nn_swiglu_64x64, Nn, Shape64x64, true, SwigluBackward)

@@ -16,6 +16,11 @@ __device__ inline bf16 to_bf16(float x) {
     return {static_cast<uint16_t>(ptx::cvt_bf16x2(x, 0.0f))};
 }
 
+// What is left of a number that is stored and read again.
+__device__ inline float rounded(float x) {
+    return to_float(to_bf16(x));
+}
+
 // The halves of a pair, lower address first.
 __device__ inline float low(uint32_t pair) {
     return __uint_as_float(pair << 16);

@@ -56,7 +56,7 @@ template <int N, int KEPT> __device__ inline void rmsnorm_forward(const RmsnormP
         Row branch;
         branch.load(p.branch + start, p.columns);
         // Rounded here, so that what is normalised is what the residual stream goes on with.
-        Row::each([&](int i, int j) { x.at[i].at[j] = to_float(to_bf16(x.at[i].at[j] + branch.at[i].at[j])); });
+        Row::each([&](int i, int j) { x.at[i].at[j] = rounded(x.at[i].at[j] + branch.at[i].at[j]); });
         x.store(p.sum + start, p.columns);
     }
     float squares = 0.0f;

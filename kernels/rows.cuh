@@ -3,15 +3,15 @@
 
 #include "numeric.cuh"
 
-// `out[i] = in[ids[i]]`. Floor: 4 bytes an element; the bits are moved as they are.
+// `out[i] = from[ids[i]]`. Floor: 4 bytes an element; the bits are moved as they are.
 template <int N> __device__ inline void copy_rows(const RowsParams &p) {
-    const bf16 *in = p.in + static_cast<size_t>(p.ids[blockIdx.x]) * p.columns;
+    const bf16 *from = p.from + static_cast<size_t>(p.ids[blockIdx.x]) * p.columns;
     bf16 *out = p.out + static_cast<size_t>(blockIdx.x) * p.columns;
     for (uint32_t column = threadIdx.x * N; column < p.columns; column += ROWS_THREADS * N) {
         if constexpr (N == 8) {
-            *reinterpret_cast<uint4 *>(out + column) = *reinterpret_cast<const uint4 *>(in + column);
+            *reinterpret_cast<uint4 *>(out + column) = *reinterpret_cast<const uint4 *>(from + column);
         } else {
-            out[column] = in[column];
+            out[column] = from[column];
         }
     }
 }
