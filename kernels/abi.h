@@ -5,12 +5,15 @@
 // be null. `bf16` is the upper half of an f32.
 #pragma once
 
-#include <stdint.h>
-
 #ifdef __CUDACC__
+#include <stdint.h>
 #define POINTER(type) type *__restrict__
 #define ALIASED(type) type *
 #else
+// The compiler's own types, so that bindgen needs no C library.
+typedef __UINT16_TYPE__ uint16_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __UINT64_TYPE__ uint64_t;
 #define POINTER(type) uint64_t
 #define ALIASED(type) uint64_t
 #endif

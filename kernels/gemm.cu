@@ -27,6 +27,8 @@ enum class Epilogue { Add, Swiglu, SwigluBackward };
 template <int BM_, int BN_, int WM_, int WN_> struct Shape {
     static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_;
     static constexpr int THREADS = 32 * (BM / WM) * (BN / WN);
+    // Blocks to a multiprocessor that registers have to leave room for: ptxas gives small tiles too few without it.
+    static constexpr int BLOCKS = BM == 64 ? 4 : 1;
     static constexpr int STAGE_BYTES = 2 * BK * (BM + BN);
 };
 using Shape128x256 = Shape<128, 256, 64, 64>;
@@ -308,7 +310,8 @@ __device__ inline void gemm(const GemmParams &p) {
 } // namespace
 
 #define KERNEL(name, layout, shape, aligned, epilogue)                                                                 \
-    extern "C" __global__ void __launch_bounds__(shape::THREADS) name(const __grid_constant__ GemmParams p) {          \
+    extern "C" __global__ void __launch_bounds__(shape::THREADS, shape::BLOCKS)                                        \
+        name(const __grid_constant__ GemmParams p) {                                                                   \
         gemm<Layout::layout, shape, aligned, Epilogue::epilogue>(p);                                                   \
     }
 #define KERNELS(prefix, layout)                                                                                        \
