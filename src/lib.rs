@@ -5,6 +5,7 @@ pub mod baselines;
 pub mod cli;
 pub mod config;
 pub mod cpu;
+pub mod cuda;
 pub mod error;
 pub mod eval;
 pub mod files;

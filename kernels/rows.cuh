@@ -1,0 +1,17 @@
+// Rows that are looked up: one block a row, since a row's address is the only arithmetic there is.
+#pragma once
+
+#include "numeric.cuh"
+
+// `out[i] = from[ids[i]]`. Floor: 4 bytes an element; the bits are moved as they are.
+template <int N> __device__ inline void copy_rows(const RowsParams &p) {
+    const bf16 *from = p.from + static_cast<size_t>(p.ids[blockIdx.x]) * p.columns;
+    bf16 *out = p.out + static_cast<size_t>(blockIdx.x) * p.columns;
+    for (uint32_t column = threadIdx.x * N; column < p.columns; column += ROWS_THREADS * N) {
+        if constexpr (N == 8) {
+            *reinterpret_cast<uint4 *>(out + column) = *reinterpret_cast<const uint4 *>(from + column);
+        } else {
+            out[column] = from[column];
+        }
+    }
+}
