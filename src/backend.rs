@@ -373,14 +373,27 @@ pub trait BackendExt: Backend {
         Ok(2.0 * (N * N * N) as f64 / best)
     }
 
+    /// Reads a dense tensor of f32 or f64 as f64 into `values` of its length, without taking memory.
+    fn read_f64_into(&self, from: &Tensor, values: &mut [f64]) -> Result<()> {
+        if from.dtype() == Dtype::F64 {
+            return self.read(from, bytemuck::cast_slice_mut(values));
+        }
+        // The f32 come to lie in the first half of the memory; the last one moves first, so that none is overwritten.
+        let n = values.len();
+        let halves: &mut [f32] = bytemuck::cast_slice_mut(values);
+        self.read(from, bytemuck::cast_slice_mut(&mut halves[..n]))?;
+        for i in (0..n).rev() {
+            let value = bytemuck::cast_slice::<f64, f32>(values)[i];
+            values[i] = f64::from(value);
+        }
+        Ok(())
+    }
+
     /// Reads a tensor of one element, f32 or f64, without taking memory.
     fn read_one(&self, from: &Tensor) -> Result<f64> {
-        if from.dtype() == Dtype::F32 {
-            let mut value = 0.0f32;
-            self.read(from, bytemuck::bytes_of_mut(&mut value))?;
-            return Ok(f64::from(value));
-        }
-        Ok(self.read_f64(from)?[0])
+        let mut value = [0.0];
+        self.read_f64_into(from, &mut value)?;
+        Ok(value[0])
     }
 
     /// Reads a dense tensor of any dtype as f64.

@@ -6,22 +6,41 @@ use clap::ValueEnum;
 
 use crate::backend::Backend;
 use crate::cpu::Cpu;
+use crate::cuda::{self, Cuda};
+use crate::error::Result;
 
 /// The devices that this build can compute on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Device {
-    /// The best there is on this machine.
+    /// The first NVIDIA card, or the CPU where there is none.
     #[default]
     Auto,
     /// All cores of the CPU, in f32.
     Cpu,
+    /// The first NVIDIA card, in bf16 with f32 sums and masters.
+    Cuda,
 }
 
 impl Device {
-    /// Opens the device.
-    pub fn open(self) -> Rc<dyn Backend> {
+    /// Opens the device. What `auto` chose instead of a card, and why, is said on the standard error.
+    ///
+    /// # Errors
+    /// The user's, when the card that was asked for is not there or too old.
+    pub fn open(self) -> Result<Rc<dyn Backend>> {
         match self {
-            Self::Auto | Self::Cpu => Rc::new(Cpu::new()),
+            Self::Cpu => Ok(Rc::new(Cpu::new())),
+            Self::Cuda => Ok(Rc::new(Cuda::open(0)?)),
+            Self::Auto if !cuda::is_present() => {
+                eprintln!("device: the CPU, because this machine has no CUDA driver");
+                Ok(Rc::new(Cpu::new()))
+            }
+            Self::Auto => match Cuda::open(0) {
+                Ok(card) => Ok(Rc::new(card)),
+                Err(error) => {
+                    eprintln!("device: the CPU, because: {error}");
+                    Ok(Rc::new(Cpu::new()))
+                }
+            },
         }
     }
 }

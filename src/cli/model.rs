@@ -20,7 +20,7 @@ pub struct Opened {
 pub fn open(dir: &Path, device: Device) -> Result<Opened> {
     const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
     let config = ModelConfig::read(dir)?;
-    let model = Model::new(device.open(), config.clone(), REWARD)?;
+    let model = Model::new(device.open()?, config.clone(), REWARD)?;
     let loaded = weights::read_into(dir, &config, REWARD, &mut |spec, values| model.set(spec, values))?;
     if !loaded.heads.reward {
         return Err(Error::user(format!(

@@ -83,7 +83,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     let folder = args.folder()?;
     let config = args.config(&folder)?;
-    let backend = args.device.open();
+    let backend = args.device.open()?;
     if args.dry_run {
         return dry_run(&config, &folder, backend.as_ref());
     }

@@ -28,7 +28,7 @@ pub struct Trainer {
 /// ranking loss, next-token loss, then the scores of all candidates.
 struct Figures {
     tensor: Tensor,
-    host: Vec<f32>,
+    host: Vec<f64>,
 }
 
 impl Figures {
@@ -53,9 +53,9 @@ impl Figures {
     }
 
     /// Waits for the device and reads norm, losses and the first `candidates` scores.
-    fn read(&mut self, backend: &dyn Backend, candidates: usize) -> Result<&[f32]> {
+    fn read(&mut self, backend: &dyn Backend, candidates: usize) -> Result<&[f64]> {
         let n = Self::SCORES + candidates;
-        backend.read_f32_into(&self.tensor.first(&[n]), &mut self.host[..n])?;
+        backend.read_f64_into(&self.tensor.first(&[n]), &mut self.host[..n])?;
         Ok(&self.host[..n])
     }
 }
@@ -151,8 +151,8 @@ impl Trainer {
         self.model.copy_losses(&self.workspace, self.figures.losses())?;
         backend.global_norm(&self.figures.norm(), self.grads())?;
         let figures = self.figures.read(backend.as_ref(), candidates)?;
-        let [grad_norm, ranking, next_token] = [figures[0], figures[1], figures[2]].map(f64::from);
-        scores.extend(&figures[Figures::SCORES..]);
+        let [grad_norm, ranking, next_token] = [figures[0], figures[1], figures[2]];
+        scores.extend(figures[Figures::SCORES..].iter().map(|&score| score as f32));
         let weight = self.lm_weight();
         let lm_loss = (weight > 0.0).then(|| next_token / weight);
         Ok(Step { loss: ranking + next_token, lm_loss, grad_norm })
