@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
+    CudaContext, CudaFunction, CudaModule, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result,
+    sys,
 };
 use cudarc::nvrtc::Ptx;
 
@@ -110,7 +111,8 @@ impl Device {
         })?;
         let owner = Allocation { address, context: self.context.clone() };
         // SAFETY: the memory was taken just now and is as long as that.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }.map_err(failed("clear memory"))?;
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }
+            .map_err(failed("clear memory"))?;
         self.allocations.set(self.allocations.get() + 1);
         // SAFETY: `owner` frees the memory when the storage is dropped, and nobody else knows of it.
         Ok(Rc::new(unsafe { Storage::new(address as *mut u8, bytes, Box::new(owner)) }))
@@ -189,7 +191,8 @@ impl Device {
         if grid.contains(&0) {
             return Ok(());
         }
-        let too_large = || Error::machine(format!("{kernel}: a grid of {grid:?} blocks is too large: use shorter packs"));
+        let too_large =
+            || Error::machine(format!("{kernel}: a grid of {grid:?} blocks is too large: use shorter packs"));
         let x = i32::try_from(grid[0]).map_err(|_| too_large())? as u32;
         let y = u16::try_from(grid[1]).map_err(|_| too_large())?.into();
         let mut functions = self.functions.borrow_mut();

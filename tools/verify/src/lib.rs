@@ -7,11 +7,11 @@
 //! - both runs must agree bit for bit;
 //! - what the operation only reads, and what lies beside a band of columns, must be as it was.
 //!
-//! Allowed errors are stated beside the operations, in units of the machine epsilon of the backend's floats. Their
-//! common ground: a sum of `n` rounded terms is off by about `sqrt(n) eps` times the sum of their magnitudes when
-//! rounding errors are independent (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1: at most `n`
-//! times); [`case::sum_error`] takes four times that, so that a lawful order of summation never fails and a lost
-//! term does.
+//! Allowed errors are stated beside the operations, in units of the machine epsilon of the backend's sums, and of its
+//! floats where an operation rounds to them on its way; what storing the result costs comes on top. Their common
+//! ground: a sum of `n` rounded terms is off by about `sqrt(n) eps` times the sum of their magnitudes when rounding
+//! errors are independent (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1: at most `n` times);
+//! [`case::sum_error`] takes four times that, so that a lawful order of summation never fails and a lost term does.
 
 pub mod case;
 pub mod check;
@@ -21,16 +21,18 @@ pub mod rows;
 
 use polar_raw::backend::Backend;
 use polar_raw::cpu::Cpu;
+use polar_raw::cuda::Cuda;
 use polar_raw::reference::Reference;
 use polar_raw::{Error, Result};
 
 /// Names of the backends that [`backend`] knows.
-pub const BACKENDS: &[&str] = &["cpu", "reference"];
+pub const BACKENDS: &[&str] = &["cpu", "cuda", "reference"];
 
 /// The backend of a name.
 pub fn backend(name: &str) -> Result<Box<dyn Backend>> {
     match name {
         "cpu" => Ok(Box::new(Cpu::new())),
+        "cuda" => Ok(Box::new(Cuda::open(0)?)),
         "reference" => Ok(Box::new(Reference)),
         _ => Err(Error::user(format!("there is no backend `{name}`: choose one of {}", BACKENDS.join(", ")))),
     }

@@ -172,11 +172,12 @@ impl Attention {
 
     fn forward(self, draw: &mut Draw) -> Case {
         let inputs = self.inputs(draw);
-        let (eps, score) = (draw.eps(), self.score_error(&inputs, draw.eps()));
+        let (eps, score) = (draw.sum_eps(), self.score_error(&inputs, draw.sum_eps()));
         let (_, _, out, lse) = self.dims(inputs.query_tokens.len());
         let sum = sum_error(self.tokens(), eps) + 8.0 * eps;
         let mut operands = vec![
-            overwritten("out", Class::Float, &out, Allowed::All(2.0 * score + sum)),
+            // Probabilities, whose sum is 1, are rounded to floats before they weigh the values.
+            overwritten("out", Class::Float, &out, Allowed::All(2.0 * score + sum + draw.eps())),
             overwritten("lse", Class::Sum, &lse, Allowed::All(score + sum)),
         ];
         operands.extend(self.operands(inputs));
@@ -187,7 +188,7 @@ impl Attention {
 
     fn backward(self, draw: &mut Draw) -> Case {
         let inputs = self.inputs(draw);
-        let (eps, dim, queries) = (draw.eps(), self.heads.dim, inputs.query_tokens.len());
+        let (eps, dim, queries) = (draw.sum_eps(), self.heads.dim, inputs.query_tokens.len());
         let (q_dims, kv_dims, out_dims, lse_dims) = self.dims(queries);
         let dout = draw.values(Class::Float, queries * self.heads.query * dim);
 
@@ -205,11 +206,12 @@ impl Attention {
         Reference.attention_backward([&dq, &dk, &sums], &ones, &out, &lse, [&q, &k, &v], args).expect("as before");
         let (out, lse) = (draw.round(Class::Float, &values(&out)), draw.round(Class::Sum, &values(&lse)));
 
-        // Each probability relatively, with the rounding of `lse`; its gradient, whose parts are dot products of dout.
+        // Each probability relatively, with the rounding of `lse` and its own to a float; its gradient, whose parts are
+        // dot products of dout, and which is rounded too.
         let lse_error = eps * lse.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
-        let p_error = 2.0 * self.score_error(&inputs, eps) + lse_error + 8.0 * eps;
+        let p_error = 2.0 * self.score_error(&inputs, eps) + lse_error + 8.0 * eps + draw.eps();
         let ds = 2.0 * longest(&dout, dim) * longest(&inputs.v, dim) * self.scale();
-        let ds_error = p_error + sum_error(dim, eps);
+        let ds_error = p_error + sum_error(dim, eps) + draw.eps();
         let over_keys = ds_error + sum_error(self.tokens(), eps);
         let over_queries = ds_error + sum_error(queries * self.heads.group(), eps);
         let sums = values(&sums);

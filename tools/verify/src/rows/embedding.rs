@@ -47,7 +47,7 @@ pub fn backward() -> Vec<Spec> {
                     scale[id as usize * hidden + j] += dy[t * hidden + j].abs();
                 }
             }
-            let each = scale.iter().map(|s| s * sum_error(tokens, draw.eps())).collect();
+            let each = scale.iter().map(|s| s * sum_error(tokens, draw.sum_eps())).collect();
             let allowed = if integers { Allowed::Exact } else { Allowed::Each(each) };
             let operands = vec![
                 updated("dtable", Class::Sum, &[vocabulary, hidden], dtable, allowed),

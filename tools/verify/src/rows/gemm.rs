@@ -50,7 +50,7 @@ impl Product {
             let scale = reference(&[m, n], &if accumulate { absolute(&base) } else { vec![0.0; m * n] });
             let (a, b) = (reference(&a_dims, &absolute(&a)), reference(&b_dims, &absolute(&b)));
             Reference.gemm(layout, &scale, &a, &b, true).expect("the shapes fit");
-            Allowed::Each(values(&scale).iter().map(|s| s * sum_error(k, draw.eps())).collect())
+            Allowed::Each(values(&scale).iter().map(|s| s * sum_error(k, draw.sum_eps())).collect())
         };
         let out = match accumulate {
             true => updated("out", out, &[m, n], base, allowed),

@@ -10,7 +10,7 @@ pub fn cases() -> Vec<Spec> {
     let spec = |length: usize| {
         Spec::new(format!("{length}"), length < 100_000, move |draw| {
             let operands = vec![
-                overwritten("norm", Class::Sum, &[1], Allowed::Relative(sum_error(length, draw.eps()) / 2.0)),
+                overwritten("norm", Class::Sum, &[1], Allowed::Relative(sum_error(length, draw.sum_eps()) / 2.0)),
                 read("x", Class::Sum, &[length], draw.values(Class::Sum, length)),
             ];
             Case::new(operands, |backend, x| backend.global_norm(&x[0], &x[1]))

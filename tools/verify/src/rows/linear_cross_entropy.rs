@@ -23,7 +23,7 @@ fn draw_case(
     (rows, hidden, vocabulary, scratch_rows): (usize, usize, usize, usize),
     backward: bool,
 ) -> Case {
-    let eps = draw.eps();
+    let eps = draw.sum_eps();
     let (x, table) = (draw.within(Class::Float, rows * hidden, 2.0), draw.values(Class::Float, vocabulary * hidden));
     // As in training, where some tokens have no successor: every fourth row counts for nothing.
     let weights = draw.values(Class::Sum, rows);
@@ -31,10 +31,11 @@ fn draw_case(
     let loss = draw.values(Class::Sum, 1);
     let weight: f64 = weights.iter().sum();
     let (longest_x, longest_row) = (longest(&x, hidden), longest(&table, hidden));
-    let logit_error = (sum_error(hidden, eps) + eps) * longest_x * longest_row;
+    // Logits, and later their gradients, are rounded to floats.
+    let logit_error = (sum_error(hidden, eps) + draw.eps()) * longest_x * longest_row;
     let loss_error = 2.0 * logit_error + sum_error(vocabulary, eps) + 8.0 * eps * (1.0 + longest_x * longest_row);
     let loss_allowed = Allowed::All(weight * (loss_error + sum_error(rows, eps) * longest_x * longest_row));
-    let p_error = 2.0 * logit_error + sum_error(vocabulary, eps) + 8.0 * eps;
+    let p_error = 2.0 * logit_error + sum_error(vocabulary, eps) + 8.0 * eps + draw.eps();
     let mut operands = vec![
         updated("loss", Class::Sum, &[1], loss, loss_allowed),
         read("x", Class::Float, &[rows, hidden], x),

@@ -69,7 +69,7 @@ pub fn forward() -> Vec<Spec> {
     let spec = |(rows, hidden, _): (usize, usize, usize)| {
         Spec::new(format!("{rows}x{hidden}"), super::small(rows * hidden), move |draw| {
             let inputs = Inputs::new(draw, rows, hidden);
-            let error = inputs.error(draw.eps());
+            let error = inputs.error(draw.sum_eps());
             let each = inputs.rows().iter().map(|(_, terms)| terms * error).collect();
             let mut operands = vec![overwritten("scores", Class::Sum, &[rows], Allowed::Each(each))];
             operands.extend(inputs.operands());
@@ -104,7 +104,7 @@ fn draw_loss(draw: &mut Draw, (rows, hidden, pairs): (usize, usize, usize), loss
         }
     };
     let (scores, row_bounds) = (inputs.scores(), inputs.rows());
-    let (error, eps) = (inputs.error(draw.eps()), draw.eps());
+    let (error, eps) = (inputs.error(draw.sum_eps()), draw.sum_eps());
     let largest_terms = row_bounds.iter().fold(0.0, |most: f64, r| most.max(r.1));
     let (slope, curvature) = penalty_bounds(loss.penalty, &scores);
     // The pair's part: both losses have slopes below 2 and curvatures below 2, over a difference of two scores.

@@ -16,7 +16,7 @@ fn statistics(x: &[f64], cols: usize) -> Vec<f64> {
 }
 
 fn relative(cols: usize, draw: &Draw) -> f64 {
-    sum_error(cols, draw.eps()) + 4.0 * draw.eps()
+    sum_error(cols, draw.sum_eps()) + 4.0 * draw.sum_eps()
 }
 
 pub fn forward() -> Vec<Spec> {

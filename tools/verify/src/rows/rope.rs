@@ -88,7 +88,7 @@ impl Rope {
 
     fn forward(self, draw: &mut Draw) -> Case {
         let (positions, (q_dims, kv_dims)) = (self.positions(draw), self.dims());
-        let error = 4.0 * draw.eps() * LONGEST;
+        let error = 4.0 * draw.sum_eps() * LONGEST;
         let turned = || Allowed::All(error);
         let mut operands = vec![
             read(
@@ -112,7 +112,7 @@ impl Rope {
     }
 
     fn backward(self, draw: &mut Draw) -> Case {
-        let (positions, error) = (self.positions(draw), 4.0 * draw.eps() * LONGEST);
+        let (positions, error) = (self.positions(draw), 4.0 * draw.sum_eps() * LONGEST);
         let (vectors, turning) = self.vectors();
         let turns = |i: usize| i / self.heads.dim % vectors < turning;
         let each = (0..self.rows * self.columns()).map(|i| if turns(i) { error } else { 0.0 }).collect();

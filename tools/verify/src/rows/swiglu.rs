@@ -27,7 +27,7 @@ pub fn forward() -> Vec<Spec> {
                 let (gate, up) = row.split_at(cols);
                 each.extend((0..cols).map(|j| {
                     let factor = gate[j] * up[j];
-                    bound(draw.eps(), (sigmoid(gate[j]) * factor).abs(), factor)
+                    bound(draw.sum_eps(), (sigmoid(gate[j]) * factor).abs(), factor)
                 }));
             }
             let operands = vec![
@@ -51,11 +51,11 @@ pub fn backward() -> Vec<Spec> {
                 let dy = &dy[t * cols..][..cols];
                 let dgate = |j: usize| {
                     let (s, factor) = (sigmoid(gate[j]), (1.0 + gate[j].abs()) * up[j] * dy[j]);
-                    bound(draw.eps(), s * ((1.0 + gate[j].abs() * (1.0 - s)) * up[j] * dy[j]).abs(), factor)
+                    bound(draw.sum_eps(), s * ((1.0 + gate[j].abs() * (1.0 - s)) * up[j] * dy[j]).abs(), factor)
                 };
                 let dup = |j: usize| {
                     let factor = gate[j] * dy[j];
-                    bound(draw.eps(), (sigmoid(gate[j]) * factor).abs(), factor)
+                    bound(draw.sum_eps(), (sigmoid(gate[j]) * factor).abs(), factor)
                 };
                 each.extend((0..cols).map(dgate));
                 each.extend((0..cols).map(dup));
