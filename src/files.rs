@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// What stands between a file's name and the process's number in the name of a file that is not whole.
+const TEMPORARY: &str = ".tmp-";
+
 /// A file being written under a temporary name in its own folder. Dropped without [`Staged::commit`], it vanishes.
 pub struct Staged {
     file: File,
@@ -14,13 +17,21 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Starts the file that will be `target`; what stands there now stays until [`Staged::commit`].
+    /// Starts the file that will be `target`, or what that is a link to; what stands there now stays until
+    /// [`Staged::commit`].
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// When the folder cannot be written, or what stands there is no regular file: a device must not be replaced.
     pub fn create(target: &Path) -> Result<Self> {
+        let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+        if fs::metadata(target).is_ok_and(|found| !found.is_file()) {
+            return Err(Error::user(format!(
+                "cannot write {}: it is no regular file; give the name of a file",
+                target.display()
+            )));
+        }
         let name = target.file_name().ok_or_else(|| Error::user(format!("{} is not a file", target.display())))?;
-        let temporary = target.with_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
+        let temporary = target.with_file_name(format!(".{}{TEMPORARY}{}", name.to_string_lossy(), std::process::id()));
         let file = File::create(&temporary).map_err(|e| Error::io("write", target, &e))?;
         Ok(Self { file, temporary, target: target.to_path_buf() })
     }
@@ -29,7 +40,7 @@ impl Staged {
     ///
     /// # Errors
     /// When the disk is full or fails.
-    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|e| Error::io("write", &self.target, &e))
     }
 
@@ -69,13 +80,30 @@ impl Drop for Staged {
     }
 }
 
+/// Removes what processes that were killed while they wrote a file in `folder` have left there. Nobody else may be
+/// writing in it.
+///
+/// # Errors
+/// When the folder cannot be read or written.
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    let failed = |e| Error::io("read", folder, &e);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') && name.contains(TEMPORARY) && entry.path().is_file() {
+            fs::remove_file(entry.path()).map_err(|e| Error::io("remove", &entry.path(), &e))?;
+        }
+    }
+    Ok(())
+}
+
 /// Replaces the file at `path` by `bytes` in one step.
 ///
 /// # Errors
 /// When the folder cannot be written or the disk is full; the old file then still stands.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut staged = Staged::create(path)?;
-    staged.write_all(bytes)?;
+    staged.append(bytes)?;
     staged.commit()
 }
 

@@ -48,14 +48,11 @@ fn without_a_triple_the_message_says_what_is_missing() {
 fn epochs_depend_on_seed_and_number_alone() {
     let rows = signed(&[("p", "a", 4), ("p", "b", 4), ("q", "a", 3), ("q", "c", 2), ("r", "b", 2), ("r", "c", 2)]);
     let source = TripleSource::new(rows.clone()).unwrap();
-    let triples = |seed, epoch| source.epoch(seed, epoch).iter().collect::<Vec<_>>();
-    assert_eq!(triples(1, 0), TripleSource::new(rows).unwrap().epoch(1, 0).iter().collect::<Vec<_>>());
+    let triples = |seed, epoch| source.epoch(seed, epoch).collect::<Vec<_>>();
+    assert_eq!(triples(1, 0), TripleSource::new(rows).unwrap().epoch(1, 0).collect::<Vec<_>>());
     assert_ne!(triples(1, 0), triples(1, 1));
     assert_ne!(triples(1, 0), triples(2, 0));
-    let epoch = source.epoch(1, 0);
-    assert_eq!(epoch.len(), 6);
-    assert_eq!((0..6).map(|i| epoch.get(i).unwrap()).collect::<Vec<_>>(), triples(1, 0));
-    assert_eq!(epoch.get(6), None);
+    assert_eq!(triples(1, 0).len(), 6);
 }
 
 #[test]
@@ -63,8 +60,7 @@ fn every_pair_and_every_negative_is_drawn() {
     let source = TripleSource::new(signed(&[("p", "a", 3), ("p", "b", 1), ("p", "c", 2)])).unwrap();
     let mut seen = HashSet::new();
     for epoch in 0..400 {
-        let drawn =
-            source.epoch(7, epoch).iter().filter(|triple| author(&triple.reference) == "p a").collect::<Vec<_>>();
+        let drawn = source.epoch(7, epoch).filter(|triple| author(&triple.reference) == "p a").collect::<Vec<_>>();
         seen.extend(drawn.into_iter().map(|triple| (triple.reference, triple.chosen, triple.rejected)));
     }
     assert_eq!(seen.len(), 3 * 2 * 3, "ordered pairs of three samples, three negatives");
@@ -105,7 +101,7 @@ proptest! {
             rows.iter().any(|row| row.prompt == prompt && row.policy == policy && row.output == text)
         };
         let Ok(source) = TripleSource::new(rows.clone()) else { return Ok(()) };
-        for triple in source.epoch(seed, epoch).iter() {
+        for triple in source.epoch(seed, epoch) {
             prop_assert_ne!(&triple.chosen, &triple.rejected);
             let valid = (0..4u8).any(|policy| {
                 let own = policy.to_string();

@@ -13,6 +13,8 @@ mod ngram;
 
 pub use ngram::Ngram;
 
+use std::collections::BTreeMap;
+
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -144,14 +146,17 @@ fn fit(features: FeatureSet, train: &[Triple], seed: u64) -> Result<Linear> {
     Ok(Linear { features, weights: logistic::fit(&Matrix::new(&rows)) })
 }
 
-/// The triples in an order drawn from the seed, so that any part of them is a fair sample.
+/// The triples in an order drawn from the seed, so that any part of them is a fair sample; those of a prompt stand side
+/// by side, so that what is fitted to one part and judged on another has not seen its prompts.
 fn shuffled(train: &[Triple], seed: u64) -> Result<Vec<&Triple>> {
     if train.is_empty() {
         return Err(Error::user("the baselines have no triple to learn from: give training data with usable triples"));
     }
-    let mut triples: Vec<&Triple> = train.iter().collect();
-    triples.shuffle(&mut stream(seed, "baselines", 0));
-    Ok(triples)
+    let mut prompts: BTreeMap<&str, Vec<&Triple>> = BTreeMap::new();
+    train.iter().for_each(|triple| prompts.entry(&triple.prompt).or_default().push(triple));
+    let mut groups: Vec<Vec<&Triple>> = prompts.into_values().collect();
+    groups.shuffle(&mut stream(seed, "baselines", 0));
+    Ok(groups.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

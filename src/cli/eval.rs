@@ -55,7 +55,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
         Records::Trajectories(rows) => {
             let source = TripleSource::new(rows).map_err(|e| e.context(args.data.display()))?;
             super::print(source.summary())?;
-            source.epoch(args.seed, 0).iter().collect()
+            source.epoch(args.seed, 0).collect()
         }
         Records::Pairs(pairs) => {
             let table = evaluate_ids(&mut scorer, name, &pairs, opened.model.config())?;

@@ -63,7 +63,7 @@ pub fn run(args: ScoreArgs) -> Result<()> {
     match &args.output {
         Some(path) => {
             let mut staged = Staged::create(path)?;
-            job.score(rows, &mut |bytes| staged.write_all(bytes))?;
+            job.score(rows, &mut |bytes| staged.append(bytes))?;
             staged.commit()
         }
         None => {

@@ -139,7 +139,10 @@ impl TrainArgs {
         let number = |entry: std::fs::DirEntry| {
             let found = entry.file_name().into_string().ok()?;
             let rest = found.strip_prefix(&name)?;
-            if rest.is_empty() { Some(1) } else { rest.strip_prefix('-')?.parse().ok() }
+            let number = if rest.is_empty() { 1 } else { rest.strip_prefix('-')?.parse().ok()? };
+            let path = numbered(number);
+            // To go on it takes a run; for a new one, whatever has the name is in the way.
+            (path.ends_with(&found) && (!self.resume || run::is_begun(&path))).then_some(number)
         };
         // Where there is no folder of runs there is no run.
         let last = std::fs::read_dir(RUNS).ok().and_then(|entries| entries.flatten().filter_map(number).max());

@@ -131,9 +131,6 @@ fn triple_row(t: &Triple) -> Value {
 
 /// Writes a file that appears when it is whole, compressed where its name says so.
 fn write_file(path: &Path, rows: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::user(format!("cannot write {}: it is a folder; give the name of a file", path.display())));
-    }
     let mut staged = Staged::create(path)?;
     let compressed = path.extension().is_some_and(|e| e == "zst");
     write_rows_to(BufWriter::new(&mut staged), compressed, rows).map_err(|e| Error::io("write", path, &e))?;

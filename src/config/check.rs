@@ -125,7 +125,7 @@ impl DataSection {
         let c = Checks("data.");
         c.ratio("eval_fraction", self.eval_fraction)?;
         c.count("max_length", self.max_length, 8, 1 << 24)?;
-        c.count("max_response_length", self.max_response_length, 1, self.max_length)?;
+        c.count("max_response_length", self.max_response_length, 2, self.max_length)?;
         c.count("pack_length", self.pack_length, 8, 1 << 30)
     }
 }

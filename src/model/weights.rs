@@ -71,6 +71,10 @@ pub fn read_into(
     let mut values = Vec::new();
     for (spec, shard, entry, dtype) in found {
         decode(&shard.map[entry.bytes.clone()], dtype, &mut values);
+        if values.iter().any(|v| !v.is_finite()) {
+            let (dir, name) = (folder.path.display(), &spec.name);
+            return Err(Error::user(format!("{dir}: tensor `{name}` holds a value that is not finite: get it again")));
+        }
         sink(spec, &values)?;
     }
     Ok(Loaded { heads: loaded, unused: unused.into_iter().map(String::from).collect() })
@@ -102,7 +106,7 @@ pub fn write(
             count => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         let mut file = Staged::create(&dir.join(&name))?;
-        file.write_all(&write_header(shard.iter().map(|s| (s.name.as_str(), &s.shape[..], stored(dtype)))))?;
+        file.append(&write_header(shard.iter().map(|s| (s.name.as_str(), &s.shape[..], stored(dtype)))))?;
         for spec in *shard {
             weight_map.insert(spec.name.clone(), json!(name));
             write_tensor(&mut file, spec, &source(spec)?, dtype)?;
@@ -115,7 +119,7 @@ pub fn write(
         let total: usize = specs.iter().map(|s| s.elements() * dtype.bytes()).sum();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         let mut file = Staged::create(&dir.join(INDEX))?;
-        file.write_all(format!("{index:#}\n").as_bytes())?;
+        file.append(format!("{index:#}\n").as_bytes())?;
         staged.push(file);
         names.push(INDEX.to_string());
     }
@@ -168,7 +172,7 @@ fn write_tensor(file: &mut Staged, spec: &TensorSpec, values: &[f32], dtype: Sto
         if !encode(chunk, dtype, &mut bytes) {
             return Err(Error::user(format!("tensor `{}` holds values too large for {dtype}: use float32", spec.name)));
         }
-        file.write_all(&bytes)?;
+        file.append(&bytes)?;
     }
     Ok(())
 }

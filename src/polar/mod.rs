@@ -14,7 +14,7 @@ mod triple;
 
 pub use pack::{Pack, Wanted};
 pub use records::{Document, IdPair, Records, read, read_all};
-pub use sampling::{Epoch, Summary, TripleSource, split_by_prompt};
+pub use sampling::{Summary, TripleSource, split_by_prompt};
 pub use score_rows::{ScoreInput, ScoreRow, ScoreRows};
 pub use template::{
     CutReport, EncodedCandidates, EncodedPair, TemplateConfig, encode_candidate, encode_candidates, encode_document,

@@ -140,11 +140,12 @@ impl TripleSource {
         self.items.is_empty()
     }
 
-    /// Epoch `epoch` under `seed`: every item once, in a random order, each with its random pair and negative.
-    pub fn epoch(&self, seed: u64, epoch: u64) -> Epoch<'_> {
+    /// The triples of epoch `epoch` under `seed`: every item once, in a random order, each with its random pair and
+    /// negative.
+    pub fn epoch(&self, seed: u64, epoch: u64) -> impl Iterator<Item = Triple> + '_ {
         let mut order: Vec<u32> = (0..self.items.len() as u32).collect();
         order.shuffle(&mut stream(seed, "order of triples", epoch));
-        Epoch { source: self, seed, epoch, order }
+        order.into_iter().map(move |item| self.draw(item as usize, seed, epoch))
     }
 
     /// The triple that item `item`, a policy and a prompt, gives in an epoch: random samples, a random negative.
@@ -186,38 +187,6 @@ impl TripleSource {
 
     fn text(&self, sample: u32) -> &str {
         &self.trajectories[sample as usize].output
-    }
-}
-
-/// An epoch's triples in order; any of them can be asked for.
-#[derive(Clone, Debug)]
-pub struct Epoch<'a> {
-    source: &'a TripleSource,
-    seed: u64,
-    epoch: u64,
-    order: Vec<u32>,
-}
-
-impl Epoch<'_> {
-    /// Number of triples.
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-
-    /// The triple at `position` of the epoch.
-    pub fn get(&self, position: usize) -> Option<Triple> {
-        let item = *self.order.get(position)?;
-        Some(self.source.draw(item as usize, self.seed, self.epoch))
-    }
-
-    /// All triples in order.
-    pub fn iter(&self) -> impl Iterator<Item = Triple> {
-        self.order.iter().map(|item| self.source.draw(*item as usize, self.seed, self.epoch))
     }
 }
 

@@ -151,9 +151,14 @@ impl Feeder {
         Ok(batch)
     }
 
-    /// The first `n` triples that are trained on; none where the source has no triples of text.
+    /// The first `n` different triples that are trained on; none where the source has no triples of text.
     pub fn triples(&self, n: u64) -> Vec<Triple> {
         let mut orders = Orders::new();
+        let n = match &self.source {
+            // Every epoch has the same ones.
+            Source::Preferences(triples) => n.min(triples.len() as u64),
+            _ => n,
+        };
         (0..n).map_while(|index| self.triple(index, &mut orders)).collect()
     }
 

@@ -151,10 +151,17 @@ fn save_model(folder: &Path, model: &Model, dtype: StorageDtype, feeder: &Feeder
     companion.write(&temporary)?;
     let mut source = |spec: &crate::model::TensorSpec| model.get(model.master(), spec);
     weights::write(&temporary, &config, model.outputs(), dtype, SHARD_BYTES, &mut source)?;
+    let former = folder.with_file_name(format!(".{MODEL}.former"));
+    let remove = |path: &Path| match path.exists() {
+        true => fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, &e)),
+        false => Ok(()),
+    };
+    remove(&former)?;
     if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|e| Error::io("replace", folder, &e))?;
+        fs::rename(folder, &former).map_err(|e| Error::io("replace", folder, &e))?;
     }
     fs::rename(&temporary, folder).map_err(|e| Error::io("write", folder, &e))?;
+    remove(&former)?;
     files::sync_folder(files::parent(folder))
 }
 

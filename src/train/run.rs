@@ -75,11 +75,11 @@ pub fn run(request: Request) -> Result<Option<Outcome>> {
     let begun = is_begun(&request.run);
     refuse_foreign(&request, begun)?;
     let start_folder = request.run.join(START);
-    let setup = Setup::new(&request.config, start(&request.config, &request.run))?;
     let data = fingerprints(&request.config)?;
     if begun {
         refuse_changed_data(&start_folder, &data)?;
     }
+    let setup = Setup::new(&request.config, start(&request.config, &request.run))?;
     // A run that goes on may have no checkpoint yet: then it begins with the weights that it was given or draws them again.
     let init = match begun {
         true => Some(start_folder.as_path()).filter(|folder| folder.join(weights::SINGLE).exists()),
@@ -87,6 +87,7 @@ pub fn run(request: Request) -> Result<Option<Outcome>> {
     };
     let (model, notes) = setup.initial_model(request.backend.clone(), init)?;
     let lock = RunLock::acquire(&request.run)?;
+    files::remove_leftovers(&request.run)?;
     if !begun && is_begun(&request.run) {
         let run = request.run.display();
         return Err(Error::user(format!("another process began a run in {run} meanwhile: give another --run")));
@@ -113,6 +114,10 @@ pub fn start(config: &Config, run: &Path) -> Start {
 /// A hash of every file of data, by name: a run goes on with the data that it began with.
 fn fingerprints(config: &Config) -> Result<BTreeMap<String, String>> {
     let hash = |path: &PathBuf| {
+        // A pipe could be read but once, and a run that goes on reads again.
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(Error::user(format!("cannot read {}: it is no regular file; save it as one", path.display())));
+        }
         let mut hasher = blake3::Hasher::new();
         let file = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
         file.map_err(|e| Error::io("read", path, &e))?;
@@ -289,7 +294,8 @@ impl<'a> Session<'a> {
         if batch.packs.is_empty() {
             return Ok(());
         }
-        let step = self.trainer.step(&batch.packs, lr, scores).map_err(|e| e.context(self.run.display()))?;
+        let place = |e: Error| e.context(format!("{}: at step {}", self.run.display(), self.step));
+        let step = self.trainer.step(&batch.packs, lr, scores).map_err(place)?;
         let seconds = started.elapsed().as_secs_f64();
         self.totals.updates = self.trainer.updates();
         self.totals.tokens += batch.tokens() as u64;

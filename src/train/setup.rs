@@ -104,15 +104,17 @@ impl Setup {
             Start::From(dir) => read_start(dir, outputs, data.is_ids())?,
         };
         model_config.dtype = config.train.save_dtype;
-        // Rows of ids are not cut to it.
-        if !data.is_ids() && config.data.max_length > model_config.max_position_embeddings {
+        let mut template = TemplateConfig::new(&config.data)?;
+        if data.is_ids() {
+            // Rows of ids are not cut. What is scored later is text, and has to fit.
+            template.max_length = template.max_length.min(model_config.max_position_embeddings);
+        } else if config.data.max_length > model_config.max_position_embeddings {
             return Err(Error::user(format!(
                 "data.max_length = {}: the model reads at most max_position_embeddings = {} tokens; lower the one or \
                  raise the other",
                 config.data.max_length, model_config.max_position_embeddings
             )));
         }
-        let template = TemplateConfig::new(&config.data)?;
         let lm = config.objective.kind == ObjectiveKind::Lm;
         let wanted = Wanted {
             scores: !lm,
@@ -120,7 +122,7 @@ impl Setup {
             share_prefix: config.data.share_prefix,
         };
         let capacity = capacity(config, wanted);
-        let (source, eval_sets) = data.into_parts(config, tokenizer.as_ref(), &template, &model_config)?;
+        let (source, eval_sets) = data.into_parts(config, tokenizer.as_ref(), &template, &model_config, &mut notes)?;
         let steps = steps(config, &source)?;
         let feeder = Feeder {
             source,
@@ -274,6 +276,10 @@ impl Data {
             }
             train = kept;
             notes.push(match held_out.len() {
+                0 if matches!(train, Records::Pairs(_)) => {
+                    "held out for evaluation: nothing, since ids do not say what their prompt is; give --eval-data"
+                        .into()
+                }
                 0 => "held out for evaluation: nothing; give --eval-data or raise data.eval_fraction".into(),
                 rows => format!("held out for evaluation: {rows} rows, by prompt"),
             });
@@ -318,6 +324,7 @@ impl Data {
         tokenizer: Option<&Tokenizer>,
         template: &TemplateConfig,
         model: &ModelConfig,
+        notes: &mut Vec<String>,
     ) -> Result<(Source, Vec<EvalSet>)> {
         let examples = Examples { config, tokenizer, template, model };
         match self {
@@ -328,8 +335,15 @@ impl Data {
             Self::Files { train, eval } => {
                 let files: Vec<_> = config.data.train.iter().map(|path| path.display().to_string()).collect();
                 let source = examples.source(train, &files.join(", "))?;
-                let sets =
-                    eval.into_iter().map(|(name, records)| examples.eval_set(name, records)).collect::<Result<_>>()?;
+                let mut sets = Vec::new();
+                for (name, records) in eval {
+                    match examples.eval_set(name, records) {
+                        Ok(set) => sets.push(set),
+                        // What was held out by chance may be of no use, and nobody has asked for it.
+                        Err(error) if config.data.eval.is_empty() => notes.push(format!("not evaluated: {error}")),
+                        Err(error) => return Err(error),
+                    }
+                }
                 Ok((source, sets))
             }
         }
@@ -371,7 +385,7 @@ impl Examples<'_> {
         let most = self.config.eval.pairs;
         Ok(match self.source(records, &format!("evaluation data {name}"))? {
             Source::Trajectories(source) => {
-                EvalSet::Triples(name, source.epoch(self.config.train.seed, 0).iter().take(most).collect())
+                EvalSet::Triples(name, source.epoch(self.config.train.seed, 0).take(most).collect())
             }
             Source::Preferences(triples) => EvalSet::Triples(name, triples.into_iter().take(most).collect()),
             Source::Pairs(pairs) => EvalSet::Pairs(name, pairs.into_iter().take(most).collect()),

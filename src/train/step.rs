@@ -98,8 +98,8 @@ impl Trainer {
         for (what, flat) in [("weight", self.model.master()), ("first moment of", m), ("second moment of", v)] {
             if let Some(name) = self.model.first_non_finite(flat)? {
                 return Err(Error::machine(format!(
-                    "the {what} {name} is not finite after update {}. Nothing was saved; the last checkpoint is whole. \
-                     Try a lower optimizer.lr",
+                    "the {what} {name} is not finite after update {}. It was not saved; what was saved before is \
+                     whole. Try a lower optimizer.lr",
                     self.updates
                 )));
             }
@@ -204,10 +204,10 @@ impl Trainer {
     /// Where a loss or gradient that is not finite began: a weight, a buffer of the forward pass, or a gradient. Packs
     /// are run again one by one, so that the buffers of the first bad one are looked at.
     fn explain_non_finite(&mut self, step: &Step, packs: &[Pack]) -> Result<Error> {
-        let what = format!("loss {} and gradient norm {} at step {}", step.loss, step.grad_norm, self.updates + 1);
+        let what = format!("loss {} and gradient norm {}", step.loss, step.grad_norm);
         let place = self.first_non_finite(packs)?.unwrap_or_else(|| "the sum of the packs' losses".into());
         Ok(Error::machine(format!(
-            "{what}: not finite. It began in {place}. Nothing was updated; the last checkpoint is whole. Try a lower \
+            "{what}: not finite. It began in {place}. Nothing was updated; what was saved before is whole. Try a lower \
              optimizer.lr, a longer schedule.warmup_ratio or a smaller optimizer.clip_grad_norm"
         )))
     }

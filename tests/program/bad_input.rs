@@ -1,8 +1,9 @@
 //! Mistakes of the user: a message with file, line, key or value and what to do, exit status 2, nothing written.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -21,6 +22,21 @@ fn refused(folder: &Folder, command: &mut Command, parts: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
     assert!(tree(folder.0.path()) == before, "{command:?} wrote something");
     assert!(!folder.path("run").exists() && !folder.path("runs").exists(), "{command:?} made a folder");
+}
+
+/// As [`refused`], without reading the folder's files: one of them is a pipe.
+fn refused_beside(folder: &Folder, command: &mut Command, parts: &[&str]) {
+    let names = || fs::read_dir(folder.0.path()).unwrap().count();
+    let before = names();
+    let output = run(command);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{command:?}\n{said}");
+    assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    assert_eq!(names(), before, "{command:?} wrote something");
+}
+
+fn c_name(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
 /// Rows of preferences enough to train on.
@@ -260,6 +276,18 @@ fn rows_to_evaluate_and_to_score() {
         refused(&folder, folder.program(args).arg(output), &[output]);
     }
     refused(&folder, &mut folder.program(["score", "--model", "none", "--input", "rows.jsonl"]), &["none"]);
+    // What is no regular file is never replaced, and a link is written through.
+    let pipe = folder.path("pipe");
+    // SAFETY: the name ends in a zero.
+    assert_eq!(unsafe { libc::mkfifo(c_name(&pipe).as_ptr(), 0o600) }, 0);
+    refused_beside(&folder, folder.program(args).arg("pipe"), &["pipe", "no regular file"]);
+    refused_beside(&folder, &mut folder.train(&[], &["--run", "run", "--data", "pipe"]), &["pipe", "no regular file"]);
+    fs::remove_file(&pipe).unwrap();
+    folder.file("scores", "");
+    std::os::unix::fs::symlink("scores", folder.path("link")).unwrap();
+    succeed(folder.program(args).arg("link"));
+    assert!(fs::read_to_string(folder.path("scores")).unwrap().contains("score"));
+    assert!(fs::symlink_metadata(folder.path("link")).unwrap().is_symlink());
     let pack = ["eval", "--model", dir, "--data", "rows.jsonl", "--pack-length", "18446744073709551615"];
     refused(&folder, &mut folder.program(pack), &["--pack-length"]);
     // What lies beside the weights is as hostile as any other file.
