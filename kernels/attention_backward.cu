@@ -67,7 +67,7 @@ template <class Head> __device__ inline void attention_backward_q(const Attentio
     });
     for (uint32_t row = threadIdx.x; row < Q_ROWS; row += Q_THREADS) {
         const uint32_t query = (first_row + row) / p.group;
-        shared.visible[row] = query < p.queries ? p.visible[query] : Visible{0, 0, 0, 0};
+        shared.visible[row] = query < p.queries ? load_visible(p.visible + query) : Visible{0, 0, 0, 0};
     }
     const auto load_keys = [&](uint32_t buffer, uint32_t key) {
         const size_t at = (static_cast<size_t>(head) * p.tokens + key) * dim;
@@ -255,7 +255,7 @@ __device__ inline void mask_transposed(Transposed &scores, const Rows<Head> &row
     for (int j = 0; j < STEP / 8; j++) {
 #pragma unroll
         for (int c = 0; c < 2; c++) {
-            const Visible row = rows.visible[8 * j + 2 * (lane % 4) + c];
+            const Visible row = load_visible(rows.visible + 8 * j + 2 * (lane % 4) + c);
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 if (!sees(row, first_key + lane / 4 + 8 * half)) {
@@ -347,7 +347,7 @@ template <class Head> __device__ inline void attention_backward_kv(const Attenti
             load_rows(shared.rows[buffer ^ 1], row);
         }
         const Rows<Head> &now = shared.rows[buffer];
-        const Visible visible = now.visible[lane];
+        const Visible visible = load_visible(now.visible + lane);
         if (!__any_sync(ALL_LANES, sees_any(visible, warp_key, warp_key + WARP_KEYS))) {
             continue;
         }

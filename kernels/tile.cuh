@@ -121,12 +121,12 @@ template <int COLUMNS> struct Staged {
     // 16 rows of accumulators, times a factor for rows `lane / 4` and one for those 8 below.
     __device__ void put(const float (&acc)[COLUMNS / 8][4], float upper, float lower) const {
         const uint32_t lane = threadIdx.x % 32;
-        float *to = rows + lane / 4 * STRIDE + 2 * (lane % 4);
+        float2 *to = reinterpret_cast<float2 *>(rows) + (lane / 4 * STRIDE + 2 * (lane % 4)) / 2;
         __syncwarp();
 #pragma unroll
         for (int j = 0; j < COLUMNS / 8; j++) {
-            *reinterpret_cast<float2 *>(to + 8 * j) = make_float2(acc[j][0] * upper, acc[j][1] * upper);
-            *reinterpret_cast<float2 *>(to + 8 * j + 8 * STRIDE) = make_float2(acc[j][2] * lower, acc[j][3] * lower);
+            to[4 * j] = make_float2(acc[j][0] * upper, acc[j][1] * upper);
+            to[4 * j + 4 * STRIDE] = make_float2(acc[j][2] * lower, acc[j][3] * lower);
         }
         __syncwarp();
     }

@@ -1,0 +1,225 @@
+//! Attention, forward and backward, over packed rows with shared prefixes.
+
+use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
+use polar_raw::cuda::abi::{self, AttentionBackwardParams, AttentionParams};
+use polar_raw::reference::Reference;
+
+use crate::device::Device;
+use crate::values::{BF16, Draw, close, empty, indices, tensor, values_of};
+
+/// Which tokens ask.
+#[derive(Clone, Copy, Debug)]
+enum Asking {
+    /// All.
+    All,
+    /// The last of each candidate, and none of a prefix.
+    Last,
+    /// Every third, so that some runs have none.
+    Some,
+}
+
+/// Rows of a pack: the length of the prefix and of each candidate.
+type Rows = &'static [(u32, &'static [u32])];
+
+fn pack(rows: Rows, asking: Asking) -> (Vec<Span>, Vec<u32>, usize) {
+    let (mut spans, mut query_tokens, mut token) = (Vec::new(), Vec::new(), 0);
+    for (row, (prefix, candidates)) in rows.iter().enumerate() {
+        let start = token;
+        let first = (*prefix > 0).then_some((*prefix, 0, false));
+        for (own, sees, candidate) in first.into_iter().chain(candidates.iter().map(|&own| (own, *prefix, true))) {
+            let query_start = query_tokens.len() as u32;
+            query_tokens.extend((token..token + own).filter(|t| match asking {
+                Asking::All => true,
+                Asking::Last => candidate && t + 1 == token + own,
+                Asking::Some => t % 3 == 1,
+            }));
+            spans.push(Span {
+                query_start,
+                queries: query_tokens.len() as u32 - query_start,
+                own_start: token,
+                own,
+                prefix_start: start,
+                prefix: sees,
+                row: row as u32,
+                reserved: 0,
+            });
+            token += own;
+        }
+    }
+    (spans, query_tokens, token as usize)
+}
+
+/// What the name of a kernel for a head of `dim` ends in, and the head that its shared memory is for.
+fn variant(dim: usize) -> (&'static str, usize) {
+    match dim {
+        64 => ("64", 64),
+        128 => ("128", 128),
+        0..=32 => ("32", 32),
+        _ => ("any", 128),
+    }
+}
+
+fn run(rows: Rows, heads: Heads, asking: Asking, size: f64) {
+    let what = format!("{rows:?} {heads:?} {asking:?}");
+    let (spans, query_tokens, tokens) = pack(rows, asking);
+    let (device, mut draw) = (Device::new(), Draw::new((tokens * heads.dim) as u64));
+    let Heads { query, kv, dim } = heads;
+    let (group, queries) = (heads.group(), query_tokens.len());
+    let (q_len, k_len, lse_len) = (queries * query * dim, tokens * kv * dim, queries * query);
+    let (q, k) = (draw.bf16(q_len, size), draw.bf16(k_len, size));
+    let (v, dout) = (draw.bf16(k_len, 1.0), draw.bf16(q_len, 1.0));
+    let scale = 1.0 / (dim as f64).sqrt();
+    let params = AttentionParams {
+        q: device.bf16(&q),
+        k: device.bf16(&k),
+        v: device.bf16(&v),
+        out: device.poisoned(2 * q_len),
+        lse: device.poisoned(4 * lse_len),
+        spans: device.upload(bytemuck::cast_slice(&spans)),
+        query_tokens: device.u32(&query_tokens),
+        n_spans: spans.len() as u32,
+        queries: queries as u32,
+        tokens: tokens as u32,
+        kv_heads: kv as u32,
+        group: group as u32,
+        dim: dim as u32,
+        scale: scale as f32,
+    };
+    let (suffix, padded) = variant(dim);
+    let tiles = [((queries * group) as u32).div_ceil(abi::ATTENTION_ROWS), kv as u32];
+    let shared = match padded {
+        32 => [
+            abi::ATTENTION_FORWARD_32_SHARED,
+            abi::ATTENTION_BACKWARD_Q_32_SHARED,
+            abi::ATTENTION_BACKWARD_KV_32_SHARED,
+        ],
+        64 => [
+            abi::ATTENTION_FORWARD_64_SHARED,
+            abi::ATTENTION_BACKWARD_Q_64_SHARED,
+            abi::ATTENTION_BACKWARD_KV_64_SHARED,
+        ],
+        _ => [
+            abi::ATTENTION_FORWARD_128_SHARED,
+            abi::ATTENTION_BACKWARD_Q_128_SHARED,
+            abi::ATTENTION_BACKWARD_KV_128_SHARED,
+        ],
+    };
+    let forward = format!("attention_forward_{suffix}");
+    device.launch(&forward, tiles, abi::ATTENTION_FORWARD_THREADS, shared[0], &params);
+
+    let (out_t, lse_t) = (empty(&[queries, query * dim]), empty(&[kv, queries, group]));
+    let span_words: Vec<u32> = bytemuck::cast_slice(&spans).to_vec();
+    let (spans_t, tokens_t) = (indices(&span_words, &[spans.len(), 8]), indices(&query_tokens, &[queries]));
+    let args = AttentionArgs { heads, spans: &spans_t, query_tokens: &tokens_t, scale };
+    let (q_t, dims) = (tensor(&q, &[kv, queries, group, dim]), [kv, tokens, dim]);
+    let (k_t, v_t) = (tensor(&k, &dims), tensor(&v, &dims));
+    Reference.attention_forward(&out_t, &lse_t, &q_t, &k_t, &v_t, args).unwrap();
+    close(&what, &device.read_f32(params.lse, lse_len), &values_of(&lse_t), 1e-5, 1e-4 * size * size);
+    // Probabilities are rounded to bf16 before they weight the values, which lie within 1.
+    close(&what, &device.read_bf16(params.out, q_len), &values_of(&out_t), BF16, BF16);
+
+    // Backward from the reference's own results, rounded as they are stored.
+    let out = values_of(&out_t);
+    let backward = AttentionBackwardParams {
+        q: params.q,
+        k: params.k,
+        v: params.v,
+        out: device.bf16(&out),
+        dout: device.bf16(&dout),
+        lse: device.f32(&values_of(&lse_t)),
+        spans: params.spans,
+        query_tokens: params.query_tokens,
+        dq: device.poisoned(2 * q_len),
+        dk: device.poisoned(2 * k_len),
+        dv: device.poisoned(2 * k_len),
+        delta: device.poisoned(4 * lse_len),
+        visible: device.poisoned(16 * queries),
+        n_spans: params.n_spans,
+        queries: params.queries,
+        tokens: params.tokens,
+        kv_heads: params.kv_heads,
+        group: params.group,
+        dim: params.dim,
+        scale: params.scale,
+    };
+    let blocks = (lse_len as u32).div_ceil(abi::ATTENTION_BACKWARD_PREPARE_ROWS);
+    let threads = abi::ATTENTION_BACKWARD_PREPARE_THREADS;
+    device.launch("attention_backward_prepare", [blocks, 1], threads, 0, &backward);
+    let name = format!("attention_backward_q_{suffix}");
+    device.launch(&name, tiles, abi::ATTENTION_BACKWARD_Q_THREADS, shared[1], &backward);
+    let name = format!("attention_backward_kv_{suffix}");
+    let key_tiles = [(tokens as u32).div_ceil(abi::ATTENTION_BACKWARD_KV_KEYS), kv as u32];
+    device.launch(&name, key_tiles, abi::ATTENTION_BACKWARD_KV_THREADS, shared[2], &backward);
+
+    let grads = [empty(&[kv, queries, group, dim]), empty(&dims), empty(&dims)];
+    let [dq, dk, dv] = [&grads[0], &grads[1], &grads[2]];
+    let dout_t = tensor(&dout, &[queries, query * dim]);
+    Reference.attention_backward([dq, dk, dv], &dout_t, &out_t, &lse_t, [&q_t, &k_t, &v_t], args).unwrap();
+    for (name, at, want) in [("dq", backward.dq, dq), ("dk", backward.dk, dk), ("dv", backward.dv, dv)] {
+        let want = values_of(want);
+        // `ds`, or `p`, is rounded to bf16 before it weights what is summed; `delta` comes from a rounded out.
+        let size = want.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+        close(&format!("{name} {what}"), &device.read_bf16(at, want.len()), &want, BF16, 2.0 * BF16 * size);
+    }
+}
+
+const PACKS: [Rows; 8] = [
+    &[(0, &[1])],
+    &[(0, &[7])],
+    &[(3, &[2, 1])],
+    &[(0, &[5]), (0, &[1]), (0, &[13])],
+    &[(64, &[64, 65, 1]), (0, &[63]), (1, &[1, 1])],
+    &[(127, &[33, 130]), (5, &[1, 1, 1, 1, 1])],
+    &[(0, &[17, 16]), (2, &[129])],
+    // A prefix far from the last candidate, and blocks of keys that a tile passes over.
+    &[(40, &[150, 20, 90]), (0, &[140])],
+];
+
+fn heads(query: usize, kv: usize, dim: usize) -> Heads {
+    Heads { query, kv, dim }
+}
+
+fn run_packs(heads: Heads) {
+    for (i, rows) in PACKS.into_iter().enumerate() {
+        for asking in [Asking::All, Asking::Last, Asking::Some] {
+            if pack(rows, asking).1.is_empty() {
+                continue;
+            }
+            run(rows, heads, asking, [1.0, 4.0][i % 2]);
+        }
+    }
+}
+
+#[test]
+fn heads_of_2() {
+    run_packs(heads(1, 1, 2));
+}
+
+#[test]
+fn heads_of_8_in_groups_of_3() {
+    run_packs(heads(6, 2, 8));
+}
+
+#[test]
+fn heads_of_32() {
+    run_packs(heads(4, 2, 32));
+}
+
+#[test]
+fn heads_of_64() {
+    run_packs(heads(2, 2, 64));
+}
+
+#[test]
+fn heads_of_128_in_a_group_of_3() {
+    run_packs(heads(3, 1, 128));
+}
+
+#[test]
+fn heads_of_other_sizes() {
+    for dim in [48, 82] {
+        for rows in [PACKS[2], PACKS[4]] {
+            run(rows, heads(2, 1, dim), Asking::All, 1.0);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A device of the emulator with all detectors on: a finding fails the test that launched.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use emulator::{Config, Kernel, Report};
+use half::bf16;
+use polar_raw::cuda::ptx;
+
+/// The device of one test case.
+pub struct Device(RefCell<emulator::Device>);
+
+impl Device {
+    pub fn new() -> Self {
+        Self(RefCell::new(emulator::Device::new(Config::default())))
+    }
+
+    /// Memory that nobody has written: it reads as NaN, and a kernel that reads it is reported.
+    pub fn poisoned(&self, bytes: usize) -> u64 {
+        self.0.borrow_mut().memory.allocate(bytes).unwrap()
+    }
+
+    pub fn upload(&self, bytes: &[u8]) -> u64 {
+        let at = self.poisoned(bytes.len());
+        self.0.borrow().memory.write(at, bytes).unwrap();
+        at
+    }
+
+    pub fn bf16(&self, values: &[f64]) -> u64 {
+        let values: Vec<bf16> = values.iter().map(|&x| bf16::from_f64(x)).collect();
+        self.upload(bytemuck::cast_slice(&values))
+    }
+
+    pub fn f32(&self, values: &[f64]) -> u64 {
+        let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
+        self.upload(bytemuck::cast_slice(&values))
+    }
+
+    pub fn u32(&self, values: &[u32]) -> u64 {
+        self.upload(bytemuck::cast_slice(values))
+    }
+
+    pub fn read_bf16(&self, at: u64, n: usize) -> Vec<f64> {
+        self.read(at, vec![bf16::ZERO; n]).into_iter().map(f64::from).collect()
+    }
+
+    pub fn read_f32(&self, at: u64, n: usize) -> Vec<f64> {
+        self.read(at, vec![0.0f32; n]).into_iter().map(f64::from).collect()
+    }
+
+    fn read<T: bytemuck::Pod>(&self, at: u64, mut values: Vec<T>) -> Vec<T> {
+        self.0.borrow().memory.read(at, bytemuck::cast_slice_mut(&mut values)).unwrap();
+        values
+    }
+
+    /// Launches a kernel, which takes `params` by value.
+    pub fn launch<P: Copy>(&self, name: &str, grid: [u32; 2], threads: u32, shared: u32, params: &P) -> Report {
+        // SAFETY: the structures of the ABI are plain numbers without gaps between them.
+        let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast::<u8>(), size_of::<P>()) };
+        let grid = [grid[0], grid[1], 1];
+        let report = self.0.borrow().launch(&kernel(name), grid, [threads, 1, 1], shared, &[params]).unwrap();
+        let findings: Vec<String> = report.findings.iter().take(5).map(|finding| format!("{finding:?}")).collect();
+        assert!(findings.is_empty(), "{name}: {}", findings.join("\n"));
+        report
+    }
+}
+
+/// A kernel of the committed PTX, decoded once.
+fn kernel(name: &str) -> Kernel {
+    static DECODED: Mutex<Option<HashMap<String, Kernel>>> = Mutex::new(None);
+    let mut decoded = DECODED.lock().unwrap_or_else(PoisonError::into_inner);
+    let decoded = decoded.get_or_insert_default();
+    if let Some(kernel) = decoded.get(name) {
+        return kernel.clone();
+    }
+    let module = ptx::module_of(name).unwrap_or_else(|| panic!("no kernel is called {name}"));
+    let loaded = emulator::Device::new(Config::default()).load(module.ptx).unwrap();
+    for name in module.kernels() {
+        decoded.insert(name.to_owned(), loaded.kernel(name).unwrap());
+    }
+    decoded[name].clone()
+}

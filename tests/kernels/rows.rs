@@ -1,0 +1,256 @@
+//! Operations on rows: norm, rotary split, embedding, gather, SwiGLU.
+
+use polar_raw::backend::{Backend, Heads, Qkv, rope_angle};
+use polar_raw::cuda::abi::{
+    self, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams, SwigluParams,
+};
+use polar_raw::reference::Reference;
+
+use crate::device::Device;
+use crate::values::{BF16, Draw, F32, close, empty, indices, round_bf16, tensor, values_of};
+
+/// The kernel for rows of so many columns, and for threads that hold so many.
+fn variant(name: &str, columns: usize) -> String {
+    format!("{name}_{}", if columns.is_multiple_of(8) { "vec8" } else { "any" })
+}
+
+fn norm_threads(columns: usize) -> u32 {
+    let held = if columns.is_multiple_of(8) { abi::RMSNORM_VEC8_COLUMNS } else { abi::RMSNORM_ANY_COLUMNS };
+    (columns as u32).div_ceil(held).next_multiple_of(32)
+}
+
+const EPS: f64 = 1e-5;
+
+#[test]
+fn rmsnorm_forward() {
+    for (rows, columns) in [(1, 1), (3, 8), (2, 120), (3, 77), (2, 1032), (1, 2048), (1, 300)] {
+        for residual in [false, true] {
+            let (device, mut draw) = (Device::new(), Draw::new(columns as u64));
+            let n = rows * columns;
+            let (x, branch, weight) = (draw.bf16(n, 2.0), draw.bf16(n, 1.0), draw.bf16(columns, 1.0));
+            let params = RmsnormParams {
+                y: device.poisoned(2 * n),
+                rstd: device.poisoned(4 * rows),
+                x: device.bf16(&x),
+                branch: if residual { device.bf16(&branch) } else { 0 },
+                sum: device.poisoned(2 * n),
+                weight: device.bf16(&weight),
+                rows: rows as u32,
+                columns: columns as u32,
+                eps: EPS as f32,
+            };
+            let kernel = variant("rmsnorm_forward", columns);
+            device.launch(&kernel, [rows as u32, 1], norm_threads(columns), 0, &params);
+            let mut normed = x.clone();
+            if residual {
+                normed = x.iter().zip(&branch).map(|(x, b)| round_bf16(x + b)).collect();
+                close("sum", &device.read_bf16(params.sum, n), &normed, 0.0, 0.0);
+            }
+            let (y, rstd) = (empty(&[rows, columns]), empty(&[rows]));
+            let eps = f64::from(EPS as f32);
+            let (x, weight) = (tensor(&normed, &[rows, columns]), tensor(&weight, &[columns]));
+            Reference.rmsnorm_forward(&y, &rstd, &x, &weight, eps).unwrap();
+            close("rstd", &device.read_f32(params.rstd, rows), &values_of(&rstd), 40.0 * F32, 0.0);
+            close("y", &device.read_bf16(params.y, n), &values_of(&y), 1.01 * BF16, 0.0);
+        }
+    }
+}
+
+#[test]
+fn rmsnorm_backward() {
+    for (rows, columns) in [(1, 1), (5, 8), (17, 120), (33, 77), (40, 1032)] {
+        let (device, mut draw) = (Device::new(), Draw::new(columns as u64));
+        let n = rows * columns;
+        let [x, dy, dx] = [2.0, 1.0, 1.0].map(|size| draw.bf16(n, size));
+        let (weight, dweight) = (draw.bf16(columns, 1.0), draw.f32(columns, 1.0));
+        let (y, rstd) = (empty(&[rows, columns]), empty(&[rows]));
+        let [x_t, dy_t, dx_t] = [&x, &dy, &dx].map(|values| tensor(values, &[rows, columns]));
+        let weight_t = tensor(&weight, &[columns]);
+        Reference.rmsnorm_forward(&y, &rstd, &x_t, &weight_t, EPS).unwrap();
+        let blocks = rows.div_ceil(abi::RMSNORM_BACKWARD_ROWS as usize);
+        let params = RmsnormBackwardParams {
+            dx: device.bf16(&dx),
+            dweight: device.f32(&dweight),
+            partials: device.poisoned(4 * blocks * columns),
+            dy: device.bf16(&dy),
+            x: device.bf16(&x),
+            rstd: device.f32(&values_of(&rstd)),
+            weight: device.bf16(&weight),
+            rows: rows as u32,
+            columns: columns as u32,
+        };
+        let kernel = variant("rmsnorm_backward", columns);
+        device.launch(&kernel, [blocks as u32, 1], norm_threads(columns), 0, &params);
+        let threads = abi::RMSNORM_BACKWARD_WEIGHT_THREADS;
+        device.launch("rmsnorm_backward_weight", [columns.div_ceil(32) as u32, 1], threads, 0, &params);
+        let dweight_t = tensor(&dweight, &[columns]);
+        Reference.rmsnorm_backward(&dx_t, &dweight_t, &dy_t, &x_t, &rstd, &weight_t).unwrap();
+        close("dx", &device.read_bf16(params.dx, n), &values_of(&dx_t), BF16, 1e-5);
+        close("dweight", &device.read_f32(params.dweight, columns), &values_of(&dweight_t), 1e-6, 1e-5);
+    }
+}
+
+#[test]
+fn rope() {
+    let cases = [(4, 2, 16, 3), (6, 2, 8, 5), (1, 1, 2, 1), (8, 8, 64, 2), (3, 1, 128, 9), (2, 1, 32, 33)];
+    for (query, kv, dim, rows) in cases {
+        let heads = Heads { query, kv, dim };
+        for (with_q, with_kv) in [(true, true), (true, false), (false, true)] {
+            let (device, mut draw) = (Device::new(), Draw::new(dim as u64));
+            let group = heads.group();
+            let columns = kv * (if with_q { group } else { 0 } + if with_kv { 2 } else { 0 }) * dim;
+            let positions: Vec<u32> = draw.below(rows, 30_000);
+            let src = draw.bf16(rows * columns, 2.0);
+            let theta = 10_000.0;
+            let frequencies: Vec<f64> = (0..dim / 2).map(|i| f64::from(rope_angle(1, i, dim, theta))).collect();
+            let (q_len, k_len) = (kv * rows * group * dim, kv * rows * dim);
+            let optional = |there: bool, len: usize| if there { device.poisoned(2 * len) } else { 0 };
+            let mut params = RopeParams {
+                fused: device.bf16(&src),
+                q: optional(with_q, q_len),
+                k: optional(with_kv, k_len),
+                v: optional(with_kv, k_len),
+                positions: device.u32(&positions),
+                frequencies: device.f32(&frequencies),
+                rows: rows as u32,
+                kv_heads: kv as u32,
+                group: group as u32,
+                dim: dim as u32,
+            };
+            let vec8 = dim.is_multiple_of(16);
+            let (suffix, pairs) = if vec8 { ("vec8", 8) } else { ("any", 1) };
+            let blocks = (rows * dim / 2 / pairs).div_ceil(abi::ROPE_THREADS as usize) as u32;
+            let grid = [blocks, kv as u32];
+            device.launch(&format!("rope_forward_{suffix}"), grid, abi::ROPE_THREADS, 0, &params);
+
+            let (q, k, v) = (empty(&[kv, rows, group, dim]), empty(&[kv, rows, dim]), empty(&[kv, rows, dim]));
+            let parts = Qkv { q: with_q.then_some(&q), kv: with_kv.then_some((&k, &v)) };
+            let (src, at) = (tensor(&src, &[rows, columns]), indices(&positions, &[rows]));
+            Reference.rope_forward(parts, &src, &at, heads, theta).unwrap();
+            let mut all = Vec::new();
+            if with_q {
+                all.push((params.q, q_len, &q));
+            }
+            if with_kv {
+                all.extend([(params.k, k_len, &k), (params.v, k_len, &v)]);
+            }
+            for (at, len, want) in all {
+                close("forward", &device.read_bf16(at, len), &values_of(want), BF16, 1e-6);
+            }
+
+            // Backward from fresh gradients.
+            let [dq, dk, dv] = [q_len, k_len, k_len].map(|len| draw.bf16(len, 1.0));
+            params.fused = device.poisoned(2 * rows * columns);
+            (params.q, params.k, params.v) = (
+                if with_q { device.bf16(&dq) } else { 0 },
+                if with_kv { device.bf16(&dk) } else { 0 },
+                if with_kv { device.bf16(&dv) } else { 0 },
+            );
+            device.launch(&format!("rope_backward_{suffix}"), grid, abi::ROPE_THREADS, 0, &params);
+            let dims = [kv, rows, dim];
+            let (q, k, v) = (tensor(&dq, &[kv, rows, group, dim]), tensor(&dk, &dims), tensor(&dv, &dims));
+            let parts = Qkv { q: with_q.then_some(&q), kv: with_kv.then_some((&k, &v)) };
+            let want = empty(&[rows, columns]);
+            Reference.rope_backward(&want, parts, &at, heads, theta).unwrap();
+            close("backward", &device.read_bf16(params.fused, rows * columns), &values_of(&want), BF16, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn embedding() {
+    // Ids that occur often, ids that occur once, more tokens than a block has threads.
+    for (tokens, vocabulary, columns) in [(1, 1, 1), (5, 3, 8), (300, 7, 24), (700, 400, 13), (40, 9, 2056)] {
+        let (device, mut draw) = (Device::new(), Draw::new(columns as u64));
+        let ids = draw.below(tokens, vocabulary as u32);
+        let table = draw.bf16(vocabulary * columns, 1.0);
+        let params = RowsParams {
+            out: device.poisoned(2 * tokens * columns),
+            from: device.bf16(&table),
+            ids: device.u32(&ids),
+            rows: tokens as u32,
+            columns: columns as u32,
+        };
+        let kernel = variant("embedding_forward", columns);
+        device.launch(&kernel, [tokens as u32, 1], abi::ROWS_THREADS, 0, &params);
+        let want = empty(&[tokens, columns]);
+        let ids_t = indices(&ids, &[tokens]);
+        Reference.embedding_forward(&want, &ids_t, &tensor(&table, &[vocabulary, columns])).unwrap();
+        close("forward", &device.read_bf16(params.out, tokens * columns), &values_of(&want), 0.0, 0.0);
+
+        let (dy, dtable) = (draw.bf16(tokens * columns, 1.0), draw.f32(vocabulary * columns, 1.0));
+        let params = EmbeddingBackwardParams {
+            dtable: device.f32(&dtable),
+            ids: device.u32(&ids),
+            dy: device.bf16(&dy),
+            rows: tokens as u32,
+            columns: columns as u32,
+        };
+        let kernel = variant("embedding_backward", columns);
+        let width = abi::EMBEDDING_BACKWARD_THREADS * if columns.is_multiple_of(8) { 8 } else { 1 };
+        let grid = [tokens as u32, (columns as u32).div_ceil(width)];
+        device.launch(&kernel, grid, abi::EMBEDDING_BACKWARD_THREADS, 0, &params);
+        let want = tensor(&dtable, &[vocabulary, columns]);
+        Reference.embedding_backward(&want, &ids_t, &tensor(&dy, &[tokens, columns])).unwrap();
+        close("backward", &device.read_f32(params.dtable, vocabulary * columns), &values_of(&want), 1e-6, 1e-5);
+    }
+}
+
+#[test]
+fn gather() {
+    for (all, selected, columns) in [(1, 1, 1), (9, 4, 8), (5, 5, 21), (6, 3, 2048)] {
+        let (device, mut draw) = (Device::new(), Draw::new(columns as u64));
+        let rows = draw.distinct(selected, all as u32);
+        let x = draw.bf16(all * columns, 1.0);
+        let params = RowsParams {
+            out: device.poisoned(2 * selected * columns),
+            from: device.bf16(&x),
+            ids: device.u32(&rows),
+            rows: selected as u32,
+            columns: columns as u32,
+        };
+        let grid = [selected as u32, 1];
+        device.launch(&variant("gather_forward", columns), grid, abi::ROWS_THREADS, 0, &params);
+        let want = empty(&[selected, columns]);
+        let rows_t = indices(&rows, &[selected]);
+        Reference.gather_forward(&want, &tensor(&x, &[all, columns]), &rows_t).unwrap();
+        close("forward", &device.read_bf16(params.out, selected * columns), &values_of(&want), 0.0, 0.0);
+
+        let dy = draw.bf16(selected * columns, 1.0);
+        let params = RowsParams { out: device.bf16(&x), from: device.bf16(&dy), ..params };
+        device.launch(&variant("gather_backward", columns), grid, abi::ROWS_THREADS, 0, &params);
+        let want = tensor(&x, &[all, columns]);
+        Reference.gather_backward(&want, &tensor(&dy, &[selected, columns]), &rows_t).unwrap();
+        close("backward", &device.read_bf16(params.out, all * columns), &values_of(&want), BF16, 0.0);
+    }
+}
+
+#[test]
+fn swiglu() {
+    for (rows, columns) in [(1, 1), (3, 8), (7, 13), (5, 264)] {
+        for in_place in [false, true] {
+            let (device, mut draw) = (Device::new(), Draw::new(columns as u64));
+            let (gate_up, dy) = (draw.bf16(2 * rows * columns, 8.0), draw.bf16(rows * columns, 1.0));
+            let mut params = SwigluParams {
+                y: device.poisoned(2 * rows * columns),
+                gate_up: device.bf16(&gate_up),
+                dgate_up: 0,
+                rows: rows as u32,
+                columns: columns as u32,
+            };
+            let gate_up = tensor(&gate_up, &[rows, 2 * columns]);
+            device.launch(&variant("swiglu_forward", columns), [2, 1], abi::SWIGLU_THREADS, 0, &params);
+            let want = empty(&[rows, columns]);
+            Reference.swiglu_forward(&want, &gate_up).unwrap();
+            close("forward", &device.read_bf16(params.y, rows * columns), &values_of(&want), 1.01 * BF16, 1e-6);
+
+            params.y = device.bf16(&dy);
+            params.dgate_up = if in_place { params.gate_up } else { device.poisoned(4 * rows * columns) };
+            device.launch(&variant("swiglu_backward", columns), [2, 1], abi::SWIGLU_THREADS, 0, &params);
+            let want = empty(&[rows, 2 * columns]);
+            Reference.swiglu_backward(&want, &tensor(&dy, &[rows, columns]), &gate_up).unwrap();
+            let got = device.read_bf16(params.dgate_up, 2 * rows * columns);
+            close("backward", &got, &values_of(&want), 1.01 * BF16, 1e-5);
+        }
+    }
+}

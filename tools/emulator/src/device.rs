@@ -1,0 +1,123 @@
+//! A device: its memory, the modules that are loaded, and launches.
+
+use crate::decode::{self, Program};
+use crate::error::{Error, Result};
+use crate::execute::{self, Config, Launch, Report};
+use crate::memory::Memory;
+use crate::parse::{self, Module, Space};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// A device of the emulator.
+#[derive(Default)]
+pub struct Device {
+    /// Its memory.
+    pub memory: Memory,
+    /// How strict it is.
+    pub config: Config,
+}
+
+/// A module that is loaded: its variables have addresses.
+pub struct LoadedModule {
+    module: Module,
+    globals: HashMap<String, u64>,
+}
+
+/// A kernel that can be launched.
+#[derive(Clone)]
+pub struct Kernel {
+    pub(crate) program: Arc<Program>,
+}
+
+impl Device {
+    /// A device with empty memory.
+    pub fn new(config: Config) -> Self {
+        Self { memory: Memory::default(), config }
+    }
+
+    /// Parses a module and gives its variables memory, with what they begin with.
+    ///
+    /// # Errors
+    /// Names the line of what was not understood.
+    pub fn load(&mut self, ptx: &str) -> Result<LoadedModule> {
+        let module = parse::parse(ptx)?;
+        let mut globals = HashMap::new();
+        for variable in module.variables.iter().filter(|v| matches!(v.space, Space::Global | Space::Const)) {
+            if variable.external {
+                return Err(Error::at(variable.line, format!("`{}` is defined in no module", variable.name)));
+            }
+            let address = self.memory.allocate(variable.size.max(1))?;
+            let mut bytes = variable.initial.clone();
+            bytes.resize(variable.size.max(1), 0);
+            self.memory.write(address, &bytes)?;
+            globals.insert(variable.name.clone(), address);
+        }
+        Ok(LoadedModule { module, globals })
+    }
+
+    /// Launches a kernel and waits for it. `params` are the bytes of each parameter in order.
+    ///
+    /// # Errors
+    /// If the kernel does not take such parameters, blocks, or so much shared memory. What is wrong with the kernel's
+    /// execution is no error, but in the report.
+    pub fn launch(
+        &self,
+        kernel: &Kernel,
+        grid: [u32; 3],
+        block: [u32; 3],
+        dynamic_shared: u32,
+        params: &[&[u8]],
+    ) -> Result<Report> {
+        let program = &*kernel.program;
+        let layout = &program.layout;
+        let fits =
+            params.len() == layout.params.len() && params.iter().zip(&layout.params).all(|(p, l)| p.len() == l.size);
+        if !fits {
+            let wanted: Vec<usize> = layout.params.iter().map(|p| p.size).collect();
+            let given: Vec<usize> = params.iter().map(|p| p.len()).collect();
+            return Err(Error::new(format!(
+                "`{}` takes parameters of {wanted:?} bytes, and {given:?} were given",
+                program.name
+            )));
+        }
+        let mut bytes = vec![0; layout.param_bytes];
+        for (param, place) in params.iter().zip(&layout.params) {
+            bytes[place.start..place.start + place.size].copy_from_slice(param);
+        }
+        execute::launch(&Launch {
+            program,
+            memory: &self.memory,
+            config: &self.config,
+            grid,
+            block,
+            dynamic_shared,
+            params: &bytes,
+            published: Mutex::default(),
+        })
+    }
+}
+
+impl LoadedModule {
+    /// Decodes a kernel.
+    ///
+    /// # Errors
+    /// Names the line and the instruction of what is not supported, or says that there is no such kernel.
+    pub fn kernel(&self, name: &str) -> Result<Kernel> {
+        let Some(function) = self.module.kernels.iter().find(|k| k.name == name) else {
+            let names: Vec<&str> = self.module.kernels.iter().map(|k| k.name.as_str()).collect();
+            return Err(Error::new(format!("the module has no kernel `{name}`; it has {}", names.join(", "))));
+        };
+        Ok(Kernel { program: Arc::new(decode::decode(&self.module, function, &self.globals)?) })
+    }
+
+    /// The address and size of a variable of the module.
+    pub fn variable(&self, name: &str) -> Option<(u64, usize)> {
+        let variable = self.module.variables.iter().find(|v| v.name == name)?;
+        Some((*self.globals.get(name)?, variable.size))
+    }
+
+    /// The names of its kernels.
+    pub fn kernels(&self) -> impl Iterator<Item = &str> {
+        self.module.kernels.iter().map(|k| k.name.as_str())
+    }
+}
