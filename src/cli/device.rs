@@ -19,6 +19,9 @@ pub enum Device {
     Cpu,
     /// The first NVIDIA card, in bf16 with f32 sums and masters.
     Cuda,
+    /// The kernels of the card, executed on the CPU by an emulator that is stricter than a card: for those who change
+    /// them. About a hundred thousand times slower than a card.
+    Emulator,
 }
 
 impl Device {
@@ -30,6 +33,7 @@ impl Device {
         match self {
             Self::Cpu => Ok(Rc::new(Cpu::new())),
             Self::Cuda => Ok(Rc::new(Cuda::open(0)?)),
+            Self::Emulator => Ok(Rc::new(Cuda::emulated()?)),
             Self::Auto if !cuda::is_present() => {
                 eprintln!("device: the CPU, because this machine has no CUDA driver");
                 Ok(Rc::new(Cpu::new()))

@@ -10,6 +10,7 @@ mod adamw;
 mod attention;
 mod device;
 mod embedding;
+mod emulator;
 mod fill;
 mod gather;
 mod gemm;
@@ -31,6 +32,7 @@ use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLos
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
 use device::Device;
+use emulator::Emulator;
 
 /// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
 pub fn is_present() -> bool {
@@ -38,9 +40,10 @@ pub fn is_present() -> bool {
     unsafe { cudarc::driver::sys::is_culib_present() }
 }
 
-/// A card.
+/// A card, or the emulator in place of one.
 pub struct Cuda {
     device: Device,
+    emulator: Option<Emulator>,
     /// Rotary frequencies by head dimension and the bits of theta.
     frequencies: RefCell<HashMap<(usize, u64), Rc<Storage>>>,
 }
@@ -54,7 +57,17 @@ impl Cuda {
         if !is_present() {
             return Err(Error::user("there is no CUDA driver (libcuda) on this machine: use --device cpu"));
         }
-        Ok(Self { device: Device::open(ordinal)?, frequencies: RefCell::default() })
+        Ok(Self { device: Device::open(ordinal)?, emulator: None, frequencies: RefCell::default() })
+    }
+
+    /// Opens the emulator, which executes the same PTX on the CPU, slowly, and is stricter than a card: a race or a read
+    /// of memory that nobody wrote is an error of the next [`Backend::read`]. Not beside a card in one process.
+    ///
+    /// # Errors
+    /// The user's when the emulator's library does not lie beside the program.
+    pub fn emulated() -> Result<Self> {
+        let emulator = Some(Emulator::load()?);
+        Ok(Self { device: Device::open(0)?, emulator, frequencies: RefCell::default() })
     }
 
     /// How many times memory was taken on the device.
@@ -120,7 +133,8 @@ impl Backend for Cuda {
         if bytes.len() != from.len() * from.dtype().size() || !from.is_dense() {
             return Err(Error::machine(format!("read: {} bytes from {from:?}", bytes.len())));
         }
-        self.device.read(at(from), bytes)
+        self.device.read(at(from), bytes)?;
+        self.emulator.as_ref().map_or(Ok(()), Emulator::check)
     }
 
     fn copy(&self, to: &Tensor, from: &Tensor) -> Result<()> {

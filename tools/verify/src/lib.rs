@@ -26,13 +26,14 @@ use polar_raw::reference::Reference;
 use polar_raw::{Error, Result};
 
 /// Names of the backends that [`backend`] knows.
-pub const BACKENDS: &[&str] = &["cpu", "cuda", "reference"];
+pub const BACKENDS: &[&str] = &["cpu", "cuda", "emulator", "reference"];
 
 /// The backend of a name.
 pub fn backend(name: &str) -> Result<Box<dyn Backend>> {
     match name {
         "cpu" => Ok(Box::new(Cpu::new())),
         "cuda" => Ok(Box::new(Cuda::open(0)?)),
+        "emulator" => Ok(Box::new(Cuda::emulated()?)),
         "reference" => Ok(Box::new(Reference)),
         _ => Err(Error::user(format!("there is no backend `{name}`: choose one of {}", BACKENDS.join(", ")))),
     }
