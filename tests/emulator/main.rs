@@ -1,0 +1,110 @@
+//! Training and scoring through the launchers that drive a card, executed by the emulator with all its detectors on:
+//! what it finds is an error of the step. The results are held to what the dtypes explain, which is measured: as far
+//! from the exact ones as [`rounded::Rounded`] is, and half as far again.
+
+mod rounded;
+
+use std::path::Path;
+use std::rc::Rc;
+
+use polar_raw::backend::Backend;
+use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
+use polar_raw::cpu::Cpu;
+use polar_raw::cuda::Cuda;
+use polar_raw::eval::Scorer;
+use polar_raw::model::config::{Architecture, SpecialIds};
+use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads, weights};
+use polar_raw::polar::{Pack, Wanted};
+use polar_raw::rng;
+use polar_raw::train::Trainer;
+use rand::RngExt;
+use rounded::Rounded;
+use serde_json::Value;
+
+const VOCAB: usize = 97;
+
+/// The root mean square of the differences.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / a.len() as f64).sqrt()
+}
+
+fn assert_explained(what: &str, exact: &[f64], rounded: &[f64], got: &[f64]) {
+    let (explained, off) = (distance(rounded, exact), distance(got, exact));
+    println!("{what}: {off:.2e} off, of which bf16 explains {explained:.2e}");
+    assert!(explained > 0.0 && off <= 1.5 * explained, "{what}: {got:?} and not {exact:?}");
+}
+
+/// Packs of ragged pairs that share prefixes, different ones for each step.
+fn packs(step: u64) -> [Pack; 2] {
+    let mut random = rng::stream(1, "emulated packs", step);
+    let mut sequence = |n: usize| (0..n).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
+    [33, 21].map(|most| {
+        let mut pack = Pack::default();
+        for pair in 0..2 {
+            let (prefix, n) = (sequence(9 + pair), most - (step as usize * 7 + pair) % 15);
+            let [chosen, rejected] = [n, n - 5].map(|n| [prefix.clone(), sequence(n)].concat());
+            pack.push_pair(&chosen, &rejected, Wanted { scores: true, next_tokens: true, share_prefix: true });
+        }
+        pack
+    })
+}
+
+/// Losses and gradient norms of ten steps with ranking and next-token loss.
+fn train(backend: Rc<dyn Backend>) -> (Vec<f64>, Vec<f64>) {
+    let section = ModelSection {
+        hidden_size: 64,
+        intermediate_size: 72,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        initializer_range: 0.1,
+        ..ModelSection::default()
+    };
+    let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
+    let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
+    let model = Model::trainable(backend, config, OutputHeads { reward: true, lm: true }).unwrap();
+    model.initialise(1).unwrap();
+    let capacity = Capacity { tokens: 160, selected: 160, candidates: 8 };
+    let objective = ObjectiveSection { lm_weight: 0.5, ..ObjectiveSection::default() };
+    let mut trainer = Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 8).unwrap();
+    let mut scores = Vec::new();
+    let steps = (0..10).map(|step| trainer.step(&packs(step), 3e-3, &mut scores).unwrap());
+    steps.map(|step| (step.loss, step.grad_norm)).unzip()
+}
+
+#[test]
+fn ten_steps() {
+    let exact = train(Rc::new(Cpu::new()));
+    let rounded = train(Rc::new(Rounded));
+    let cuda = Rc::new(Cuda::emulated().unwrap());
+    let emulated = train(cuda.clone());
+    assert_explained("losses", &exact.0, &rounded.0, &emulated.0);
+    assert_explained("gradient norms", &exact.1, &rounded.1, &emulated.1);
+    // The same again gives the same bits, whatever order blocks and warps ran in.
+    let again = train(cuda);
+    assert_eq!((emulated.0, emulated.1), again);
+}
+
+/// PyTorch's scores of the fixture.
+#[test]
+fn golden_scores() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/internlm2-tiny");
+    let golden: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
+    let config = ModelConfig::read(&dir).unwrap();
+    let ids = |pair: &Value| {
+        ["chosen", "rejected"].map(|key| serde_json::from_value::<Vec<u32>>(pair[key].clone()).unwrap()).to_vec()
+    };
+    let groups: Vec<Vec<Vec<u32>>> = golden["pairs"].as_array().unwrap().iter().map(ids).collect();
+    let scores = golden["scores"].as_array().unwrap().iter();
+    let exact: Vec<f64> = scores.flat_map(|s| ["chosen", "rejected"].map(|key| s[key].as_f64().unwrap())).collect();
+    let score = |backend: Rc<dyn Backend>| -> Vec<f64> {
+        const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
+        let model = Model::new(backend, config.clone(), REWARD).unwrap();
+        weights::read_into(&dir, &config, REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
+        let mut scorer = Scorer::new(Rc::new(model), 512).unwrap();
+        scorer.score(&groups).unwrap().into_iter().map(f64::from).collect()
+    };
+    let emulated = score(Rc::new(Cuda::emulated().unwrap()));
+    assert_explained("scores", &exact, &score(Rc::new(Rounded)), &emulated);
+}
