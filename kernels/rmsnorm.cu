@@ -99,11 +99,12 @@ template <int N, int KEPT> __device__ inline void rmsnorm_backward(const Rmsnorm
         dx.store(p.dx + start, p.columns);
     }
     float *partial = p.partials + static_cast<size_t>(blockIdx.x) * p.columns;
-    Row::each([&](int i, int j) {
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
         if (Row::column(i) < p.columns) {
-            partial[Row::column(i) + j] = dweight.at[i].at[j];
+            store<N>(partial + Row::column(i), dweight.at[i]);
         }
-    });
+    }
 }
 
 } // namespace

@@ -61,10 +61,11 @@ template <int N, bool FORWARD> __device__ inline void rope(const RopeParams &p) 
     }
     Turn<N> by;
     const float position = static_cast<float>(p.positions[row]);
+    const Floats<N> frequency = load<N>(p.frequencies + first);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         float sin;
-        sin_cos(__fmul_rn(position, p.frequencies[first + i]), sin, by.cos.at[i]);
+        sin_cos(__fmul_rn(position, frequency.at[i]), sin, by.cos.at[i]);
         by.sin.at[i] = FORWARD ? sin : -sin;
     }
     const size_t head = blockIdx.y, heads = (p.q ? p.group : 0) + (p.k ? 2 : 0);
