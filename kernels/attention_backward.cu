@@ -14,8 +14,6 @@
 // sm_80.
 #include "attention.cuh"
 
-namespace {
-
 // Keys, or rows, of one step of a pass.
 constexpr int STEP = 32;
 
@@ -374,8 +372,6 @@ template <class Head> __device__ inline void attention_backward_kv(const Attenti
     store(p.dk, dk, p.scale);
     store(p.dv, dv, 1.0f);
 }
-
-} // namespace
 
 // `delta` of each row, by 8 lanes, and what each query sees. Floor: 4 bytes an element of out.
 extern "C" __global__ void __launch_bounds__(ATTENTION_BACKWARD_PREPARE_THREADS)

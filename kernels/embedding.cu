@@ -7,8 +7,6 @@
 #include "reduce.cuh"
 #include "rows.cuh"
 
-namespace {
-
 template <int N> __device__ inline void embedding_backward(const EmbeddingBackwardParams &p) {
     constexpr uint32_t THREADS = EMBEDDING_BACKWARD_THREADS, WARPS = THREADS / 32;
     __shared__ uint32_t found[THREADS];
@@ -64,8 +62,6 @@ template <int N> __device__ inline void embedding_backward(const EmbeddingBackwa
         store<N>(to, total);
     }
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
     embedding_forward_vec8(const __grid_constant__ RowsParams p) {

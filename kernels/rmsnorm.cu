@@ -8,8 +8,6 @@
 #include "numeric.cuh"
 #include "reduce.cuh"
 
-namespace {
-
 // A thread's share of a row: `KEPT` times `N` neighbouring columns, a block's width apart.
 template <int N, int KEPT> struct Row {
     Floats<N> at[KEPT];
@@ -106,8 +104,6 @@ template <int N, int KEPT> __device__ inline void rmsnorm_backward(const Rmsnorm
         }
     }
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(RMSNORM_MAX_THREADS)
     rmsnorm_forward_vec8(const __grid_constant__ RmsnormParams p) {

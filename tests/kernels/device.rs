@@ -63,7 +63,21 @@ impl Device {
         let findings: Vec<String> = report.findings.iter().take(5).map(|finding| format!("{finding:?}")).collect();
         if std::env::var_os("STATS").is_some() {
             let c = &report.counters;
-            println!("STAT {name} {grid:?} instr {} mma {} ld {}/{}/{} st {}/{}/{} shld {}/{} shst {}/{}", c.instructions, c.mma, c.loads.sectors, c.loads.fewest_sectors, c.loads.footprint_sectors, c.stores.sectors, c.stores.fewest_sectors, c.stores.footprint_sectors, c.shared_loads.wavefronts, c.shared_loads.conflicts, c.shared_stores.wavefronts, c.shared_stores.conflicts);
+            println!(
+                "STAT {name} {grid:?} instr {} mma {} ld {}/{}/{} st {}/{}/{} shld {}/{} shst {}/{}",
+                c.instructions,
+                c.mma,
+                c.loads.sectors,
+                c.loads.fewest_sectors,
+                c.loads.footprint_sectors,
+                c.stores.sectors,
+                c.stores.fewest_sectors,
+                c.stores.footprint_sectors,
+                c.shared_loads.wavefronts,
+                c.shared_loads.conflicts,
+                c.shared_stores.wavefronts,
+                c.shared_stores.conflicts
+            );
         }
         assert!(findings.is_empty(), "{name}: {}", findings.join("\n"));
         report

@@ -78,9 +78,7 @@ fn reward_head() {
                     let (x, norm) = (tensor(&x, &[rows, columns]), tensor(&norm, &[columns]));
                     let (head, pairs) = (tensor(&head, &[1, columns]), indices(&pairs, &[pairs.len() / 2, 2]));
                     let eps = f64::from(EPS as f32);
-                    Reference
-                        .reward_head_loss(&scores, &total, grads, &x, &norm, &head, &pairs, &loss, eps)
-                        .unwrap();
+                    Reference.reward_head_loss(&scores, &total, grads, &x, &norm, &head, &pairs, &loss, eps).unwrap();
                     close(&what, &device.read_f32(params.scores, rows), &values_of(&scores), 1e-6, 1e-5);
                     close(&what, &device.read_f32(params.loss, 1), &values_of(&total), 1e-5, 1e-5);
                     close(&what, &device.read_bf16(params.dx, rows * columns), &values_of(&dx), 1.1 * BF16, 1e-5);
@@ -225,9 +223,7 @@ fn linear_cross_entropy_in_chunks() {
     let (x, table) = (tensor(&x, &[rows, hidden]), tensor(&table, &[vocabulary, hidden]));
     let (targets, weights) = (indices(&targets, &[rows]), tensor(&weights, &[rows]));
     let scratch = empty(&[chunk, vocabulary]);
-    Reference
-        .linear_cross_entropy(&loss, Some((&dx, &dtable)), &x, &table, &targets, &weights, &scratch)
-        .unwrap();
+    Reference.linear_cross_entropy(&loss, Some((&dx, &dtable)), &x, &table, &targets, &weights, &scratch).unwrap();
     // Logits, of size up to 10, are rounded to bf16: 0.02 in the exponent.
     close("loss", &device.read_f32(loss_at, 1), &values_of(&loss), 0.0, 0.02 * rows as f64);
     close("dx", &device.read_bf16(dx_at, rows * hidden), &values_of(&dx), BF16, 0.05);
