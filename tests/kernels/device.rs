@@ -61,24 +61,6 @@ impl Device {
         let grid = [grid[0], grid[1], 1];
         let report = self.0.borrow().launch(&kernel(name), grid, [threads, 1, 1], shared, &[params]).unwrap();
         let findings: Vec<String> = report.findings.iter().take(5).map(|finding| format!("{finding:?}")).collect();
-        if std::env::var_os("STATS").is_some() {
-            let c = &report.counters;
-            println!(
-                "STAT {name} {grid:?} instr {} mma {} ld {}/{}/{} st {}/{}/{} shld {}/{} shst {}/{}",
-                c.instructions,
-                c.mma,
-                c.loads.sectors,
-                c.loads.fewest_sectors,
-                c.loads.footprint_sectors,
-                c.stores.sectors,
-                c.stores.fewest_sectors,
-                c.stores.footprint_sectors,
-                c.shared_loads.wavefronts,
-                c.shared_loads.conflicts,
-                c.shared_stores.wavefronts,
-                c.shared_stores.conflicts
-            );
-        }
         assert!(findings.is_empty(), "{name}: {}", findings.join("\n"));
         report
     }

@@ -1,9 +1,10 @@
 //! What a launch did, in numbers that do not depend on time.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Accesses to device memory of one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Traffic {
     /// Instructions of warps.
     pub requests: u64,
@@ -18,7 +19,7 @@ pub struct Traffic {
 }
 
 /// Accesses to shared memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Banks {
     /// Instructions of warps.
     pub requests: u64,
@@ -29,7 +30,7 @@ pub struct Banks {
 }
 
 /// The counters of a launch.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// How often each opcode was executed by a warp.
     pub mix: BTreeMap<String, u64>,

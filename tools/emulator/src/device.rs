@@ -20,7 +20,7 @@ pub struct Device {
 /// A module that is loaded: its variables have addresses.
 pub struct LoadedModule {
     module: Module,
-    globals: HashMap<String, u64>,
+    pub(crate) globals: HashMap<String, u64>,
 }
 
 /// A kernel that can be launched.

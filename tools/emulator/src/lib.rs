@@ -35,6 +35,7 @@ mod counters;
 mod decode;
 mod detect;
 mod device;
+mod driver;
 mod error;
 mod execute;
 mod memory;

@@ -3,11 +3,12 @@
 pub(crate) mod race;
 
 use crate::decode::Program;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
 
 /// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Fault {
     /// Two threads access the same bytes, one of them writes, and nothing orders the two.
     Race,
@@ -49,7 +50,7 @@ impl fmt::Display for Fault {
 }
 
 /// A fault at an instruction, however often it occurred.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What kind it is.
     pub fault: Fault,

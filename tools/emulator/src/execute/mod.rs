@@ -16,12 +16,13 @@ use crate::detect::{Finding, Findings};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use cta::Cta;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How tensor cores add.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum MmaMode {
     /// In f32, one product after the other: fast, and no worse than any hardware.
     #[default]
@@ -33,7 +34,7 @@ pub enum MmaMode {
 }
 
 /// How strict the emulator is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Decides the order of blocks and warps, and how approximate functions err.
     pub seed: u64,
@@ -62,8 +63,45 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Changes a setting by its name and a value in words: `seed` and `most_instructions` take a number, `races`,
+    /// `uninitialised` and `perturb` take `on` or `off`, and `mma` takes `fast`, `ampere` or `hopper`.
+    ///
+    /// # Errors
+    /// Says which settings there are, or what a setting takes.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let number = || value.parse().map_err(|_| Error::new(format!("`{name}` takes a number, not `{value}`")));
+        let switch = || match value {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(Error::new(format!("`{name}` takes `on` or `off`, not `{value}`"))),
+        };
+        match name {
+            "seed" => self.seed = number()?,
+            "most_instructions" => self.most_instructions = number()?,
+            "races" => self.races = switch()?,
+            "uninitialised" => self.uninitialised = switch()?,
+            "perturb" => self.perturb = switch()?,
+            "mma" => {
+                self.mma = match value {
+                    "fast" => MmaMode::Fast,
+                    "ampere" => MmaMode::Ampere,
+                    "hopper" => MmaMode::Hopper,
+                    _ => return Err(Error::new(format!("`mma` takes `fast`, `ampere` or `hopper`, not `{value}`"))),
+                }
+            }
+            _ => {
+                return Err(Error::new(format!(
+                    "there is no setting `{name}`; there are seed, most_instructions, races, uninitialised, perturb, mma"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What a launch did and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The kernel.
     pub kernel: String,

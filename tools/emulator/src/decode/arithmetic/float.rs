@@ -180,14 +180,14 @@ impl<'a> Decoder<'a> {
             let bound = self.constant(File::B32, u64::from(top.to_bits()))?;
             let function = match ty {
                 // A NaN saturates to zero, and stays one under relu.
-                Type::F(4) if sat => {
-                    Some(lanes!(|a: f32, top: f32| -> f32 { if a != a || a <= 0.0 { 0.0 } else { min_f32(a, top) } }))
-                }
-                Type::F(8) if sat => {
-                    Some(lanes!(|a: f64, _top: u32| -> f64 { if a != a || a <= 0.0 { 0.0 } else { min_f64(a, 1.0) } }))
-                }
-                _ if sat => halves!(ty, |a| if a != a || a <= 0.0 { 0.0 } else { min_f32(a, 1.0) }),
-                _ => halves!(ty, |a| if a != a { a } else { max_f32(a, 0.0) }),
+                Type::F(4) if sat => Some(lanes!(|a: f32, top: f32| -> f32 {
+                    if a.is_nan() || a <= 0.0 { 0.0 } else { min_f32(a, top) }
+                })),
+                Type::F(8) if sat => Some(lanes!(|a: f64, _top: u32| -> f64 {
+                    if a.is_nan() || a <= 0.0 { 0.0 } else { min_f64(a, 1.0) }
+                })),
+                _ if sat => halves!(ty, |a| if a.is_nan() || a <= 0.0 { 0.0 } else { min_f32(a, 1.0) }),
+                _ => halves!(ty, |a| if a.is_nan() { a } else { max_f32(a, 0.0) }),
             };
             let Some(function) = function else { return op.unsupported("these suffixes do not go together") };
             self.emit(Op::Lanes(function), &[result, result, bound], 0);
@@ -227,8 +227,8 @@ impl<'a> Decoder<'a> {
             "rcp" => (directed!(direction, ftz, |a; r| Exact::integer(false, 1).over(a)), 1),
             "sqrt" if approximate || nearest => (f32s!(ftz, |a| a.sqrt()), 1),
             "sqrt" => (directed!(direction, ftz, |a; r| a.square_root()), 1),
-            "min" if nan => (f32s!(ftz, |a, b| if a != a || b != b { f32::NAN } else { min_f32(a, b) }), 2),
-            "max" if nan => (f32s!(ftz, |a, b| if a != a || b != b { f32::NAN } else { max_f32(a, b) }), 2),
+            "min" if nan => (f32s!(ftz, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { min_f32(a, b) }), 2),
+            "max" if nan => (f32s!(ftz, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { max_f32(a, b) }), 2),
             "min" => (f32s!(ftz, |a, b| min_f32(a, b)), 2),
             "max" => (f32s!(ftz, |a, b| max_f32(a, b)), 2),
             "neg" => (f32s!(ftz, |a| -a), 1),
@@ -274,8 +274,8 @@ impl<'a> Decoder<'a> {
             "sub" => (halves!(ty, |a, b| a - b), 2),
             "mul" => (halves!(ty, |a, b| a * b), 2),
             "fma" => (fused_halves(ty), 3),
-            "min" if nan => (halves!(ty, |a, b| if a != a || b != b { f32::NAN } else { min_f32(a, b) }), 2),
-            "max" if nan => (halves!(ty, |a, b| if a != a || b != b { f32::NAN } else { max_f32(a, b) }), 2),
+            "min" if nan => (halves!(ty, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { min_f32(a, b) }), 2),
+            "max" if nan => (halves!(ty, |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { max_f32(a, b) }), 2),
             "min" => (halves!(ty, |a, b| min_f32(a, b)), 2),
             "max" => (halves!(ty, |a, b| max_f32(a, b)), 2),
             "neg" => (half_bits!(ty, |a| a ^ 0x8000, a ^ 0x8000_8000), 1),

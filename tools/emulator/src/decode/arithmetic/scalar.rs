@@ -16,16 +16,16 @@ macro_rules! extremes {
         #[inline(always)]
         pub(super) fn $min(a: $t, b: $t) -> $t {
             let lower = if a < b || (a == b && a.is_sign_negative()) { a } else { b };
-            let known = if b != b { a } else { lower };
-            if a != a { if b != b { $nan } else { b } } else { known }
+            let known = if b.is_nan() { a } else { lower };
+            if a.is_nan() { if b.is_nan() { $nan } else { b } } else { known }
         }
 
         /// The larger; of a number and a NaN the number, and +0 before -0.
         #[inline(always)]
         pub(super) fn $max(a: $t, b: $t) -> $t {
             let higher = if a > b || (a == b && a.is_sign_positive()) { a } else { b };
-            let known = if b != b { a } else { higher };
-            if a != a { if b != b { $nan } else { b } } else { known }
+            let known = if b.is_nan() { a } else { higher };
+            if a.is_nan() { if b.is_nan() { $nan } else { b } } else { known }
         }
     };
 }
@@ -51,7 +51,7 @@ pub(super) fn exp2(x: f32) -> f32 {
     }
     let power = f64::from_bits((shifted.to_bits().wrapping_add(1023) & 0x7ff) << 52);
     let result = (sum * power) as f32;
-    if clamped != clamped { NAN } else { result }
+    if clamped.is_nan() { NAN } else { result }
 }
 
 /// `prmt` in its default mode: byte `n` of the result is chosen by four bits of `c` from the eight bytes of `b` and `a`;
