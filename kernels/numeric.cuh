@@ -61,9 +61,8 @@ template <int N> __device__ inline Floats<N> load(const bf16 *from) {
 
 template <int N> __device__ inline void store(bf16 *to, const Floats<N> &v) {
     if constexpr (N == 8) {
-        *reinterpret_cast<uint4 *>(to) =
-            make_uint4(ptx::cvt_bf16x2(v.at[0], v.at[1]), ptx::cvt_bf16x2(v.at[2], v.at[3]),
-                       ptx::cvt_bf16x2(v.at[4], v.at[5]), ptx::cvt_bf16x2(v.at[6], v.at[7]));
+        ptx::st_global_v4(to, ptx::cvt_bf16x2(v.at[0], v.at[1]), ptx::cvt_bf16x2(v.at[2], v.at[3]),
+                          ptx::cvt_bf16x2(v.at[4], v.at[5]), ptx::cvt_bf16x2(v.at[6], v.at[7]));
     } else {
         static_assert(N == 1);
         *to = to_bf16(v.at[0]);
