@@ -223,7 +223,7 @@ typedef struct {
     ALIASED(bf16) k;
     ALIASED(bf16) v;
     POINTER(const uint32_t) positions;
-    /// `[dim / 2]`: `rope_angle(1, i, dim, theta)`.
+    /// `[dim / 2]`: `rope_angle(1, i, dim, theta)`; at a multiple of 16 bytes for `vec8`.
     POINTER(const float) frequencies;
     uint32_t rows;
     uint32_t kv_heads;
@@ -246,10 +246,11 @@ typedef struct {
     uint32_t columns;
 } RowsParams;
 
-/// Threads of `embedding_backward`; with `vec8` each has 8 columns, otherwise one.
+/// Threads of `embedding_backward`.
 #define EMBEDDING_BACKWARD_THREADS 256
 
-/// `dtable[ids[i]] += dy[i]` in the order of `i`. Grid: `rows`, bands of columns.
+/// `dtable[ids[i]] += dy[i]` in the order of `i`. Grid: `rows`, bands of columns. A thread has 4 columns if the name
+/// ends in `vec4` (`columns` a multiple of 4, `dtable` at a multiple of 16 bytes, `dy` of 8), otherwise one.
 typedef struct {
     POINTER(float) dtable;
     POINTER(const uint32_t) ids;

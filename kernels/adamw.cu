@@ -5,8 +5,6 @@
 // 1/256 of a weight that bf16 can tell apart. The norm comes from device memory: clipping does not wait for the host.
 #include "flat.cuh"
 
-namespace {
-
 struct Element {
     float master, m, v;
 };
@@ -18,8 +16,6 @@ __device__ inline Element update(const AdamwParams &p, float clip, Element e, fl
     e.master = e.master * p.decay - p.rate * e.m / (sqrtf(e.v) * p.root + p.eps);
     return e;
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(ADAMW_THREADS) adamw(const __grid_constant__ AdamwParams p) {
     const float clip = p.max_norm > 0.0f ? fminf(1.0f, p.max_norm / (*p.norm + 1e-6f)) : 1.0f;

@@ -14,8 +14,6 @@
 // sm_80.
 #include "attention.cuh"
 
-namespace {
-
 // Keys, or rows, of one step of a pass.
 constexpr int STEP = 32;
 
@@ -375,15 +373,14 @@ template <class Head> __device__ inline void attention_backward_kv(const Attenti
     store(p.dv, dv, 1.0f);
 }
 
-} // namespace
-
 // `delta` of each row, by 8 lanes, and what each query sees. Floor: 4 bytes an element of out.
 extern "C" __global__ void __launch_bounds__(ATTENTION_BACKWARD_PREPARE_THREADS)
     attention_backward_prepare(const __grid_constant__ AttentionBackwardParams p) {
     static_assert(ATTENTION_BACKWARD_PREPARE_ROWS * 8 == ATTENTION_BACKWARD_PREPARE_THREADS);
     const uint32_t index = blockIdx.x * ATTENTION_BACKWARD_PREPARE_THREADS + threadIdx.x;
     if (index < p.queries) {
-        p.visible[index] = visible_keys(p.spans, p.n_spans, p.query_tokens, index);
+        const Visible v = visible_keys(p.spans, p.n_spans, p.query_tokens, index);
+        ptx::st_global_v4(p.visible + index, v.prefix_start, v.prefix_end, v.own_start, v.own_end);
     }
     const uint32_t all = index / 8, lane = index % 8, rows = p.queries * p.group;
     float sum = 0.0f;

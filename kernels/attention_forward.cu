@@ -11,8 +11,6 @@
 // keys: the short ones fill up the gaps.
 #include "attention.cuh"
 
-namespace {
-
 constexpr int ROWS = ATTENTION_ROWS, THREADS = ATTENTION_FORWARD_THREADS;
 constexpr int WARP_ROWS = ROWS / (THREADS / 32);
 static_assert(WARP_ROWS == 32, "a lane looks after the mask of one row");
@@ -150,8 +148,6 @@ template <class Head> __device__ inline void attention_forward(const AttentionPa
         });
     }
 }
-
-} // namespace
 
 #define KERNEL(name, dim, exact)                                                                                       \
     static_assert(sizeof(Shared<Head<dim, exact>>) == ATTENTION_FORWARD_##dim##_SHARED);                               \

@@ -7,8 +7,6 @@
 #include "reduce.cuh"
 #include "rows.cuh"
 
-namespace {
-
 template <int N> __device__ inline void embedding_backward(const EmbeddingBackwardParams &p) {
     constexpr uint32_t THREADS = EMBEDDING_BACKWARD_THREADS, WARPS = THREADS / 32;
     __shared__ uint32_t found[THREADS];
@@ -18,7 +16,7 @@ template <int N> __device__ inline void embedding_backward(const EmbeddingBackwa
     const uint32_t column = (blockIdx.y * THREADS + threadIdx.x) * N;
     const bool inside = column < p.columns;
     float *to = p.dtable + static_cast<size_t>(id) * p.columns + (inside ? column : 0);
-    float sum[N] = {};
+    Floats<N> sum = {};
     uint32_t buffer = 0;
     for (uint32_t base = 0; base < p.rows; base += THREADS, buffer ^= 1) {
         const uint32_t index = base + threadIdx.x;
@@ -50,20 +48,20 @@ template <int N> __device__ inline void embedding_backward(const EmbeddingBackwa
                 const Floats<N> dy = load<N>(p.dy + static_cast<size_t>(found[i]) * p.columns + column);
 #pragma unroll
                 for (int j = 0; j < N; j++) {
-                    sum[j] += dy.at[j];
+                    sum.at[j] += dy.at[j];
                 }
             }
         }
     }
     if (inside) {
+        Floats<N> total = load<N>(to);
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            to[j] += sum[j];
+            total.at[j] += sum.at[j];
         }
+        store<N>(to, total);
     }
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
     embedding_forward_vec8(const __grid_constant__ RowsParams p) {
@@ -75,8 +73,8 @@ extern "C" __global__ void __launch_bounds__(ROWS_THREADS) embedding_forward_any
 }
 
 extern "C" __global__ void __launch_bounds__(EMBEDDING_BACKWARD_THREADS)
-    embedding_backward_vec8(const __grid_constant__ EmbeddingBackwardParams p) {
-    embedding_backward<8>(p);
+    embedding_backward_vec4(const __grid_constant__ EmbeddingBackwardParams p) {
+    embedding_backward<4>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(EMBEDDING_BACKWARD_THREADS)

@@ -3,8 +3,6 @@
 // Floor: 4 bytes an element forward, 6 backward. No row occurs twice, so that blocks do not meet.
 #include "rows.cuh"
 
-namespace {
-
 template <int N> __device__ inline void add_rows(const RowsParams &p) {
     const bf16 *from = p.from + static_cast<size_t>(blockIdx.x) * p.columns;
     bf16 *out = p.out + static_cast<size_t>(p.ids[blockIdx.x]) * p.columns;
@@ -18,8 +16,6 @@ template <int N> __device__ inline void add_rows(const RowsParams &p) {
         store<N>(out + column, sum);
     }
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS) gather_forward_vec8(const __grid_constant__ RowsParams p) {
     copy_rows<8>(p);

@@ -15,8 +15,6 @@
 #include "swiglu.cuh"
 #include "tile.cuh"
 
-namespace {
-
 constexpr int BK = 32;
 constexpr int STAGES = 4;
 
@@ -306,8 +304,6 @@ __device__ inline void gemm(const GemmParams &p) {
     static_assert(Staged<Shape::WN>::BYTES * (THREADS / 32) <= STAGES * Shape::STAGE_BYTES);
     finish<EPILOGUE>(p, acc, first_m + warp_m, first_n + (GATED ? warp_n / 2 : warp_n));
 }
-
-} // namespace
 
 #define KERNEL(name, layout, shape, aligned, epilogue)                                                                 \
     extern "C" __global__ void __launch_bounds__(shape::THREADS, shape::BLOCKS)                                        \

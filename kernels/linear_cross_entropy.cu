@@ -10,8 +10,6 @@
 #include "numeric.cuh"
 #include "reduce.cuh"
 
-namespace {
-
 constexpr uint32_t WARPS = LINEAR_CROSS_ENTROPY_THREADS / 32;
 
 // A maximum, and the sum of the exponentials of what it was taken over, relative to it.
@@ -89,8 +87,6 @@ template <int N> __device__ inline void softmax_row(const CrossEntropyParams &p)
         store<N>(logits + column, x);
     });
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(LINEAR_CROSS_ENTROPY_THREADS)
     linear_cross_entropy_softmax_vec8(const __grid_constant__ CrossEntropyParams p) {

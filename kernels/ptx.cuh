@@ -33,6 +33,14 @@ template <int PENDING> __device__ inline void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
+// `st.global.v4.u32`: 16 bytes to global memory, at a multiple of 16. nvcc sometimes takes an assignment of a uint4
+// apart.
+__device__ inline void st_global_v4(void *global, uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)), "r"(x), "r"(y),
+                 "r"(z), "r"(w)
+                 : "memory");
+}
+
 // `st.shared.v4.u32`: 16 bytes to shared memory, at a multiple of 16.
 __device__ inline void st_shared_v4(uint32_t shared, const uint32_t (&v)[4]) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])

@@ -11,8 +11,6 @@
 
 extern __shared__ float shared_rows[];
 
-namespace {
-
 constexpr uint32_t WARPS = REWARD_HEAD_THREADS / 32;
 
 // What a row's gradient depends on.
@@ -149,8 +147,6 @@ __device__ inline void band_gradients(const RewardHeadParams &p, const RowValues
         p.dhead[column] += sum * norm;
     }
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(REWARD_HEAD_THREADS)
     reward_head_forward(const __grid_constant__ RewardHeadParams p) {

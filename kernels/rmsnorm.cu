@@ -8,8 +8,6 @@
 #include "numeric.cuh"
 #include "reduce.cuh"
 
-namespace {
-
 // A thread's share of a row: `KEPT` times `N` neighbouring columns, a block's width apart.
 template <int N, int KEPT> struct Row {
     Floats<N> at[KEPT];
@@ -99,14 +97,13 @@ template <int N, int KEPT> __device__ inline void rmsnorm_backward(const Rmsnorm
         dx.store(p.dx + start, p.columns);
     }
     float *partial = p.partials + static_cast<size_t>(blockIdx.x) * p.columns;
-    Row::each([&](int i, int j) {
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
         if (Row::column(i) < p.columns) {
-            partial[Row::column(i) + j] = dweight.at[i].at[j];
+            store<N>(partial + Row::column(i), dweight.at[i]);
         }
-    });
+    }
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(RMSNORM_MAX_THREADS)
     rmsnorm_forward_vec8(const __grid_constant__ RmsnormParams p) {

@@ -5,8 +5,6 @@
 // rounding to f32 belongs to the model's definition (`rope_angle`).
 #include "numeric.cuh"
 
-namespace {
-
 // Sine and cosine of an angle, to 1e-7 up to angles of 100,000 (a table of that many positions). Whole quarters of a
 // turn are taken off in three parts of pi / 2, 72 bits; what is left lies within pi / 4 of 0, where the Taylor series
 // to the tenth power leave less than f32 can hold.
@@ -61,10 +59,11 @@ template <int N, bool FORWARD> __device__ inline void rope(const RopeParams &p) 
     }
     Turn<N> by;
     const float position = static_cast<float>(p.positions[row]);
+    const Floats<N> frequency = load<N>(p.frequencies + first);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         float sin;
-        sin_cos(__fmul_rn(position, p.frequencies[first + i]), sin, by.cos.at[i]);
+        sin_cos(__fmul_rn(position, frequency.at[i]), sin, by.cos.at[i]);
         by.sin.at[i] = FORWARD ? sin : -sin;
     }
     const size_t head = blockIdx.y, heads = (p.q ? p.group : 0) + (p.k ? 2 : 0);
@@ -82,8 +81,6 @@ template <int N, bool FORWARD> __device__ inline void rope(const RopeParams &p) 
         FORWARD ? copy<N>(p.v + at, fused, half) : copy<N>(fused, p.v + at, half);
     }
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(ROPE_THREADS) rope_forward_vec8(const __grid_constant__ RopeParams p) {
     rope<8, true>(p);

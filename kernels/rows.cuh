@@ -9,7 +9,8 @@ template <int N> __device__ inline void copy_rows(const RowsParams &p) {
     bf16 *out = p.out + static_cast<size_t>(blockIdx.x) * p.columns;
     for (uint32_t column = threadIdx.x * N; column < p.columns; column += ROWS_THREADS * N) {
         if constexpr (N == 8) {
-            *reinterpret_cast<uint4 *>(out + column) = *reinterpret_cast<const uint4 *>(from + column);
+            const uint4 v = *reinterpret_cast<const uint4 *>(from + column);
+            ptx::st_global_v4(out + column, v.x, v.y, v.z, v.w);
         } else {
             out[column] = from[column];
         }

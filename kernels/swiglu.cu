@@ -3,8 +3,6 @@
 // Floor: forward 6 bytes an element of the result, backward 10. In place a thread overwrites just what it has read.
 #include "swiglu.cuh"
 
-namespace {
-
 // `f(start of the row, column)` for `N` columns at a time of a matrix, the blocks sharing the work.
 template <int N, class F> __device__ inline void each(const SwigluParams &p, F f) {
     const uint32_t shares = p.columns / N;
@@ -46,8 +44,6 @@ template <int N> __device__ inline void swiglu_backward(const SwigluParams &p) {
         store<N>(dgate_up + p.columns, dup);
     });
 }
-
-} // namespace
 
 extern "C" __global__ void __launch_bounds__(SWIGLU_THREADS)
     swiglu_forward_vec8(const __grid_constant__ SwigluParams p) {

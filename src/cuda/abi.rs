@@ -303,7 +303,7 @@ pub struct RopeParams {
     pub k: u64,
     pub v: u64,
     pub positions: u64,
-    #[doc = " `[dim / 2]`: `rope_angle(1, i, dim, theta)`."]
+    #[doc = " `[dim / 2]`: `rope_angle(1, i, dim, theta)`; at a multiple of 16 bytes for `vec8`."]
     pub frequencies: u64,
     pub rows: u32,
     pub kv_heads: u32,
@@ -345,7 +345,7 @@ const _: () = {
     ["Offset of field: RowsParams::rows"][::std::mem::offset_of!(RowsParams, rows) - 24usize];
     ["Offset of field: RowsParams::columns"][::std::mem::offset_of!(RowsParams, columns) - 28usize];
 };
-#[doc = " `dtable[ids[i]] += dy[i]` in the order of `i`. Grid: `rows`, bands of columns."]
+#[doc = " `dtable[ids[i]] += dy[i]` in the order of `i`. Grid: `rows`, bands of columns. A thread has 4 columns if the name\n ends in `vec4` (`columns` a multiple of 4, `dtable` at a multiple of 16 bytes, `dy` of 8), otherwise one."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct EmbeddingBackwardParams {

@@ -4,6 +4,7 @@
 //! before. These are the kernels alone, launched by hand: what a backend makes of them is `tools/verify`'s.
 
 mod attention;
+mod counters;
 mod device;
 mod flat;
 mod gemm;

@@ -186,10 +186,12 @@ fn embedding() {
             rows: tokens as u32,
             columns: columns as u32,
         };
-        let kernel = variant("embedding_backward", columns);
-        let width = abi::EMBEDDING_BACKWARD_THREADS * if columns.is_multiple_of(8) { 8 } else { 1 };
-        let grid = [tokens as u32, (columns as u32).div_ceil(width)];
-        device.launch(&kernel, grid, abi::EMBEDDING_BACKWARD_THREADS, 0, &params);
+        let (kernel, each) = match columns % 4 {
+            0 => ("embedding_backward_vec4", 4),
+            _ => ("embedding_backward_any", 1),
+        };
+        let grid = [tokens as u32, (columns as u32).div_ceil(each * abi::EMBEDDING_BACKWARD_THREADS)];
+        device.launch(kernel, grid, abi::EMBEDDING_BACKWARD_THREADS, 0, &params);
         let want = tensor(&dtable, &[vocabulary, columns]);
         Reference.embedding_backward(&want, &ids_t, &tensor(&dy, &[tokens, columns])).unwrap();
         close("backward", &device.read_f32(params.dtable, vocabulary * columns), &values_of(&want), 1e-6, 1e-5);

@@ -77,8 +77,50 @@ impl Compiler {
             }
             tidy.push('\n');
         }
-        tidy
+        without_path_hashes(&tidy)
     }
+}
+
+/// nvcc names what is internal to a file, such as its own header's intrinsics, by a hash of where it was compiled. Those
+/// names occur in the debugger's strings alone, which are lists of bytes: the eight digits become zeros.
+fn without_path_hashes(ptx: &str) -> String {
+    let (mut out, mut bytes, mut lengths) = (String::with_capacity(ptx.len()), Vec::new(), Vec::new());
+    for line in ptx.lines() {
+        if let Some(listed) = line.strip_prefix(".b8 ").and_then(byte_list) {
+            lengths.push(listed.len());
+            bytes.extend(listed);
+            continue;
+        }
+        put_bytes(&mut out, &mut bytes, &mut lengths);
+        out += line;
+        out.push('\n');
+    }
+    put_bytes(&mut out, &mut bytes, &mut lengths);
+    out
+}
+
+fn byte_list(numbers: &str) -> Option<Vec<u8>> {
+    numbers.split(',').map(|number| number.parse().ok()).collect()
+}
+
+fn put_bytes(out: &mut String, bytes: &mut Vec<u8>, lengths: &mut Vec<usize>) {
+    const BEFORE: &[u8] = b"_INTERNAL_";
+    for at in 0..bytes.len() {
+        if bytes[at..].starts_with(BEFORE) {
+            let digits = bytes[at + BEFORE.len()..].iter_mut().take(8);
+            digits.take_while(|byte| byte.is_ascii_hexdigit()).for_each(|byte| *byte = b'0');
+        }
+    }
+    let mut rest = bytes.as_slice();
+    for length in lengths.drain(..) {
+        let (line, after) = rest.split_at(length);
+        let numbers: Vec<String> = line.iter().map(u8::to_string).collect();
+        *out += ".b8 ";
+        *out += &numbers.join(",");
+        out.push('\n');
+        rest = after;
+    }
+    bytes.clear();
 }
 
 /// `.file 1 "` and the path between the quotes.
@@ -119,4 +161,28 @@ pub fn names(folder: &Path, extension: &str) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_of_paths_become_zeros_across_lines() {
+        let bytes = |text: &str| text.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(",");
+        let lines =
+            |first: &str, second: &str| format!("{{\n.b8 {}\n.b8 {}\n}}\n.b8 __tag;\n", bytes(first), bytes(second));
+        let made = without_path_hashes(&lines("_ZN43_INTERNAL_4c00", "33c5_12_x"));
+        assert_eq!(made, lines("_ZN43_INTERNAL_0000", "0000_12_x"));
+    }
+
+    #[test]
+    fn paths_begin_at_the_root() {
+        let root = Path::new("/home/me/here");
+        assert_eq!(from_root("/home/me/here/kernels/gemm.cu", root), "kernels/gemm.cu");
+        let header = "/home/me/here/tools/kernels/.toolchain/nvcc/nvidia/cu13/bin/..//include/crt/math_functions.hpp";
+        assert_eq!(from_root(header, root), "cuda/crt/math_functions.hpp");
+        assert_eq!(file_directive("\t.file\t1 \"a/b.cu\""), Some(("\t.file\t1 \"", "a/b.cu")));
+        assert_eq!(file_directive("\tret;"), None);
+    }
 }

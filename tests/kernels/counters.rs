@@ -1,0 +1,225 @@
+//! What kernels move, in numbers that do not depend on time: no bank conflicts, whole sectors, and for those that memory
+//! limits the fewest bytes that there can be, within 5 %.
+
+use emulator::Report;
+use polar_raw::cuda::abi::{
+    self, AdamwParams, AttentionParams, CastParams, GemmParams, GlobalNormParams, RmsnormBackwardParams, RmsnormParams,
+    RopeParams, RowsParams, Span, SwigluParams,
+};
+
+use crate::device::Device;
+use crate::values::Draw;
+
+fn no_bank_conflicts(report: &Report) {
+    let counters = &report.counters;
+    assert!(counters.shared_loads.requests > 0, "{}", report.kernel);
+    assert_eq!((counters.shared_loads.conflicts, counters.shared_stores.conflicts), (0, 0), "{}", report.kernel);
+}
+
+/// Every request touches the fewest sectors that could hold what its lanes ask for.
+fn whole_sectors(report: &Report) {
+    for traffic in [report.counters.loads, report.counters.stores] {
+        let (touched, fewest) = (traffic.sectors, traffic.fewest_sectors);
+        assert!(touched as f64 <= 1.05 * fewest as f64, "{}: {touched} sectors, {fewest} would do", report.kernel);
+    }
+}
+
+/// What has to come from and go to memory is no more than `floor` bytes, within 5 %, and moves by whole sectors.
+fn fewest_bytes(report: &Report, floor: usize) {
+    whole_sectors(report);
+    fewest_bytes_beyond_caches(report, floor);
+}
+
+/// The same, where small tables come from caches in any shape.
+fn fewest_bytes_beyond_caches(report: &Report, floor: usize) {
+    let moved = 32 * (report.counters.loads.footprint_sectors + report.counters.stores.footprint_sectors);
+    assert!(moved as f64 <= 1.05 * floor as f64, "{}: {moved} bytes, {floor} are the fewest", report.kernel);
+}
+
+#[test]
+fn products() {
+    let (m, n, k) = (256, 512, 96);
+    for (layout, [lda, ldb]) in [("nt", [k, k]), ("nn", [k, n]), ("tn", [m, n])] {
+        for (tile, rows, columns, threads, shared) in [
+            ("128x256", 128, 256, abi::GEMM_128X256_THREADS, abi::GEMM_128X256_SHARED),
+            ("128x128", 128, 128, abi::GEMM_128X128_THREADS, abi::GEMM_128X128_SHARED),
+            ("64x64", 64, 64, abi::GEMM_64X64_THREADS, abi::GEMM_64X64_SHARED),
+        ] {
+            for out_is_f32 in [0, 1] {
+                let (device, mut draw) = (Device::new(), Draw::new(1));
+                let params = GemmParams {
+                    out: device.poisoned(4 * (m * n) as usize),
+                    a: device.bf16(&draw.bf16((m * k) as usize, 1.0)),
+                    b: device.bf16(&draw.bf16((n * k) as usize, 1.0)),
+                    m,
+                    n,
+                    k,
+                    lda,
+                    ldb,
+                    ldout: n,
+                    out_is_f32,
+                    ..GemmParams::default()
+                };
+                let grid = [m.div_ceil(rows) * n.div_ceil(columns), 1];
+                let report = device.launch(&format!("gemm_{layout}_{tile}"), grid, threads, shared, &params);
+                no_bank_conflicts(&report);
+                whole_sectors(&report);
+                assert_eq!(report.counters.mma_operations, 2 * u64::from(m * n * k), "{}", report.kernel);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention() {
+    for (dim, shared) in [(64, abi::ATTENTION_FORWARD_64_SHARED), (128, abi::ATTENTION_FORWARD_128_SHARED)] {
+        let (device, mut draw) = (Device::new(), Draw::new(2));
+        let tokens = 256;
+        let len = (tokens * dim) as usize;
+        let spans = [Span { queries: tokens, own: tokens, ..Span::default() }];
+        let spans: Vec<u32> =
+            spans.iter().flat_map(|s| [s.query_start, s.queries, s.own_start, s.own, 0, 0, 0, 0]).collect();
+        let params = AttentionParams {
+            q: device.bf16(&draw.bf16(len, 1.0)),
+            k: device.bf16(&draw.bf16(len, 1.0)),
+            v: device.bf16(&draw.bf16(len, 1.0)),
+            out: device.poisoned(2 * len),
+            lse: device.poisoned(4 * tokens as usize),
+            spans: device.u32(&spans),
+            query_tokens: device.u32(&(0..tokens).collect::<Vec<u32>>()),
+            n_spans: 1,
+            queries: tokens,
+            tokens,
+            kv_heads: 1,
+            group: 1,
+            dim,
+            scale: 1.0 / (dim as f32).sqrt(),
+        };
+        let grid = [tokens.div_ceil(abi::ATTENTION_ROWS), 1];
+        let name = format!("attention_forward_{dim}");
+        let report = device.launch(&name, grid, abi::ATTENTION_FORWARD_THREADS, shared, &params);
+        no_bank_conflicts(&report);
+        whole_sectors(&report);
+        // The upper of the two tiles of 128 rows sees 128 keys, the lower 256: a quarter of the square is never touched.
+        let products = 2 * 2 * u64::from(128 * 128 * dim) * 3;
+        assert_eq!(report.counters.mma_operations, products, "{name}");
+    }
+}
+
+const ROWS: usize = 64;
+const COLUMNS: usize = 2048;
+const N: usize = ROWS * COLUMNS;
+
+#[test]
+fn norms() {
+    let (device, mut draw) = (Device::new(), Draw::new(3));
+    let threads = COLUMNS as u32 / abi::RMSNORM_VEC8_COLUMNS;
+    let params = RmsnormParams {
+        y: device.poisoned(2 * N),
+        rstd: device.poisoned(4 * ROWS),
+        x: device.bf16(&draw.bf16(N, 1.0)),
+        branch: device.bf16(&draw.bf16(N, 1.0)),
+        sum: device.poisoned(2 * N),
+        weight: device.bf16(&draw.bf16(COLUMNS, 1.0)),
+        rows: ROWS as u32,
+        columns: COLUMNS as u32,
+        eps: 1e-5,
+    };
+    fewest_bytes(&device.launch("rmsnorm_forward_vec8", [ROWS as u32, 1], threads, 0, &params), 8 * N);
+    let params = RmsnormParams { branch: 0, ..params };
+    fewest_bytes(&device.launch("rmsnorm_forward_vec8", [ROWS as u32, 1], threads, 0, &params), 4 * N);
+
+    let blocks = ROWS as u32 / abi::RMSNORM_BACKWARD_ROWS;
+    let params = RmsnormBackwardParams {
+        dx: device.bf16(&draw.bf16(N, 1.0)),
+        dweight: device.f32(&draw.f32(COLUMNS, 1.0)),
+        partials: device.poisoned(4 * blocks as usize * COLUMNS),
+        dy: device.bf16(&draw.bf16(N, 1.0)),
+        x: device.bf16(&draw.bf16(N, 1.0)),
+        rstd: device.f32(&draw.f32(ROWS, 1.0)),
+        weight: device.bf16(&draw.bf16(COLUMNS, 1.0)),
+        rows: ROWS as u32,
+        columns: COLUMNS as u32,
+    };
+    // A row of partial sums in f32 for 16 rows that are moved.
+    let report = device.launch("rmsnorm_backward_vec8", [blocks, 1], threads, 0, &params);
+    fewest_bytes_beyond_caches(&report, 8 * N + 4 * N / abi::RMSNORM_BACKWARD_ROWS as usize);
+}
+
+#[test]
+fn rows() {
+    let (device, mut draw) = (Device::new(), Draw::new(4));
+    let params = RowsParams {
+        out: device.bf16(&draw.bf16(N, 1.0)),
+        from: device.bf16(&draw.bf16(N, 1.0)),
+        ids: device.u32(&draw.distinct(ROWS, ROWS as u32)),
+        rows: ROWS as u32,
+        columns: COLUMNS as u32,
+    };
+    let grid = [ROWS as u32, 1];
+    for (kernel, bytes) in [("embedding_forward_vec8", 4), ("gather_forward_vec8", 4), ("gather_backward_vec8", 6)] {
+        fewest_bytes(&device.launch(kernel, grid, abi::ROWS_THREADS, 0, &params), bytes * N);
+    }
+
+    let params = SwigluParams {
+        y: device.bf16(&draw.bf16(N, 1.0)),
+        gate_up: device.bf16(&draw.bf16(2 * N, 1.0)),
+        dgate_up: device.poisoned(4 * N),
+        rows: ROWS as u32,
+        columns: COLUMNS as u32,
+    };
+    fewest_bytes(&device.launch("swiglu_backward_vec8", [16, 1], abi::SWIGLU_THREADS, 0, &params), 10 * N);
+    fewest_bytes(&device.launch("swiglu_forward_vec8", [16, 1], abi::SWIGLU_THREADS, 0, &params), 6 * N);
+
+    let (kv_heads, group, dim) = (8, 2, 128);
+    let len = ROWS * kv_heads * (group + 2) * dim;
+    let params = RopeParams {
+        fused: device.bf16(&draw.bf16(len, 1.0)),
+        q: device.poisoned(2 * ROWS * kv_heads * group * dim),
+        k: device.poisoned(2 * ROWS * kv_heads * dim),
+        v: device.poisoned(2 * ROWS * kv_heads * dim),
+        positions: device.u32(&draw.below(ROWS, 4096)),
+        frequencies: device.f32(&draw.f32(dim / 2, 1.0)),
+        rows: ROWS as u32,
+        kv_heads: kv_heads as u32,
+        group: group as u32,
+        dim: dim as u32,
+    };
+    let grid = [(ROWS * dim / 16) as u32 / abi::ROPE_THREADS, kv_heads as u32];
+    for kernel in ["rope_forward_vec8", "rope_backward_vec8"] {
+        fewest_bytes_beyond_caches(&device.launch(kernel, grid, abi::ROPE_THREADS, 0, &params), 4 * len);
+    }
+}
+
+#[test]
+fn flat_buffers() {
+    let (device, mut draw) = (Device::new(), Draw::new(5));
+    let f32s = |draw: &mut Draw| device.f32(&draw.f32(N, 1.0).iter().map(|x| x.abs()).collect::<Vec<f64>>());
+    let params = AdamwParams {
+        master: f32s(&mut draw),
+        weights: device.poisoned(2 * N),
+        m: f32s(&mut draw),
+        v: f32s(&mut draw),
+        grads: f32s(&mut draw),
+        norm: device.f32(&[1.0]),
+        count: N as u64,
+        max_norm: 1.0,
+        beta1: 0.9,
+        beta2: 0.95,
+        rest1: 0.1,
+        rest2: 0.05,
+        decay: 1.0,
+        rate: 1e-3,
+        root: 1.0,
+        eps: 1e-8,
+    };
+    // Each of the buffers counts once as read and once as written.
+    fewest_bytes(&device.launch("adamw", [32, 1], abi::ADAMW_THREADS, 0, &params), 30 * N);
+    let cast = CastParams { out: params.weights, from: params.master, count: N as u64 };
+    fewest_bytes(&device.launch("cast_f32_to_bf16", [32, 1], abi::FILL_THREADS, 0, &cast), 6 * N);
+    let chunks = N.div_ceil(abi::GLOBAL_NORM_CHUNK as usize);
+    let norm =
+        GlobalNormParams { norm: params.norm, x: params.grads, partials: device.poisoned(4 * chunks), count: N as u64 };
+    let report = device.launch("global_norm_partial", [chunks as u32, 1], abi::GLOBAL_NORM_THREADS, 0, &norm);
+    fewest_bytes(&report, 4 * N);
+}
