@@ -170,7 +170,7 @@ typedef struct {
 /// Columns that one thread of the norm's kernels named `vec8` holds.
 #define RMSNORM_VEC8_COLUMNS 16
 /// Columns that one thread of the others holds.
-#define RMSNORM_ANY_COLUMNS 8
+#define RMSNORM_ANY_COLUMNS 9
 /// Rows that one block of `rmsnorm_backward` sums into one row of `partials`.
 #define RMSNORM_BACKWARD_ROWS 16
 /// Threads of `rmsnorm_backward_weight`.

@@ -14,10 +14,8 @@ pub fn forward(device: &Device, y: &Tensor, ids: &Tensor, table: &Tensor) -> Res
 
 pub fn backward(device: &Device, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> Result<()> {
     let (rows, columns) = (ids.len(), dtable.cols());
-    let (kernel, each) = match vec8(columns, &[dy, dtable]) {
-        true => ("embedding_backward_vec8", 8),
-        false => ("embedding_backward_any", 1),
-    };
+    let aligned = columns.is_multiple_of(4) && at(dy).is_multiple_of(8) && at(dtable).is_multiple_of(16);
+    let (kernel, each) = if aligned { ("embedding_backward_vec4", 4) } else { ("embedding_backward_any", 1) };
     let params = EmbeddingBackwardParams {
         dtable: at(dtable),
         ids: at(ids),
