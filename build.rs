@@ -27,7 +27,7 @@ fn embed() -> Result<(), String> {
     for (folder, extensions) in [("kernels", ["cu", "cuh", "h"].as_slice()), ("ptx", &["ptx"])] {
         let listed = manifest.get(folder).ok_or(format!("ptx/manifest.toml has no [{folder}]"))?;
         let present = files(&root.join(folder), extensions)?;
-        for name in listed.keys().filter(|name| !present.contains_key(*name)) {
+        if let Some(name) = listed.keys().find(|name| !present.contains_key(*name)) {
             return Err(stale(&format!("{folder}/{name} is missing")));
         }
         for (name, path) in present {

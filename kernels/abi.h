@@ -2,7 +2,8 @@
 // value, and the shapes of their blocks. Rust sees this file through bindgen.
 //
 // Pointers are device addresses. Sizes and leading dimensions count elements. A pointer that is said to be optional may
-// be null. `bf16` is the upper half of an f32.
+// be null. `bf16` is the upper half of an f32. Dynamic shared memory beyond 48 KB has to be asked for before a kernel's
+// first launch. A grid is given as what its blocks share out, in x and then y; no kernel is launched on nothing.
 #pragma once
 
 #ifdef __CUDACC__
@@ -115,7 +116,7 @@ typedef struct {
 #define ATTENTION_BACKWARD_KV_128_SHARED 99840
 
 /// `out = softmax(scale q k^T) v`. The number in a kernel's name is the head dimension; `32` takes any up to 32, and
-/// `any` any up to 128. Grid: tiles of `queries * group` rows, `kv_heads`.
+/// `any` any up to 128. Matrices begin at multiples of 16 bytes. Grid: tiles of `queries * group` rows, `kv_heads`.
 typedef struct {
     POINTER(const bf16) q;
     POINTER(const bf16) k;

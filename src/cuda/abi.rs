@@ -129,7 +129,7 @@ const _: () = {
     ["Offset of field: GemmParams::ldgate_up"][::std::mem::offset_of!(GemmParams, ldgate_up) - 68usize];
     ["Offset of field: GemmParams::out_is_f32"][::std::mem::offset_of!(GemmParams, out_is_f32) - 72usize];
 };
-#[doc = " `out = softmax(scale q k^T) v`. The number in a kernel's name is the head dimension; `32` takes any up to 32, and\n `any` any up to 128. Grid: tiles of `queries * group` rows, `kv_heads`."]
+#[doc = " `out = softmax(scale q k^T) v`. The number in a kernel's name is the head dimension; `32` takes any up to 32, and\n `any` any up to 128. Matrices begin at multiples of 16 bytes. Grid: tiles of `queries * group` rows, `kv_heads`."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct AttentionParams {

@@ -59,10 +59,11 @@ fn variant(dim: usize) -> (&'static str, usize) {
     }
 }
 
-fn run(rows: Rows, heads: Heads, asking: Asking, size: f64) {
+/// Runs all kernels, compares their results, and returns them: out, lse, dq, dk, dv.
+fn run(device: &Device, rows: Rows, heads: Heads, asking: Asking, size: f64) -> Vec<Vec<f64>> {
     let what = format!("{rows:?} {heads:?} {asking:?}");
     let (spans, query_tokens, tokens) = pack(rows, asking);
-    let (device, mut draw) = (Device::new(), Draw::new((tokens * heads.dim) as u64));
+    let mut draw = Draw::new((tokens * heads.dim) as u64);
     let Heads { query, kv, dim } = heads;
     let (group, queries) = (heads.group(), query_tokens.len());
     let (q_len, k_len, lse_len) = (queries * query * dim, tokens * kv * dim, queries * query);
@@ -155,12 +156,15 @@ fn run(rows: Rows, heads: Heads, asking: Asking, size: f64) {
     let [dq, dk, dv] = [&grads[0], &grads[1], &grads[2]];
     let dout_t = tensor(&dout, &[queries, query * dim]);
     Reference.attention_backward([dq, dk, dv], &dout_t, &out_t, &lse_t, [&q_t, &k_t, &v_t], args).unwrap();
+    let mut results = vec![device.read_bf16(params.out, q_len), device.read_f32(params.lse, lse_len)];
     for (name, at, want) in [("dq", backward.dq, dq), ("dk", backward.dk, dk), ("dv", backward.dv, dv)] {
         let want = values_of(want);
         // `ds`, or `p`, is rounded to bf16 before it weights what is summed; `delta` comes from a rounded out.
         let size = want.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
-        close(&format!("{name} {what}"), &device.read_bf16(at, want.len()), &want, BF16, 2.0 * BF16 * size);
+        results.push(device.read_bf16(at, want.len()));
+        close(&format!("{name} {what}"), &results[results.len() - 1], &want, BF16, 2.0 * BF16 * size);
     }
+    results
 }
 
 const PACKS: [Rows; 8] = [
@@ -185,7 +189,7 @@ fn run_packs(heads: Heads) {
             if pack(rows, asking).1.is_empty() {
                 continue;
             }
-            run(rows, heads, asking, [1.0, 4.0][i % 2]);
+            run(&Device::new(), rows, heads, asking, [1.0, 4.0][i % 2]);
         }
     }
 }
@@ -219,7 +223,15 @@ fn heads_of_128_in_a_group_of_3() {
 fn heads_of_other_sizes() {
     for dim in [48, 82] {
         for rows in [PACKS[2], PACKS[4]] {
-            run(rows, heads(2, 1, dim), Asking::All, 1.0);
+            run(&Device::new(), rows, heads(2, 1, dim), Asking::All, 1.0);
         }
     }
+}
+
+/// Blocks and warps in another order, and not a bit changes.
+#[test]
+fn order_does_not_matter() {
+    let results = |seed| run(&Device::in_order(seed), PACKS[4], heads(4, 2, 64), Asking::All, 2.0);
+    let first = results(1);
+    assert!((2..4).all(|seed| results(seed) == first));
 }

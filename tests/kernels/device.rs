@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use emulator::{Config, Kernel, Report};
+use emulator::{Config, Kernel, MmaMode, Report};
 use half::bf16;
 use polar_raw::cuda::ptx;
 
@@ -14,6 +14,12 @@ pub struct Device(RefCell<emulator::Device>);
 impl Device {
     pub fn new() -> Self {
         Self(RefCell::new(emulator::Device::new(Config::default())))
+    }
+
+    /// One with another order of blocks and warps, and nothing else that a seed decides.
+    pub fn in_order(seed: u64) -> Self {
+        let config = Config { seed, perturb: false, mma: MmaMode::Hopper, ..Config::default() };
+        Self(RefCell::new(emulator::Device::new(config)))
     }
 
     /// Memory that nobody has written: it reads as NaN, and a kernel that reads it is reported.

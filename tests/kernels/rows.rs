@@ -256,3 +256,26 @@ fn swiglu() {
         }
     }
 }
+
+/// Blocks in another order, and not a bit of a sum that many of them have a part in changes.
+#[test]
+fn order_does_not_matter() {
+    let (tokens, vocabulary, columns) = (300, 5, 64);
+    let mut draw = Draw::new(7);
+    let (ids, dy) = (draw.below(tokens, vocabulary), draw.bf16(tokens * columns, 1.0));
+    let sums = |seed| {
+        let device = Device::in_order(seed);
+        let params = EmbeddingBackwardParams {
+            dtable: device.f32(&vec![0.0; vocabulary as usize * columns]),
+            ids: device.u32(&ids),
+            dy: device.bf16(&dy),
+            rows: tokens as u32,
+            columns: columns as u32,
+        };
+        let grid = [tokens as u32, 1];
+        device.launch("embedding_backward_vec4", grid, abi::EMBEDDING_BACKWARD_THREADS, 0, &params);
+        device.read_f32(params.dtable, vocabulary as usize * columns)
+    };
+    let first = sums(1);
+    assert!((2..6).all(|seed| sums(seed) == first));
+}

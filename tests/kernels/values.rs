@@ -77,9 +77,8 @@ pub fn values_of(t: &Tensor) -> Vec<f64> {
 pub fn close(what: &str, got: &[f64], want: &[f64], relative: f64, absolute: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let off = |i: &usize| {
-        let allowed = relative * want[*i].abs() + absolute;
-        // Written so that NaN is off.
-        !((got[*i] - want[*i]).abs() <= allowed)
+        let error = (got[*i] - want[*i]).abs();
+        error.is_nan() || error > relative * want[*i].abs() + absolute
     };
     let wrong: Vec<usize> = (0..want.len()).filter(off).collect();
     if let Some(&first) = wrong.first() {

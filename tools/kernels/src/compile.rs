@@ -35,10 +35,12 @@ impl Compiler {
         if architecture.strip_prefix("sm_").is_none_or(|number| !number.starts_with(|c: char| c.is_ascii_digit())) {
             return Err(format!("--arch {architecture}: an architecture is called sm_ and a number, such as sm_90"));
         }
-        let said = output(Command::new(nvcc).arg("--version"))?;
+        // The compiler runs in the repository's root; a name without a folder is looked up on the path.
+        let nvcc = if nvcc.components().count() > 1 { nvcc.canonicalize().unwrap_or(nvcc.into()) } else { nvcc.into() };
+        let said = output(Command::new(&nvcc).arg("--version"))?;
         let version = said.lines().find(|line| line.contains("release")).unwrap_or("unknown").trim();
         let versions = vec![("nvcc".into(), version.into()), ("architecture".into(), architecture.into())];
-        Ok(Self { nvcc: nvcc.into(), architecture: architecture.into(), lower_version: false, versions })
+        Ok(Self { nvcc, architecture: architecture.into(), lower_version: false, versions })
     }
 
     /// Compiles `kernels/UNIT.cu`. Line information stays in: the emulator and profilers name lines of the source by it.
