@@ -173,21 +173,21 @@ fn sums_differences_and_signs() {
     long("neg.s64", 1, |a, _, _| 0u64.wrapping_sub(a));
     word("abs.s32", 1, |a, _, _| i64::from(a as i32).unsigned_abs() as u32);
     long("abs.s64", 1, |a, _, _| (a as i64).unsigned_abs());
-    word("sad.u32", 3, |a, b, c| c.wrapping_add(if a > b { a - b } else { b - a }));
+    word("sad.u32", 3, |a, b, c| c.wrapping_add((i64::from(a) - i64::from(b)).unsigned_abs() as u32));
     word("sad.s32", 3, |a, b, c| c.wrapping_add((i64::from(a as i32) - i64::from(b as i32)).unsigned_abs() as u32));
 }
 
 #[test]
 fn products() {
     word("mul.lo.s32", 2, |a, b, _| (u64::from(a) * u64::from(b)) as u32);
-    word("mul.hi.u32", 2, |a, b, _| (u64::from(a) * u64::from(b) >> 32) as u32);
-    word("mul.hi.s32", 2, |a, b, _| (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32);
+    word("mul.hi.u32", 2, |a, b, _| ((u64::from(a) * u64::from(b)) >> 32) as u32);
+    word("mul.hi.s32", 2, |a, b, _| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32);
     long("mul.lo.u64", 2, |a, b, _| (u128::from(a) * u128::from(b)) as u64);
-    long("mul.hi.u64", 2, |a, b, _| (u128::from(a) * u128::from(b) >> 64) as u64);
-    long("mul.hi.s64", 2, |a, b, _| (i128::from(a as i64) * i128::from(b as i64) >> 64) as u64);
+    long("mul.hi.u64", 2, |a, b, _| ((u128::from(a) * u128::from(b)) >> 64) as u64);
+    long("mul.hi.s64", 2, |a, b, _| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64);
     short("mul.lo.s16", 2, |a, b, _| (u32::from(a) * u32::from(b)) as u16);
     word("mad.lo.s32", 3, |a, b, c| (u64::from(a) * u64::from(b)).wrapping_add(c.into()) as u32);
-    word("mad.hi.u32", 3, |a, b, c| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c));
+    word("mad.hi.u32", 3, |a, b, c| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c));
     long("mad.lo.s64", 3, |a, b, c| a.wrapping_mul(b).wrapping_add(c));
     let same = |x: u64, y: u64| x == y;
     check("mul.wide.u32 %q4, %r1, %r2;", |a, b, _| u64::from(a as u32) * u64::from(b as u32), same);
@@ -240,7 +240,7 @@ fn products() {
 #[test]
 fn quotients_and_extremes() {
     // A division by zero is left open by the manual.
-    word("div.u32", 2, |a, b, _| if b == 0 { u32::MAX } else { a / b });
+    word("div.u32", 2, |a, b, _| a.checked_div(b).unwrap_or(u32::MAX));
     word("rem.u32", 2, |a, b, _| if b == 0 { a } else { a % b });
     word("div.s32", 2, |a, b, _| if b == 0 { u32::MAX } else { (i64::from(a as i32) / i64::from(b as i32)) as u32 });
     word("rem.s32", 2, |a, b, _| if b == 0 { a } else { (i64::from(a as i32) % i64::from(b as i32)) as u32 });

@@ -3,6 +3,11 @@
 use emulator::{Config, Device, Fault, MmaMode};
 use half::{bf16, f16};
 
+/// Words of 32 lanes to one.
+type Fold = fn(&[u32]) -> u32;
+/// A form of `mma`: its name, its depth, and how an element is encoded.
+type Form = (&'static str, usize, fn(f32) -> u32);
+
 /// What `out[32 n]` holds after one warp executed a body: `%r1` is the lane, `%q1` the lane's first element of `out`.
 fn warp(config: Config, body: &str, words: usize, input: &[u32]) -> Vec<u32> {
     let ptx = format!(
@@ -87,7 +92,7 @@ fn votes_matches_and_reductions() {
         ("min.s32", 0),
         ("max.s32", 93),
         ("and.b32", 0),
-        ("or.b32", (0..32u32).fold(0, |a, l| a | l * 3)),
+        ("or.b32", (0..32u32).fold(0, |a, l| a | (l * 3))),
         ("xor.b32", (0..32u32).fold(0, |a, l| a ^ (l * 3))),
     ];
     for (op, sum) in sums {
@@ -172,7 +177,7 @@ fn memory_of_all_spaces() {
     each(&format!("{shared} cvt.u64.u32 %q4, %r3; cvta.shared.u64 %q5, %q4; st.u32 [%q5], %r1; isspacep.shared %p1, %q5; isspacep.global %p2, %q5;
         cvta.to.shared.u64 %q6, %q5; cvt.u32.u64 %r6, %q6; ld.shared.u32 %r5, [%r6]; selp.u32 %r7, 100, 0, %p1; selp.u32 %r8, 1000, 0, %p2;
         add.u32 %r5, %r5, %r7; add.u32 %r5, %r5, %r8; st.u32 [%q1], %r5;"), |l| 100 + l);
-    let atomics: [(&str, &str, fn(&[u32]) -> u32); 8] = [
+    let atomics: [(&str, &str, Fold); 8] = [
         ("add.u32", "%r1", |l| l.iter().sum()),
         ("max.u32", "%r1", |_| 31),
         ("min.s32", "%r1", |_| 0),
@@ -264,7 +269,7 @@ fn mma(
     d
 }
 
-const FORMS: [(&str, usize, fn(f32) -> u32); 6] = [
+const FORMS: [Form; 6] = [
     ("m16n8k16.row.col.f32.bf16.bf16.f32", 16, |x| bf16::from_f32(x).to_bits().into()),
     ("m16n8k8.row.col.f32.bf16.bf16.f32", 8, |x| bf16::from_f32(x).to_bits().into()),
     ("m16n8k16.row.col.f32.f16.f16.f32", 16, |x| f16::from_f32(x).to_bits().into()),
