@@ -97,7 +97,7 @@ fn adamw() {
         };
         device.launch("adamw", [2, 1], abi::ADAMW_THREADS, 0, &params);
         let [p, m, v, g] = [&p, &m, &v, &g].map(|values| tensor(values, &[n]));
-        Reference.adamw(&p, &m, &v, &g, &tensor(&[norm], &[1]), &update).unwrap();
+        Reference.adamw(&p, &p, &m, &v, &g, &tensor(&[norm], &[1]), &update).unwrap();
         for (what, at, want) in [("p", params.master, &p), ("m", params.m, &m), ("v", params.v, &v)] {
             close(what, &device.read_f32(at, n), &values_of(want), 10.0 * F32, 10.0 * F32 * update.lr);
         }

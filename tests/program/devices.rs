@@ -1,0 +1,63 @@
+//! The program on the emulator: trained, stopped, resumed, evaluated and scored through the launchers that drive a card.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{Folder, run, stderr, stdout, succeed, tree};
+
+const SETS: [&str; 5] = [
+    "train.steps=3",
+    "train.checkpoint_every=1",
+    "train.keep_checkpoints=3",
+    "eval.pairs=2",
+    "objective.lm_weight=0.5",
+];
+
+fn losses(folder: &Folder, run: &str) -> Vec<f64> {
+    let metrics = fs::read_to_string(folder.path(run).join("metrics.jsonl")).unwrap();
+    metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn the_emulator_trains_evaluates_and_scores() {
+    let folder = Folder::new();
+    let emulator = ["--device", "emulator", "--run"];
+    let train = |name: &str| folder.program([&["train", "--config", "small.toml"], &emulator[..], &[name]].concat());
+    let sets = SETS.iter().flat_map(|set| ["--set", set]);
+    let said = stdout(&succeed(train("run").args(sets.clone())));
+    assert!(said.contains("device: PTX emulator") && said.contains("held-out prompts"), "{said}");
+    // Resumed after its first step, it gives the same bits.
+    let again = folder.path("again");
+    copy(&folder, "run", "again");
+    for step in ["step-00000002", "step-00000003"] {
+        let _ = fs::remove_dir_all(again.join("checkpoints").join(step));
+    }
+    fs::remove_dir_all(again.join("model")).unwrap();
+    let output = run(&mut folder.program(["train", "--device", "emulator", "--run", "again", "--resume"]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let weights = |run: &str| fs::read(folder.path(run).join("model/model.safetensors")).unwrap();
+    assert!(weights("run") == weights("again"), "another model than without interruption");
+    assert_eq!(losses(&folder, "run"), losses(&folder, "again"));
+    // On the CPU the same run has nearly the same losses.
+    succeed(folder.program(["train", "--config", "small.toml", "--run", "cpu"]).args(sets));
+    for (emulated, exact) in losses(&folder, "run").into_iter().zip(losses(&folder, "cpu")) {
+        assert!((emulated - exact).abs() < 0.01 * exact, "{emulated} and not {exact}");
+    }
+    folder.file("rows.jsonl", r#"{"prompt": "1 + 2", "reference": "3", "output": "three"}"#);
+    let score = |device: &str| {
+        let args = ["score", "--model", "run/model", "--input", "rows.jsonl", "--device", device];
+        let row: Value = serde_json::from_str(&stdout(&succeed(&mut folder.program(args)))).unwrap();
+        row["score"].as_f64().unwrap()
+    };
+    assert!((score("emulator") - score("cpu")).abs() < 0.02);
+}
+
+/// A run as it stands, under another name.
+fn copy(folder: &Folder, from: &str, to: &str) {
+    for (path, content) in tree(&folder.path(from)) {
+        let path = folder.path(to).join(path.strip_prefix(folder.path(from)).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
