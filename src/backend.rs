@@ -323,17 +323,18 @@ pub trait BackendExt: Backend {
         self.write_f64(to, &values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
     }
 
-    /// Rounds f64 values to the tensor's dtype and writes them.
+    /// Rounds f64 values to the tensor's dtype and writes them: to 16 bits by way of f32, since `half`'s conversion from
+    /// f64 drops bits before it looks for a tie, and would round an f32 otherwise than a card does.
     fn write_f64(&self, to: &Tensor, values: &[f64]) -> Result<()> {
         match to.dtype() {
             Dtype::F64 => self.write(to, bytemuck::cast_slice(values)),
             Dtype::F32 => self.write(to, bytemuck::cast_slice(&values.iter().map(|&v| v as f32).collect::<Vec<_>>())),
             Dtype::Bf16 => {
-                let rounded: Vec<_> = values.iter().map(|&v| half::bf16::from_f64(v)).collect();
+                let rounded: Vec<_> = values.iter().map(|&v| half::bf16::from_f32(v as f32)).collect();
                 self.write(to, bytemuck::cast_slice(&rounded))
             }
             Dtype::F16 => {
-                let rounded: Vec<_> = values.iter().map(|&v| half::f16::from_f64(v)).collect();
+                let rounded: Vec<_> = values.iter().map(|&v| half::f16::from_f32(v as f32)).collect();
                 self.write(to, bytemuck::cast_slice(&rounded))
             }
             Dtype::U32 => self.write_u32(to, &values.iter().map(|&v| v as u32).collect::<Vec<_>>()),

@@ -52,7 +52,7 @@ fn lower(t: &Tensor, lifted: &Tensor) {
         unsafe {
             match t.dtype() {
                 Dtype::F32 => place.cast::<f32>().write(value as f32),
-                _ => place.cast::<bf16>().write(bf16::from_f64(value)),
+                _ => place.cast::<bf16>().write(bf16::from_f32(value as f32)),
             }
         }
     }
