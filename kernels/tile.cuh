@@ -9,9 +9,9 @@
 #include "numeric.cuh"
 #include "ptx.cuh"
 
-// The dynamic shared memory of a block. Tiles begin at multiples of 128 bytes, so that their rows lie in the banks as
-// `swizzle` assumes.
-extern __shared__ __align__(128) uint4 shared_memory[];
+// The dynamic shared memory of a block. Tiles begin at multiples of their rows, so that these lie in the banks as
+// `swizzle` assumes; the longest has 512 bytes.
+extern __shared__ __align__(1024) uint4 shared_memory[];
 
 // Where chunk `chunk` of row `row` lies, in chunks.
 template <int CHUNKS> __device__ inline uint32_t swizzle(uint32_t row, uint32_t chunk) {
@@ -70,13 +70,14 @@ __device__ inline void load_tile(uint32_t tile, uint32_t rows, uint32_t columns,
     }
 }
 
-// What `chunk_address` is for a lane's row within a group of 8 rows, with `chunk` even and the lane's `odd` 0 or 1: one
-// exclusive or, so that a lane keeps one address for a whole tile. Tiles begin at multiples of 128 bytes, and the first
-// row of the group is a multiple of 8.
+// What `chunk_address` is for a lane's row within a group of 8 rows, with `chunk` even and the lane's `odd` 0 or 1. The
+// first row of the group is a multiple of 8 and tiles begin at multiples of their rows, so the swizzle is an exclusive
+// or of one address that a lane keeps for a whole tile, and the group's place is added behind it, where `ldmatrix` adds
+// it.
 template <int CHUNKS>
 __device__ inline uint32_t lane_address(uint32_t tile, uint32_t first_row, uint32_t lane_row, uint32_t chunk,
                                         uint32_t odd) {
-    return chunk_address<CHUNKS>(tile + 16 * CHUNKS * first_row, lane_row, odd) ^ (16 * chunk);
+    return (chunk_address<CHUNKS>(tile, lane_row, odd) ^ (16 * chunk)) + 16 * CHUNKS * first_row;
 }
 
 // The operand `a` of one mma, 16 rows from `row` and 16 columns from chunk `chunk`, of a tile with k along its rows.
