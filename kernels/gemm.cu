@@ -46,8 +46,7 @@ static_assert(STAGES * Shape64x64::STAGE_BYTES == GEMM_64X64_SHARED);
 // result.
 //
 // A thread copies the same pieces of every stage, a fixed number of rows apart. What depends on the thread is computed
-// once: in the loop an address is one addition, because next to a tensor core of 3 cycles an `mma` each instruction
-// counts.
+// once, and in the loop an address is one addition: instructions compete with those of the tensor cores to be issued.
 template <int EXTENT, bool K_ALONG_ROWS, int THREADS, bool ALIGNED, bool GATED> struct Operand {
     static constexpr int CHUNKS = (K_ALONG_ROWS ? BK : EXTENT) / 8;
     static constexpr int PIECES = EXTENT * BK / 8 / THREADS;

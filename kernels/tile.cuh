@@ -51,22 +51,24 @@ __device__ inline void load_unaligned_tile(uint32_t tile, uint32_t rows, uint32_
 // columns at and beyond `columns` become zeros. Rows lie at multiples of 16 bytes if `aligned`.
 template <int ROWS, int CHUNKS, int THREADS, class RowAt>
 __device__ inline void load_tile(uint32_t tile, uint32_t rows, uint32_t columns, bool aligned, RowAt row_at) {
-    static_assert(ROWS * CHUNKS % 32 == 0);
+    // Rows from one piece of a thread to the next. A multiple of 8 rows further on, the swizzle begins anew.
+    constexpr int APART = THREADS / CHUNKS;
+    static_assert(ROWS * CHUNKS % 32 == 0 && APART % 8 == 0);
     if (!aligned) {
         load_unaligned_tile<ROWS, CHUNKS, THREADS>(tile, rows, columns, row_at);
         return;
     }
+    const uint32_t first = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    const uint32_t bytes = chunk * 8 < columns ? min(16u, 2 * (columns - chunk * 8)) : 0;
+    const uint32_t to = chunk_address<CHUNKS>(tile, first, chunk);
+    if (ROWS < APART && first >= ROWS) {
+        return;
+    }
 #pragma unroll
-    for (int first = 0; first < ROWS * CHUNKS; first += THREADS) {
-        const uint32_t index = first + threadIdx.x, row = index / CHUNKS, chunk = index % CHUNKS;
-        if (first + THREADS > ROWS * CHUNKS && index >= ROWS * CHUNKS) {
-            break;
-        }
-        const bool inside = row < rows && chunk * 8 < columns;
-        // Nothing is read outside, but the address has to be one.
-        const bf16 *from = row_at(inside ? row : 0) + (inside ? chunk * 8 : 0);
-        const uint32_t count = inside ? min(8u, columns - chunk * 8) : 0;
-        ptx::cp_async_16(chunk_address<CHUNKS>(tile, row, chunk), from, 2 * count);
+    for (int row = 0; row < ROWS; row += APART) {
+        // Of a row that does not exist nothing is read, wherever its address points.
+        const bf16 *from = row_at(first + row) + chunk * 8;
+        ptx::cp_async_16(to + 16 * CHUNKS * row, from, first + row < rows ? bytes : 0);
     }
 }
 
