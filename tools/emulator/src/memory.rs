@@ -116,7 +116,7 @@ impl Allocation {
 
 #[inline(always)]
 fn read(data: &[AtomicU64], offset: u64, bytes: usize) -> u64 {
-    assert!(offset + bytes as u64 <= 8 * data.len() as u64 && offset % bytes as u64 == 0);
+    assert!(offset + bytes as u64 <= 8 * data.len() as u64 && offset.is_multiple_of(bytes as u64));
     let at = data.as_ptr().cast::<u8>().wrapping_add(offset as usize).cast_mut();
     // SAFETY: the bytes lie within `data`, which is aligned to 8, and the offset is aligned to their number. The memory
     // is only ever accessed through atomics. That they differ in size is outside what Rust promises, and what every
@@ -133,7 +133,7 @@ fn read(data: &[AtomicU64], offset: u64, bytes: usize) -> u64 {
 
 #[inline(always)]
 fn write(data: &[AtomicU64], offset: u64, bytes: usize, value: u64) {
-    assert!(offset + bytes as u64 <= 8 * data.len() as u64 && offset % bytes as u64 == 0);
+    assert!(offset + bytes as u64 <= 8 * data.len() as u64 && offset.is_multiple_of(bytes as u64));
     let at = data.as_ptr().cast::<u8>().wrapping_add(offset as usize).cast_mut();
     // SAFETY: as in `read`.
     unsafe {

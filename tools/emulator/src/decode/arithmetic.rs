@@ -96,7 +96,7 @@ const COMPARISONS: [&str; 18] = [
 ];
 
 // The unordered comparisons are the negated ordered ones on purpose, and a NaN is what differs from itself.
-#[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, clippy::nonminimal_bool)]
+#[allow(clippy::neg_cmp_op_on_partial_ord, clippy::eq_op, clippy::nonminimal_bool, clippy::double_comparisons)]
 fn comparison(name: &str, ty: Type, ftz: bool) -> Option<LaneFn> {
     match ty {
         Type::F(4) if ftz => float_comparisons!(name, f32, |v| flush(v)),

@@ -149,7 +149,7 @@ impl Exact {
             ) => {
                 let up = x.leading_zeros().min(127) as i32;
                 let x = x << up;
-                Finite { negative: a ^ b, significand: x / y, exponent: i - up - j, sticky: x % y != 0 }
+                Finite { negative: a ^ b, significand: x / y, exponent: i - up - j, sticky: !x.is_multiple_of(y) }
             }
         }
     }

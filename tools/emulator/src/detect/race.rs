@@ -76,7 +76,8 @@ pub(crate) type Cell = [u64; 3];
 pub(crate) fn enter(cell: &mut Cell, now: Record, write: bool, ordered: impl Fn(Record) -> bool) -> Option<Record> {
     let [last, first, second] = cell.map(Record);
     let same = |r: Record| r.thread() == now.thread();
-    let conflicts = |r: Record| r.is_some() && !same(r) && !(r.strong() && now.strong()) && !ordered(r);
+    let harmless = |r: Record| !r.is_some() || same(r) || r.strong() && now.strong() || ordered(r);
+    let conflicts = |r: Record| !harmless(r);
     let clash = conflicts(last).then_some(last);
     if write {
         let clash = clash.or_else(|| [first, second].into_iter().find(|&r| conflicts(r)));

@@ -107,7 +107,7 @@ impl Warp {
                     let params = cta.launch.params;
                     for lane in lanes_of(mask) {
                         let at = addresses[lane] as usize;
-                        if addresses[lane] + total as u64 > params.len() as u64 || at % total != 0 {
+                        if addresses[lane] + total as u64 > params.len() as u64 || !at.is_multiple_of(total) {
                             tally.findings.add(Fault::OutOfBounds, pc, None, || {
                                 format!("{total} bytes at {at} of the {} bytes of parameters", params.len())
                             });
@@ -324,7 +324,7 @@ impl Warp {
                 .add(Fault::OutOfBounds, pc, None, || format!("{bytes} bytes at {address:#x} by {thread}: {what}"));
             return false;
         };
-        if address % bytes as u64 != 0 {
+        if !address.is_multiple_of(bytes as u64) {
             let thread = self.thread(cta, lane);
             tally.findings.add(Fault::Misaligned, pc, None, || format!("{bytes} bytes at {address:#x} by {thread}"));
             return false;
@@ -399,7 +399,7 @@ impl Warp {
             });
             return false;
         };
-        if address % bytes as u64 != 0 {
+        if !address.is_multiple_of(bytes as u64) {
             let thread = self.thread(cta, lane);
             tally.findings.add(Fault::Misaligned, pc, None, || {
                 format!("{bytes} bytes at {address:#x} of shared memory by {thread}")
@@ -455,7 +455,7 @@ impl Warp {
                 });
                 continue;
             };
-            if address % bytes as u64 != 0 {
+            if !address.is_multiple_of(bytes as u64) {
                 tally.findings.add(Fault::Misaligned, pc, None, || {
                     format!("{bytes} bytes at {address:#x} of local memory by {}", thread())
                 });

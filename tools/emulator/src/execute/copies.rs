@@ -112,7 +112,7 @@ impl Warp {
     ) -> bool {
         let read = usize::from(read);
         let touch = |bytes| Touch { pc, lane, bytes, write: false, strong: false };
-        if read == bytes || from % bytes as u64 != 0 {
+        if read == bytes || !from.is_multiple_of(bytes as u64) {
             return self.check_global_lane(cta, tally, from, touch(bytes));
         }
         pieces(read).all(|(at, length)| self.check_global_lane(cta, tally, from + at as u64, touch(length)))

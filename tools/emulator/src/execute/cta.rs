@@ -132,7 +132,7 @@ impl<'l> Cta<'l> {
                     Stop::Slice | Stop::Waiting => {}
                     Stop::Done => {
                         self.shared.running -= 1;
-                        self.release_exited(tally);
+                        self.release_exited();
                     }
                     Stop::Trap => return true,
                 }
@@ -174,24 +174,26 @@ impl<'l> Cta<'l> {
         }
     }
 
-    /// Barriers for all threads go on without the warps that have ended, and that is a fault.
-    fn release_exited(&mut self, tally: &mut Tally) {
+    /// Barriers for all threads do not wait for warps that have ended.
+    fn release_exited(&mut self) {
         let running = self.shared.running;
-        for (number, barrier) in self.shared.barriers.iter_mut().enumerate() {
+        for (number, barrier) in self.shared.barriers.iter().enumerate() {
             if barrier.arrived > 0 && barrier.expected == 0 && barrier.arrived >= 32 * running {
-                let block = self.shared.coordinates;
-                tally.findings.add(Fault::DivergentBarrier, barrier.pc, None, || {
-                    format!("warps of block {block:?} ended without coming to barrier {number}")
-                });
                 self.shared.completed.push(number);
             }
         }
     }
 
     /// Lets those go on who wait at barriers that are complete.
-    fn open_barriers(&mut self, _tally: &mut Tally) {
+    fn open_barriers(&mut self, tally: &mut Tally) {
         while let Some(number) = self.shared.completed.pop() {
             let barrier = std::mem::take(&mut self.shared.barriers[number]);
+            if barrier.expected == 0 && (self.shared.running as usize) < self.warps.len() {
+                let block = self.shared.coordinates;
+                tally.findings.add(Fault::DivergentBarrier, barrier.pc, None, || {
+                    format!("warps of block {block:?} ended without coming to barrier {number}")
+                });
+            }
             for (known, clock) in barrier.known {
                 let to = self.shared.known.entry(known).or_insert(clock);
                 *to = (*to).max(clock);

@@ -158,13 +158,13 @@ impl<'a> Decoder<'a> {
             _ => Self::half(op, ty, nan)?,
         };
         let approximate = (approx || full) && ty == Type::F(4);
-        if sat && relu || relu && ty.size() > 4 {
+        if relu && (sat || ty.size() > 4) {
             return op.unsupported("these suffixes do not go together");
         }
         self.expect_operands(sources + 1..=sources + 1)?;
         let mut slots = [0; 15];
-        for at in 1..=sources {
-            slots[at] = self.source_at(at, ty)?;
+        for (at, slot) in slots.iter_mut().enumerate().skip(1).take(sources) {
+            *slot = self.source_at(at, ty)?;
         }
         let result = self.result(ty)?;
         // With more steps to come the result goes to a slot of its own: a source may be the destination too.

@@ -1,0 +1,330 @@
+//! Each detector with a kernel that has the fault and with its neighbour that has not.
+
+use emulator::{Config, Device, Fault, Report};
+
+/// Runs a body with shared memory `s` of 1 KiB; `%rd1` is an array of as many u32 as there are threads, which is
+/// written, `%rd2` the address of this thread's element, `%r1` the thread, `%r2` the block, `%r3` four times the thread.
+fn run(config: Config, body: &str, grid: u32, threads: u32) -> Report {
+    let ptx = format!(
+        ".version 7.1 .target sm_80 .address_size 64
+        .extern .shared .align 16 .b8 dynamic[];
+        .visible .entry k(.param .u64 x) {{
+            .reg .pred %p<8>; .reg .b16 %h<8>; .reg .b32 %r<32>; .reg .b64 %rd<16>; .reg .f32 %f<8>;
+            .shared .align 16 .b8 s[1024];
+            .local .align 8 .b8 l[64];
+            ld.param.u64 %rd1, [x];
+            mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; shl.b32 %r3, %r1, 2;
+            mov.u32 %r4, %ntid.x; mad.lo.s32 %r5, %r2, %r4, %r1;
+            mad.wide.u32 %rd2, %r5, 4, %rd1;
+            mov.u32 %r6, s; add.s32 %r7, %r6, %r3;
+            {body}
+        }}"
+    );
+    let mut device = Device::new(config);
+    let module = device.load(&ptx).unwrap_or_else(|e| panic!("{e}\n{ptx}"));
+    let kernel = module.kernel("k").unwrap_or_else(|e| panic!("{e}"));
+    let bytes = (4 * grid * threads) as usize;
+    let x = device.memory.allocate(bytes).unwrap();
+    device.memory.write(x, &vec![0; bytes]).unwrap();
+    device.launch(&kernel, [grid, 1, 1], [threads, 1, 1], 64, &[&x.to_le_bytes()]).unwrap()
+}
+
+/// The faults that are found in a body, under several seeds.
+fn faults(body: &str, grid: u32, threads: u32) -> Vec<Fault> {
+    let mut all = Vec::new();
+    for seed in 0..5 {
+        let report = run(Config { seed, most_instructions: 100_000, ..Config::default() }, body, grid, threads);
+        let mut found: Vec<Fault> = report.findings.iter().map(|f| f.fault).collect();
+        found.dedup();
+        assert!(seed == 0 || found == all, "seed {seed} finds {found:?}, and seed 0 found {all:?}");
+        all = found;
+    }
+    all
+}
+
+#[track_caller]
+fn expect(fault: Fault, bad: &str, good: &str, grid: u32, threads: u32) {
+    assert!(faults(bad, grid, threads).contains(&fault), "{fault} was not found in {bad}");
+    assert_eq!(faults(good, grid, threads), [], "in {good}");
+}
+
+const NEIGHBOUR: &str = "add.s32 %r8, %r3, 4; and.b32 %r8, %r8, 255; add.s32 %r8, %r8, %r6;
+    ld.shared.u32 %r9, [%r8]; st.global.u32 [%rd2], %r9; ret;";
+
+#[test]
+fn a_race_in_shared_memory_between_warps() {
+    let write = "st.shared.u32 [%r7], %r1;";
+    expect(Fault::Race, &format!("{write} {NEIGHBOUR}"), &format!("{write} bar.sync 0; {NEIGHBOUR}"), 1, 64);
+}
+
+#[test]
+fn a_race_in_shared_memory_within_a_warp() {
+    let write = "st.shared.u32 [%r7], %r1;";
+    let read = "xor.b32 %r8, %r3, 4; add.s32 %r8, %r8, %r6; ld.shared.u32 %r9, [%r8]; st.global.u32 [%rd2], %r9; ret;";
+    expect(Fault::Race, &format!("{write} {read}"), &format!("{write} bar.warp.sync -1; {read}"), 1, 32);
+}
+
+#[test]
+fn a_write_after_reads_needs_a_barrier_too() {
+    let begin = "st.shared.u32 [%r7], %r1; bar.sync 0; xor.b32 %r8, %r3, 252; add.s32 %r8, %r8, %r6;
+        ld.shared.u32 %r9, [%r8];";
+    let end = "st.shared.u32 [%r7], %r9; ret;";
+    expect(Fault::Race, &format!("{begin} {end}"), &format!("{begin} bar.sync 0; {end}"), 1, 64);
+}
+
+#[test]
+fn lanes_that_write_one_place_race() {
+    expect(
+        Fault::Race,
+        "st.shared.u32 [s], %r1; ret;",
+        "setp.eq.u32 %p1, %r1, 3; @%p1 st.shared.u32 [s], %r1; ret;",
+        1,
+        32,
+    );
+    // Halves of a word are two places.
+    assert_eq!(
+        faults(
+            "shl.b32 %r8, %r1, 1; add.s32 %r8, %r8, %r6; cvt.u16.u32 %h1, %r1; st.shared.u16 [%r8], %h1; ret;",
+            1,
+            32
+        ),
+        []
+    );
+}
+
+#[test]
+fn a_race_in_global_memory_within_a_block() {
+    let write = "st.global.u32 [%rd2], %r1;";
+    let read =
+        "xor.b32 %r8, %r3, 128; cvt.u64.u32 %rd3, %r8; add.s64 %rd4, %rd1, %rd3; ld.global.u32 %r9, [%rd4]; ret;";
+    expect(Fault::Race, &format!("{write} {read}"), &format!("{write} bar.sync 0; {read}"), 1, 64);
+}
+
+#[test]
+fn a_race_in_global_memory_between_blocks() {
+    expect(Fault::Race, "st.global.u32 [%rd1], %r1; ret;", "st.global.u32 [%rd2], %r1; ret;", 4, 1);
+    // A barrier of a block orders nothing between blocks, and atomics race with nothing but plain accesses.
+    let bad = "st.global.u32 [%rd2], %r1; bar.sync 0; ld.global.u32 %r9, [%rd1]; ret;";
+    expect(Fault::Race, bad, "atom.global.add.u32 %r9, [%rd1], 1; ret;", 4, 1);
+    expect(
+        Fault::Race,
+        "atom.global.add.u32 %r9, [%rd1], 1; ld.global.u32 %r8, [%rd1]; ret;",
+        "red.global.add.u32 [%rd1], 1; ret;",
+        4,
+        1,
+    );
+}
+
+#[test]
+fn fences_with_an_atomic_order_blocks() {
+    // Every block writes its place; the one that comes last reads the places of all.
+    let with = |before: &str, after: &str| {
+        format!(
+            "add.s64 %rd3, %rd2, 4; st.global.u32 [%rd3], %r2; {before}
+            atom.global.add.u32 %r8, [%rd1], 1; {after}
+            setp.ne.u32 %p1, %r8, 2; @%p1 ret;
+            ld.global.u32 %r9, [%rd1+4]; ld.global.u32 %r10, [%rd1+8]; ld.global.u32 %r11, [%rd1+12]; ret;"
+        )
+    };
+    let run_all = |body: &str| {
+        // One more element than blocks: the first one counts.
+        let body = format!("mad.wide.u32 %rd2, %r2, 4, %rd1; {body}");
+        let mut found = Vec::new();
+        for seed in 0..5 {
+            let guarded = format!("setp.ne.u32 %p2, %r1, 0; @%p2 ret; {body}");
+            let report = run(Config { seed, ..Config::default() }, &guarded, 3, 2);
+            found.extend(report.findings.iter().map(|f| f.fault));
+        }
+        found.dedup();
+        found
+    };
+    assert_eq!(run_all(&with("membar.gl;", "membar.gl;")), []);
+    assert_eq!(run_all(&with("membar.gl;", "")), [Fault::Race]);
+    assert_eq!(run_all(&with("", "membar.gl;")), [Fault::Race]);
+}
+
+#[test]
+fn outside_of_arrays() {
+    // Behind the end and before the beginning, of each memory.
+    expect(Fault::OutOfBounds, "st.global.u32 [%rd2+4], %r1; ret;", "st.global.u32 [%rd2], %r1; ret;", 1, 32);
+    expect(Fault::OutOfBounds, "ld.global.u32 %r8, [%rd2+-4]; ret;", "ld.global.u32 %r8, [%rd2]; ret;", 1, 32);
+    expect(Fault::OutOfBounds, "st.shared.u32 [s+1024], %r1; ret;", "st.shared.u32 [s+1020], %r1; ret;", 1, 1);
+    expect(Fault::OutOfBounds, "st.shared.u32 [dynamic+64], %r1; ret;", "st.shared.u32 [dynamic+60], %r1; ret;", 1, 1);
+    expect(Fault::OutOfBounds, "st.shared.u32 [dynamic+-4], %r1; ret;", "st.shared.u32 [dynamic], %r1; ret;", 1, 1);
+    expect(Fault::OutOfBounds, "st.local.u32 [l+64], %r1; ret;", "st.local.u32 [l+60], %r1; ret;", 1, 1);
+    expect(Fault::OutOfBounds, "mov.u64 %rd3, 0; ld.u32 %r8, [%rd3]; ret;", "ld.u32 %r8, [%rd2]; ret;", 1, 1);
+    expect(
+        Fault::OutOfBounds,
+        "mov.u64 %rd3, s; st.shared.v4.u32 [%rd3+1016], {%r1, %r1, %r1, %r1}; ret;",
+        "mov.u64 %rd3, s; st.shared.v4.u32 [%rd3+1008], {%r1, %r1, %r1, %r1}; ret;",
+        1,
+        1,
+    );
+}
+
+#[test]
+fn misaligned_addresses() {
+    expect(
+        Fault::Misaligned,
+        "ld.global.v2.u32 {%r8, %r9}, [%rd1+4]; ret;",
+        "ld.global.v2.u32 {%r8, %r9}, [%rd1+8]; ret;",
+        1,
+        4,
+    );
+    expect(Fault::Misaligned, "st.shared.u32 [s+2], %r1; ret;", "st.shared.u32 [s+4], %r1; ret;", 1, 1);
+}
+
+#[test]
+fn memory_that_nobody_wrote() {
+    expect(
+        Fault::Uninitialised,
+        "ld.shared.u32 %r8, [s]; ret;",
+        "st.shared.u32 [s], 1; ld.shared.u32 %r8, [s]; ret;",
+        1,
+        1,
+    );
+    expect(
+        Fault::Uninitialised,
+        "st.local.u16 [l], 1; ld.local.u32 %r8, [l]; ret;",
+        "st.local.u32 [l], 1; ld.local.u32 %r8, [l]; ret;",
+        1,
+        1,
+    );
+    // Device memory: an allocation of which one half was written.
+    let ptx = ".version 7.1 .target sm_80 .address_size 64
+        .visible .entry k(.param .u64 x) { .reg .b64 %rd<4>; .reg .b32 %r<4>;
+        ld.param.u64 %rd1, [x]; ld.global.u32 %r1, [%rd1+32]; ret; }";
+    let mut device = Device::new(Config::default());
+    let kernel = device.load(ptx).unwrap().kernel("k").unwrap();
+    let x = device.memory.allocate(64).unwrap();
+    device.memory.write(x, &[0; 32]).unwrap();
+    let launch = |device: &Device| device.launch(&kernel, [1; 3], [1; 3], 0, &[&x.to_le_bytes()]).unwrap().findings;
+    assert_eq!(launch(&device).iter().map(|f| f.fault).collect::<Vec<_>>(), [Fault::Uninitialised]);
+    device.memory.write(x + 32, &[0; 4]).unwrap();
+    assert_eq!(launch(&device), []);
+}
+
+#[test]
+fn use_after_free_says_so() {
+    let ptx = ".version 7.1 .target sm_80 .address_size 64
+        .visible .entry k(.param .u64 x) { .reg .b64 %rd<4>; .reg .b32 %r<4>;
+        ld.param.u64 %rd1, [x]; ld.global.u32 %r1, [%rd1]; ret; }";
+    let mut device = Device::new(Config::default());
+    let kernel = device.load(ptx).unwrap().kernel("k").unwrap();
+    let x = device.memory.allocate(64).unwrap();
+    device.memory.free(x).unwrap();
+    let findings = device.launch(&kernel, [1; 3], [1; 3], 0, &[&x.to_le_bytes()]).unwrap().findings;
+    assert_eq!(findings[0].fault, Fault::OutOfBounds);
+    assert!(findings[0].detail.contains("were freed"), "{}", findings[0]);
+}
+
+const COPY: &str = "mad.wide.u32 %rd3, %r1, 16, %rd1; shl.b32 %r8, %r1, 4; add.s32 %r8, %r8, %r6;
+    cp.async.cg.shared.global [%r8], [%rd3], 16; cp.async.commit_group;";
+
+#[test]
+fn copies_that_were_not_waited_for() {
+    let guarded = |rest: &str| format!("setp.ge.u32 %p1, %r1, 8; @%p1 bra END; {COPY} {rest} END: ret;");
+    let read = "ld.shared.u32 %r9, [%r8];";
+    expect(
+        Fault::CopyInFlight,
+        &guarded(&format!("cp.async.wait_group 1; {read}")),
+        &guarded(&format!("cp.async.wait_group 0; {read}")),
+        1,
+        32,
+    );
+    expect(
+        Fault::CopyInFlight,
+        &guarded("st.shared.u32 [%r8], 1;"),
+        &guarded("cp.async.wait_all; st.shared.u32 [%r8], 1;"),
+        1,
+        32,
+    );
+}
+
+#[test]
+fn copies_are_seen_by_others_after_a_barrier() {
+    let read = "xor.b32 %r9, %r8, 16; ld.shared.u32 %r10, [%r9]; ret;";
+    let body = |between: &str| format!("{COPY} cp.async.wait_group 0; {between} {read}");
+    // 32 threads copy 16 bytes each: only an array of as many bytes is large enough.
+    let body = |between: &str| format!("setp.ge.u32 %p1, %r1, 8; @%p1 ret; {}", body(between));
+    expect(Fault::Race, &body(""), &body("bar.warp.sync 255;"), 1, 32);
+}
+
+#[test]
+fn the_source_of_a_copy_is_read_when_it_lands() {
+    // What is written to the source after the copy began is what arrives.
+    let body = "mov.u32 %r8, s; cp.async.ca.shared.global [%r8], [%rd2], 4; st.global.u32 [%rd2], 7;
+        cp.async.wait_all; ld.shared.u32 %r9, [%r8]; setp.ne.u32 %p1, %r9, 7; @%p1 trap; ret;";
+    assert_eq!(faults(body, 1, 1), []);
+}
+
+#[test]
+fn zeros_fill_what_a_copy_does_not_read() {
+    let body = "st.global.u32 [%rd2], -1; mov.u32 %r8, s; mov.u32 %r10, 2;
+        cp.async.ca.shared.global [%r8], [%rd2], 4, %r10; cp.async.wait_all;
+        ld.shared.u32 %r9, [%r8]; setp.ne.u32 %p1, %r9, 65535; @%p1 trap; ret;";
+    assert_eq!(faults(body, 1, 1), []);
+}
+
+#[test]
+fn barriers_that_not_all_reach() {
+    let half = "setp.lt.u32 %p1, %r1, 16; @%p1 bar.sync 0; ret;";
+    expect(Fault::DivergentBarrier, half, "bar.sync 0; ret;", 1, 32);
+    let early = "setp.ge.u32 %p1, %r1, 32; @%p1 ret; bar.sync 0; ret;";
+    expect(Fault::DivergentBarrier, early, "bar.sync 0; setp.ge.u32 %p1, %r1, 32; @%p1 ret; ret;", 1, 64);
+    let two = "setp.lt.u32 %p1, %r1, 16; @%p1 bra L; bar.sync 0; ret; L: bar.sync 0; ret;";
+    expect(Fault::DivergentBarrier, two, "setp.lt.u32 %p1, %r1, 16; @%p1 bra L; L: bar.sync 0; ret;", 1, 32);
+}
+
+#[test]
+fn a_barrier_that_never_opens() {
+    let bad = "setp.lt.u32 %p1, %r1, 32; @%p1 bra L; bar.sync 1, 64; ret; L: bar.sync 2, 64; ret;";
+    expect(Fault::Deadlock, bad, &bad.replace("bar.sync 2", "bar.sync 1"), 1, 64);
+}
+
+#[test]
+fn named_barriers_order_their_warps() {
+    // The first warp writes and arrives, the second waits and reads.
+    let body = |arrive: &str| {
+        format!(
+            "setp.ge.u32 %p1, %r1, 32; @%p1 bra READ; st.shared.u32 [%r7], %r1; {arrive} ret;
+            READ: bar.sync 3, 64; and.b32 %r8, %r3, 127; add.s32 %r8, %r8, %r6; ld.shared.u32 %r9, [%r8]; ret;"
+        )
+    };
+    expect(Fault::Deadlock, &body(""), &body("bar.arrive 3, 64;"), 1, 64);
+    let late = body("bar.arrive 3, 64; st.shared.u32 [%r7], 0;");
+    assert!(faults(&late, 1, 64).contains(&Fault::Race));
+}
+
+#[test]
+fn lanes_that_are_named_and_not_there() {
+    let bad = "setp.lt.u32 %p1, %r1, 16; @%p1 shfl.sync.bfly.b32 %r8, %r1, 1, 31, -1; ret;";
+    expect(Fault::DivergentWarp, bad, &bad.replace("-1;", "65535;"), 1, 32);
+}
+
+#[test]
+fn traps_and_loops_without_end() {
+    expect(Fault::Trap, "setp.eq.u32 %p1, %r1, 5; @%p1 trap; ret;", "setp.eq.u32 %p1, %r1, 50; @%p1 trap; ret;", 1, 32);
+    expect(Fault::Hang, "L: bra L;", "bra L; L: ret;", 1, 32);
+}
+
+#[test]
+fn blocks_may_wait_for_each_other() {
+    // The second block spins until the first has set a flag, in whichever order they begin.
+    let body = "setp.eq.u32 %p1, %r2, 0; @%p1 bra SET;
+        WAIT: ld.volatile.global.u32 %r8, [%rd1]; setp.eq.u32 %p2, %r8, 0; @%p2 bra WAIT; ret;
+        SET: st.volatile.global.u32 [%rd1], 1; ret;";
+    for seed in 0..3 {
+        assert_eq!(run(Config { seed, ..Config::default() }, body, 2, 1).findings, []);
+    }
+}
+
+#[test]
+fn findings_name_lines_and_count() {
+    let report = run(Config::default(), "\n\n st.shared.u32 [s+1024], %r1;\n ret;", 3, 32);
+    let [finding] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    assert_eq!((finding.fault, finding.count, finding.kernel.as_str()), (Fault::OutOfBounds, 96, "k"));
+    assert_eq!(finding.opcode, "st.shared.u32");
+    assert_eq!(finding.line, 14);
+    assert!(finding.to_string().contains("PTX line 14"), "{finding}");
+}
