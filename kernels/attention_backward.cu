@@ -411,6 +411,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_BACKWARD_PREPARE_THREADS)
     }
 }
 
+// Heads of up to 64 leave registers for two blocks by keys on a multiprocessor.
 #define KERNELS(suffix, dim, exact)                                                                                    \
     static_assert(sizeof(SharedQ<Head<dim, exact>>) == ATTENTION_BACKWARD_Q_##dim##_SHARED);                           \
     static_assert(sizeof(SharedKv<Head<dim, exact>>) == ATTENTION_BACKWARD_KV_##dim##_SHARED);                         \
@@ -418,7 +419,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_BACKWARD_PREPARE_THREADS)
         attention_backward_q_##suffix(const __grid_constant__ AttentionBackwardParams p) {                             \
         attention_backward_q<Head<dim, exact>>(p);                                                                     \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(KV_THREADS)                                                           \
+    extern "C" __global__ void __launch_bounds__(KV_THREADS, dim > 64 ? 1 : 2)                                         \
         attention_backward_kv_##suffix(const __grid_constant__ AttentionBackwardParams p) {                            \
         attention_backward_kv<Head<dim, exact>>(p);                                                                    \
     }

@@ -42,42 +42,66 @@ static_assert(STAGES * Shape128x128::STAGE_BYTES == GEMM_128X128_SHARED);
 static_assert(STAGES * Shape64x64::STAGE_BYTES == GEMM_64X64_SHARED);
 
 // One of the two operands: a band of `EXTENT` along m or n. `K_ALONG_ROWS`: a stage is `[EXTENT, BK]`; otherwise
-// `[BK, EXTENT]`.
+// `[BK, EXTENT]`. `GATED`: 32 rows of gate, 32 of up, and so on, so that a band of 64 holds both of 32 columns of the
+// result.
+//
+// A thread copies the same pieces of every stage, a fixed number of rows apart. What depends on the thread is computed
+// once, and in the loop an address is one addition: instructions compete with those of the tensor cores to be issued.
 template <int EXTENT, bool K_ALONG_ROWS, int THREADS, bool ALIGNED, bool GATED> struct Operand {
     static constexpr int CHUNKS = (K_ALONG_ROWS ? BK : EXTENT) / 8;
+    static constexpr int PIECES = EXTENT * BK / 8 / THREADS;
+    // Rows from one piece to the next. A multiple of 8 rows further on, the swizzle begins anew.
+    static constexpr int APART = THREADS / CHUNKS;
+    static_assert(APART % 8 == 0 && (!GATED || (K_ALONG_ROWS && (APART == 32 || APART == 64))));
 
-    const bf16 *band;
-    uint32_t ld;
-    // How much of the band exists, and where up lies behind gate.
-    uint32_t extent;
-    uint32_t up;
+    // The thread's first piece of the first stage, and the band's first element.
+    const bf16 *from, *band;
+    size_t ld;
+    // How much of the band exists, and how many rows up lies behind gate.
+    uint32_t extent, up;
+    // Place of the first piece in a stage; its row and column.
+    uint32_t to, row, column;
+
+    __device__ Operand(const bf16 *band, uint32_t ld, uint32_t extent, uint32_t up)
+        : band(band), ld(ld), extent(extent), up(up) {
+        const uint32_t chunk = threadIdx.x % CHUNKS;
+        row = threadIdx.x / CHUNKS;
+        column = 8 * chunk;
+        to = 16 * swizzle<CHUNKS>(row, chunk);
+        size_t source = row;
+        if constexpr (GATED) {
+            source = row % 32 + row / 32 * up;
+            row %= 32;
+        }
+        from = band + source * ld + column;
+    }
+
+    // Rows of the operand from the first piece to piece `i`, and those of it that count for whether it exists.
+    __device__ size_t rows_to(int i) const {
+        return !GATED ? i * APART : APART == 64 ? 32 * i : i / 2 * 32 + i % 2 * up;
+    }
+
+    __device__ static constexpr uint32_t counted_rows(int i) {
+        return !GATED ? i * APART : APART == 64 ? 32 * i : i / 2 * 32;
+    }
 
     __device__ void load(uint32_t stage, uint32_t first_k, uint32_t k) const {
-        if constexpr (K_ALONG_ROWS) {
-            const bf16 *from = band + first_k;
-            if constexpr (GATED) {
-                // 32 rows of gate, 32 of up, and so on: a band of 64 holds both of 32 columns of the result. A multiple
-                // of 8 rows further on, the swizzle begins anew.
-                static_assert(EXTENT % 64 == 0);
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-#pragma unroll
-                    for (int block = 0; block < EXTENT / 64; block++) {
-                        const uint32_t first = 32 * block, rows = extent > first ? extent - first : 0;
-                        const bf16 *here = from + static_cast<size_t>(rows > 0 ? first + half * up : 0) * ld;
-                        load_tile<32, CHUNKS, THREADS>(
-                            stage + (64 * block + 32 * half) * 2 * BK, rows, k - first_k, ALIGNED,
-                            [&](uint32_t row) { return here + static_cast<size_t>(row) * ld; });
-                    }
-                }
-            } else {
-                load_tile<EXTENT, CHUNKS, THREADS>(stage, extent, k - first_k, ALIGNED,
-                                                   [&](uint32_t row) { return from + static_cast<size_t>(row) * ld; });
-            }
+        if constexpr (!ALIGNED) {
+            static_assert(!GATED);
+            const bf16 *first = band + (K_ALONG_ROWS ? first_k : first_k * ld);
+            load_unaligned_tile<(K_ALONG_ROWS ? EXTENT : BK), CHUNKS, THREADS>(
+                stage, K_ALONG_ROWS ? extent : k - first_k, K_ALONG_ROWS ? k - first_k : extent,
+                [&](uint32_t row) { return first + row * ld; });
         } else {
-            const bf16 *from = band + static_cast<size_t>(first_k) * ld;
-            load_tile<BK, CHUNKS, THREADS>(stage, k - first_k, extent, ALIGNED,
-                                           [&](uint32_t row) { return from + static_cast<size_t>(row) * ld; });
+            const bf16 *first = from + (K_ALONG_ROWS ? first_k : first_k * ld);
+            const uint32_t rows = K_ALONG_ROWS ? extent : k - first_k, columns = K_ALONG_ROWS ? k - first_k : extent;
+            const uint32_t bytes = columns > column ? min(16u, 2 * (columns - column)) : 0;
+#pragma unroll
+            for (int i = 0; i < PIECES; i++) {
+                // Of a piece that does not exist nothing is read, wherever its address points.
+                ptx::cp_async_16(stage + to + 16 * CHUNKS * APART * i, first + rows_to(i) * ld,
+                                 row + counted_rows(i) < rows ? bytes : 0);
+            }
         }
     }
 };
@@ -227,10 +251,10 @@ __device__ inline void gemm(const GemmParams &p) {
     const uint32_t warp = threadIdx.x / 32;
     const uint32_t warp_m = warp / (BN / Shape::WN) * Shape::WM, warp_n = warp % (BN / Shape::WN) * Shape::WN;
 
-    const Operand<BM, A_ALONG, THREADS, ALIGNED, false> a = {
-        p.a + (A_ALONG ? static_cast<size_t>(first_m) * p.lda : first_m), p.lda, p.m - first_m, 0};
-    const Operand<BN, B_ALONG, THREADS, ALIGNED, GATED> b = {
-        p.b + (B_ALONG ? static_cast<size_t>(first_n) * p.ldb : first_n), p.ldb, p.n - first_n, p.n};
+    const Operand<BM, A_ALONG, THREADS, ALIGNED, false> a(
+        p.a + (A_ALONG ? static_cast<size_t>(first_m) * p.lda : first_m), p.lda, p.m - first_m, 0);
+    const Operand<BN, B_ALONG, THREADS, ALIGNED, GATED> b(
+        p.b + (B_ALONG ? static_cast<size_t>(first_n) * p.ldb : first_n), p.ldb, p.n - first_n, p.n);
 
     const auto load_stage = [&](uint32_t step) {
         const uint32_t stage = stages + step % STAGES * Shape::STAGE_BYTES;

@@ -9,9 +9,9 @@
 #include "numeric.cuh"
 #include "ptx.cuh"
 
-// The dynamic shared memory of a block. Tiles begin at multiples of 128 bytes, so that their rows lie in the banks as
-// `swizzle` assumes.
-extern __shared__ __align__(128) uint4 shared_memory[];
+// The dynamic shared memory of a block. Tiles begin at multiples of their rows, so that these lie in the banks as
+// `swizzle` assumes; the longest has 512 bytes.
+extern __shared__ __align__(1024) uint4 shared_memory[];
 
 // Where chunk `chunk` of row `row` lies, in chunks.
 template <int CHUNKS> __device__ inline uint32_t swizzle(uint32_t row, uint32_t chunk) {
@@ -51,32 +51,35 @@ __device__ inline void load_unaligned_tile(uint32_t tile, uint32_t rows, uint32_
 // columns at and beyond `columns` become zeros. Rows lie at multiples of 16 bytes if `aligned`.
 template <int ROWS, int CHUNKS, int THREADS, class RowAt>
 __device__ inline void load_tile(uint32_t tile, uint32_t rows, uint32_t columns, bool aligned, RowAt row_at) {
-    static_assert(ROWS * CHUNKS % 32 == 0);
+    // Rows from one piece of a thread to the next. A multiple of 8 rows further on, the swizzle begins anew.
+    constexpr int APART = THREADS / CHUNKS;
+    static_assert(ROWS * CHUNKS % 32 == 0 && APART % 8 == 0);
     if (!aligned) {
         load_unaligned_tile<ROWS, CHUNKS, THREADS>(tile, rows, columns, row_at);
         return;
     }
+    const uint32_t first = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    const uint32_t bytes = chunk * 8 < columns ? min(16u, 2 * (columns - chunk * 8)) : 0;
+    const uint32_t to = chunk_address<CHUNKS>(tile, first, chunk);
+    if (ROWS < APART && first >= ROWS) {
+        return;
+    }
 #pragma unroll
-    for (int first = 0; first < ROWS * CHUNKS; first += THREADS) {
-        const uint32_t index = first + threadIdx.x, row = index / CHUNKS, chunk = index % CHUNKS;
-        if (first + THREADS > ROWS * CHUNKS && index >= ROWS * CHUNKS) {
-            break;
-        }
-        const bool inside = row < rows && chunk * 8 < columns;
-        // Nothing is read outside, but the address has to be one.
-        const bf16 *from = row_at(inside ? row : 0) + (inside ? chunk * 8 : 0);
-        const uint32_t count = inside ? min(8u, columns - chunk * 8) : 0;
-        ptx::cp_async_16(chunk_address<CHUNKS>(tile, row, chunk), from, 2 * count);
+    for (int row = 0; row < ROWS; row += APART) {
+        // Of a row that does not exist nothing is read, wherever its address points.
+        const bf16 *from = row_at(first + row) + chunk * 8;
+        ptx::cp_async_16(to + 16 * CHUNKS * row, from, first + row < rows ? bytes : 0);
     }
 }
 
-// What `chunk_address` is for a lane's row within a group of 8 rows, with `chunk` even and the lane's `odd` 0 or 1: one
-// exclusive or, so that a lane keeps one address for a whole tile. Tiles begin at multiples of 128 bytes, and the first
-// row of the group is a multiple of 8.
+// What `chunk_address` is for a lane's row within a group of 8 rows, with `chunk` even and the lane's `odd` 0 or 1. The
+// first row of the group is a multiple of 8 and tiles begin at multiples of their rows, so the swizzle is an exclusive
+// or of one address that a lane keeps for a whole tile, and the group's place is added behind it, where `ldmatrix` adds
+// it.
 template <int CHUNKS>
 __device__ inline uint32_t lane_address(uint32_t tile, uint32_t first_row, uint32_t lane_row, uint32_t chunk,
                                         uint32_t odd) {
-    return chunk_address<CHUNKS>(tile + 16 * CHUNKS * first_row, lane_row, odd) ^ (16 * chunk);
+    return (chunk_address<CHUNKS>(tile, lane_row, odd) ^ (16 * chunk)) + 16 * CHUNKS * first_row;
 }
 
 // The operand `a` of one mma, 16 rows from `row` and 16 columns from chunk `chunk`, of a tile with k along its rows.
