@@ -1,5 +1,5 @@
-//! How fast the emulator is: lane-instructions of arithmetic and tensor-core products each second, by the time of one core.
-//! `cargo run --release -p emulator --example speed`
+//! How fast the emulator is: lane-instructions of arithmetic and tensor-core products each second, by the time of one
+//! core. `cargo run --release -p emulator --example speed`
 
 use emulator::{Config, Device, MmaMode, Result};
 
@@ -21,9 +21,11 @@ const ARITHMETIC: &str = "
         ld.param.u64 %rd1, [out];
         mov.u32 %r1, %tid.x; mov.u32 %r2, 0; mov.u32 %r3, 1; cvt.rn.f32.u32 %f1, %r1; mov.f32 %f2, 0f3F800000;
     LOOP:
-        fma.rn.f32 %f2, %f2, 0f3F7FFFFF, %f1; mul.f32 %f3, %f2, 0f3F000000; add.f32 %f4, %f3, %f1; max.f32 %f5, %f4, %f3;
+        fma.rn.f32 %f2, %f2, 0f3F7FFFFF, %f1; mul.f32 %f3, %f2, 0f3F000000; add.f32 %f4, %f3, %f1;
+        max.f32 %f5, %f4, %f3;
         mad.lo.s32 %r3, %r3, 1664525, %r1; shr.u32 %r4, %r3, 7; xor.b32 %r5, %r4, %r3; and.b32 %r6, %r5, 255;
-        add.s32 %r3, %r5, %r6; selp.f32 %f2, %f5, %f2, %p1; add.s32 %r2, %r2, 1; setp.lt.u32 %p1, %r2, 20000; @%p1 bra LOOP;
+        add.s32 %r3, %r5, %r6; selp.f32 %f2, %f5, %f2, %p1; add.s32 %r2, %r2, 1;
+        setp.lt.u32 %p1, %r2, 20000; @%p1 bra LOOP;
         cvt.rn.f32.u32 %f6, %r3; add.f32 %f2, %f2, %f6;
         mad.wide.u32 %rd2, %r1, 4, %rd1; st.global.f32 [%rd2], %f2; ret;
     }";

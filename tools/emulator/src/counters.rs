@@ -109,8 +109,8 @@ impl Traffic {
 }
 
 impl Banks {
-    /// Adds a request of lanes at aligned addresses, `bytes` each. The hardware serves so many lanes at a time as ask for
-    /// 128 bytes together.
+    /// Adds a request of lanes at aligned addresses, `bytes` each. The hardware serves so many lanes at a time as ask
+    /// for 128 bytes together.
     pub(crate) fn request(&mut self, addresses: &[u32], bytes: u32) {
         self.requests += 1;
         let words = bytes.div_ceil(4);

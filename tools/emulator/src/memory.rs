@@ -84,24 +84,27 @@ impl Allocation {
     }
 
     /// Copies from the host.
-    fn fill(&self, offset: u64, bytes: impl ExactSizeIterator<Item = u8>) {
+    fn put(&self, offset: u64, bytes: &[u8]) {
         if offset == 0 && bytes.len() as u64 == self.size {
             self.complete.store(true, Relaxed);
         }
-        let (mut at, mut word, mut held) = (offset, 0u64, 0);
-        for byte in bytes {
-            word |= u64::from(byte) << (8 * held);
-            held += 1;
-            if held == 8 && at % 8 == 0 {
-                self.store(at, 8, word);
-                (at, word, held) = (at + 8, 0, 0);
-            } else if at % 8 != 0 {
-                self.store(at, 1, word);
-                (at, word, held) = (at + 1, 0, 0);
-            }
+        let before = (offset.next_multiple_of(8) - offset).min(bytes.len() as u64);
+        let (first, rest) = bytes.split_at(before as usize);
+        let (words, last) = rest.as_chunks::<8>();
+        let middle = offset + before;
+        let behind = middle + 8 * words.len() as u64;
+        for (at, &byte) in (offset..).zip(first).chain((behind..).zip(last)) {
+            self.store(at, 1, byte.into());
         }
-        for n in 0..held {
-            self.store(at + n, 1, word >> (8 * n) & 255);
+        for (at, &word) in (middle..).step_by(8).zip(words) {
+            self.store(at, 8, u64::from_le_bytes(word));
+        }
+    }
+
+    /// Copies to the host.
+    fn get(&self, offset: u64, to: &mut [u8]) {
+        for (at, to) in (offset..).zip(to) {
+            *to = (self.data[(at / 8) as usize].load(Relaxed) >> (8 * (at % 8))) as u8;
         }
     }
 
@@ -112,6 +115,11 @@ impl Allocation {
             word.store(0, Relaxed);
         }
     }
+}
+
+/// Marks everything as written.
+fn write_all(written: &[AtomicU64]) {
+    written.iter().for_each(|word| word.store(u64::MAX, Relaxed));
 }
 
 #[inline(always)]
@@ -191,7 +199,7 @@ impl Memory {
     /// Refuses bytes outside of one allocation.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
         let (allocation, offset) = self.range(address, bytes.len())?;
-        allocation.fill(offset, bytes.iter().copied());
+        allocation.put(offset, bytes);
         Ok(())
     }
 
@@ -200,8 +208,16 @@ impl Memory {
     /// # Errors
     /// Refuses bytes outside of one allocation.
     pub fn fill(&self, address: u64, pattern: &[u8], count: usize) -> Result<()> {
-        let (allocation, offset) = self.range(address, pattern.len() * count)?;
-        allocation.fill(offset, (0..pattern.len() * count).map(|n| pattern[n % pattern.len()]));
+        let bytes = pattern.len().saturating_mul(count);
+        let (allocation, offset) = self.range(address, bytes)?;
+        if offset == 0 && bytes as u64 == allocation.size {
+            allocation.complete.store(true, Relaxed);
+        }
+        // In pieces, each of whole patterns.
+        let piece = pattern.repeat(count.min(4096));
+        for start in (0..bytes).step_by(piece.len().max(1)) {
+            allocation.put(offset + start as u64, &piece[..piece.len().min(bytes - start)]);
+        }
         Ok(())
     }
 
@@ -211,10 +227,7 @@ impl Memory {
     /// Refuses bytes outside of one allocation.
     pub fn read(&self, address: u64, to: &mut [u8]) -> Result<()> {
         let (allocation, offset) = self.range(address, to.len())?;
-        for (n, to) in to.iter_mut().enumerate() {
-            let at = offset + n as u64;
-            *to = (allocation.data[(at / 8) as usize].load(Relaxed) >> (8 * (at % 8))) as u8;
-        }
+        allocation.get(offset, to);
         Ok(())
     }
 
@@ -225,18 +238,19 @@ impl Memory {
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
         let (source, from) = self.range(from, bytes)?;
         let (target, to) = self.range(to, bytes)?;
-        let all: Vec<(u8, bool)> =
-            (0..bytes as u64).map(|n| (source.load(from + n, 1) as u8, source.is_written(from + n, 1))).collect();
-        if all.iter().all(|b| b.1) {
-            target.fill(to, all.iter().map(|b| b.0));
+        let mut all = vec![0; bytes];
+        source.get(from, &mut all);
+        let known: Vec<bool> = if source.complete.load(Relaxed) {
+            Vec::new()
         } else {
-            for (n, (byte, written)) in (to..).zip(all) {
-                target.store(n, 1, byte.into());
-                if !written {
-                    target.complete.store(false, Relaxed);
-                    write(&target.written, n, 1, 0);
-                }
+            (from..).take(bytes).map(|at| source.is_written(at, 1)).collect()
+        };
+        target.put(to, &all);
+        for (at, _) in (to..).zip(known).filter(|(_, written)| !written) {
+            if target.complete.swap(false, Relaxed) {
+                write_all(&target.written);
             }
+            write(&target.written, at, 1, 0);
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use emulator::{Config, Device, Fault, Report};
 
 /// Runs a body with shared memory `s` of 1 KiB; `%rd1` is an array of as many u32 as there are threads, which is
-/// written, `%rd2` the address of this thread's element, `%r1` the thread, `%r2` the block, `%r3` four times the thread.
+/// written, `%rd2` the address of this thread's element, `%r1` the thread, `%r2` the block, `%r3` four times the
+/// thread.
 fn run(config: Config, body: &str, grid: u32, threads: u32) -> Report {
     let ptx = format!(
         ".version 7.1 .target sm_80 .address_size 64
@@ -327,4 +328,30 @@ fn findings_name_lines_and_count() {
     assert_eq!(finding.opcode, "st.shared.u32");
     assert_eq!(finding.line, 14);
     assert!(finding.to_string().contains("PTX line 14"), "{finding}");
+}
+
+#[test]
+fn copies_on_the_device_carry_what_was_written() {
+    let ptx = ".version 7.1 .target sm_80 .address_size 64
+        .visible .entry k(.param .u64 x) { .reg .b64 %rd<4>; .reg .b32 %r<4>;
+        ld.param.u64 %rd1, [x]; ld.global.u32 %r1, [%rd1+4]; ld.global.u32 %r2, [%rd1+12]; ret; }";
+    let mut device = Device::new(Config::default());
+    let kernel = device.load(ptx).unwrap().kernel("k").unwrap();
+    let [x, y] = [(); 2].map(|()| device.memory.allocate(24).unwrap());
+    device.memory.write(x, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).unwrap();
+    device.memory.fill(y, &[1, 2, 3], 8).unwrap();
+    let launch = |device: &Device| device.launch(&kernel, [1; 3], [1; 3], 0, &[&y.to_le_bytes()]).unwrap().findings;
+    assert_eq!(launch(&device), []);
+    // Bytes 9 and 10 of the target come from where nobody wrote; those that the kernel reads do not.
+    device.memory.copy(y + 1, x + 2, 10).unwrap();
+    let mut bytes = [0; 12];
+    device.memory.read(y, &mut bytes).unwrap();
+    assert_eq!(bytes[..9], [1, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(launch(&device), []);
+    device.memory.copy(y + 5, x + 6, 5).unwrap();
+    assert_eq!(launch(&device).len(), 0);
+    device.memory.copy(y + 7, x + 10, 1).unwrap();
+    assert_eq!(launch(&device).iter().map(|f| f.fault).collect::<Vec<_>>(), [Fault::Uninitialised]);
+    assert!(device.memory.copy(y, x, 25).is_err());
+    assert!(device.memory.write(y + 20, &[0; 5]).is_err());
 }

@@ -535,7 +535,8 @@ fn comparisons_and_selections() {
     let both = "setp.lt.u32 %p1, %r2, %r3;";
     check(
         &format!(
-            "{both} setp.gt.and.u32 %p2|%p3, %r1, %r2, !%p1; selp.u64 %q5, 1, 0, %p2; selp.u64 %q6, 2, 0, %p3; or.b64 %q4, %q5, %q6;"
+            "{both} setp.gt.and.u32 %p2|%p3, %r1, %r2, !%p1; selp.u64 %q5, 1, 0, %p2; selp.u64 %q6, 2, 0, %p3;
+                or.b64 %q4, %q5, %q6;"
         ),
         |a, b, c| {
             let (a, b, c) = (a as u32, b as u32, c as u32);
@@ -571,7 +572,8 @@ fn comparisons_and_selections() {
     for (op, f) in [("and", (|a, b| a && b) as fn(bool, bool) -> bool), ("or", |a, b| a || b), ("xor", |a, b| a != b)] {
         check(
             &format!(
-                "setp.lt.u32 %p1, %r1, %r2; setp.lt.u32 %p2, %r2, %r3; {op}.pred %p3, %p1, %p2; not.pred %p4, %p3; selp.u64 %q4, 0, 1, %p4;"
+                "setp.lt.u32 %p1, %r1, %r2; setp.lt.u32 %p2, %r2, %r3; {op}.pred %p3, %p1, %p2; not.pred %p4, %p3;
+                    selp.u64 %q4, 0, 1, %p4;"
             ),
             |a, b, c| u64::from(f((a as u32) < b as u32, (b as u32) < c as u32)),
             same,

@@ -72,7 +72,8 @@ fn votes_matches_and_reductions() {
     for (mode, few, all) in [("all", 0, 1), ("any", 1, 1), ("uni", 0, 1)] {
         let body = |bound: u32| {
             format!(
-                "setp.lt.u32 %p1, %r1, {bound}; vote.sync.{mode}.pred %p2, %p1, -1; selp.u32 %r2, 1, 0, %p2; st.global.u32 [%q1], %r2;"
+                "setp.lt.u32 %p1, %r1, {bound}; vote.sync.{mode}.pred %p2, %p1, -1; selp.u32 %r2, 1, 0, %p2;
+                    st.global.u32 [%q1], %r2;"
             )
         };
         each(&body(5), |_| few);
@@ -99,8 +100,10 @@ fn votes_matches_and_reductions() {
         each(&format!("mul.lo.u32 %r2, %r1, 3; redux.sync.{op} %r3, %r2, -1; st.global.u32 [%q1], %r3;"), |_| sum);
     }
     each("sub.u32 %r2, %r1, 5; redux.sync.min.s32 %r3, %r2, -1; st.global.u32 [%q1], %r3;", |_| 5u32.wrapping_neg());
-    let reduced = "setp.lt.u32 %p1, %r1, 7; bar.red.popc.u32 %r2, 0, %p1; bar.red.or.pred %p2, 0, %p1; bar.red.and.pred %p3, 0, %p1;
-        selp.u32 %r3, 100, 0, %p2; selp.u32 %r4, 1000, 0, %p3; add.u32 %r2, %r2, %r3; add.u32 %r2, %r2, %r4; st.global.u32 [%q1], %r2;";
+    let reduced = "setp.lt.u32 %p1, %r1, 7; bar.red.popc.u32 %r2, 0, %p1; bar.red.or.pred %p2, 0, %p1;
+        bar.red.and.pred %p3, 0, %p1;
+        selp.u32 %r3, 100, 0, %p2; selp.u32 %r4, 1000, 0, %p3; add.u32 %r2, %r2, %r3;
+        add.u32 %r2, %r2, %r4; st.global.u32 [%q1], %r2;";
     each(reduced, |_| 107);
 }
 
@@ -163,20 +166,29 @@ fn memory_of_all_spaces() {
     );
     each(
         &format!(
-            "{shared} sub.u32 %r4, %r1, 16; st.shared.u16 [%r3], %r4; ld.shared.u16 %r5, [%r3]; st.global.u32 [%q1], %r5;"
+            "{shared} sub.u32 %r4, %r1, 16; st.shared.u16 [%r3], %r4; ld.shared.u16 %r5, [%r3]; st.global.u32 [%q1],
+                %r5;"
         ),
         |l| l.wrapping_sub(16) & 0xffff,
     );
     each(
         &format!(
-            "{shared} cvt.u64.u32 %q4, %r1; st.shared.b32 [%r3], %q4; ld.shared.s32 %q5, [%r3]; cvt.u32.u64 %r5, %q5; st.global.u32 [%q1], %r5;"
+            "{shared} cvt.u64.u32 %q4, %r1; st.shared.b32 [%r3], %q4; ld.shared.s32 %q5, [%r3]; cvt.u32.u64 %r5, %q5;
+                st.global.u32 [%q1], %r5;"
         ),
         |l| l,
     );
     // Generic addresses find their space.
-    each(&format!("{shared} cvt.u64.u32 %q4, %r3; cvta.shared.u64 %q5, %q4; st.u32 [%q5], %r1; isspacep.shared %p1, %q5; isspacep.global %p2, %q5;
-        cvta.to.shared.u64 %q6, %q5; cvt.u32.u64 %r6, %q6; ld.shared.u32 %r5, [%r6]; selp.u32 %r7, 100, 0, %p1; selp.u32 %r8, 1000, 0, %p2;
-        add.u32 %r5, %r5, %r7; add.u32 %r5, %r5, %r8; st.u32 [%q1], %r5;"), |l| 100 + l);
+    each(
+        &format!(
+            "{shared} cvt.u64.u32 %q4, %r3; cvta.shared.u64 %q5, %q4; st.u32 [%q5], %r1; isspacep.shared %p1,
+        %q5; isspacep.global %p2, %q5;
+        cvta.to.shared.u64 %q6, %q5; cvt.u32.u64 %r6, %q6; ld.shared.u32 %r5, [%r6]; selp.u32 %r7, 100, 0, %p1;
+        selp.u32 %r8, 1000, 0, %p2;
+        add.u32 %r5, %r5, %r7; add.u32 %r5, %r5, %r8; st.u32 [%q1], %r5;"
+        ),
+        |l| 100 + l,
+    );
     let atomics: [(&str, &str, Fold); 8] = [
         ("add.u32", "%r1", |l| l.iter().sum()),
         ("max.u32", "%r1", |_| 31),
@@ -205,7 +217,8 @@ fn memory_of_all_spaces() {
 fn matrices_are_loaded_by_rows_and_by_columns() {
     // Element (row, column) of matrix m is 64 m + 8 row + column.
     let fill = "mov.u32 %r2, s; mad.lo.u32 %r3, %r1, 16, %r2; shl.b32 %r4, %r1, 3;
-        mad.lo.u32 %r5, %r4, 0x10001, 0x10000; add.u32 %r6, %r5, 0x20002; add.u32 %r7, %r5, 0x40004; add.u32 %r8, %r5, 0x60006;
+        mad.lo.u32 %r5, %r4, 0x10001, 0x10000; add.u32 %r6, %r5, 0x20002; add.u32 %r7, %r5, 0x40004;
+        add.u32 %r8, %r5, 0x60006;
         st.shared.v4.u32 [%r3], {%r5, %r6, %r7, %r8}; bar.warp.sync -1;";
     for trans in [false, true] {
         let suffix = if trans { ".trans" } else { "" };

@@ -1,7 +1,7 @@
 //! Where the variables and parameters of a kernel lie.
 //!
-//! Addresses are virtual. A generic address says its space by the window that it lies in; everything outside the windows
-//! is device memory.
+//! Addresses are virtual. A generic address says its space by the window that it lies in; everything outside the
+//! windows is device memory.
 
 use crate::error::{Error, Result};
 use crate::parse::{Base, Function, Module, Operand, Space, Variable};

@@ -1,7 +1,7 @@
 //! A parsed kernel to the compact form that is executed.
 //!
-//! Every register has a slot, and so has every literal, special register and address of a variable: those are filled when
-//! a warp starts. So all operands of all instructions are slots, and executing one asks no questions about them.
+//! Every register has a slot, and so has every literal, special register and address of a variable: those are filled
+//! when a warp starts. So all operands of all instructions are slots, and executing one asks no questions about them.
 
 mod access;
 mod arithmetic;

@@ -1,12 +1,12 @@
 //! Races: two accesses to the same bytes by different threads, one of them a write, that nothing puts in an order.
 //!
-//! For every two bytes of memory three records are kept: the last write, and two reads since. Order comes from clocks: a
-//! warp's clock advances at each barrier, and each warp (and within it each lane) knows up to which clock the accesses
-//! of the others lie before its own. This is the scheme of FastTrack (Flanagan and Freund, PLDI 2009), with barriers in
-//! place of locks. Between the blocks of a launch order comes only from fences with atomics.
+//! For every two bytes of memory three records are kept: the last write, and two reads since. Order comes from clocks:
+//! a warp's clock advances at each barrier, and each warp (and within it each lane) knows up to which clock the
+//! accesses of the others lie before its own. This is the scheme of FastTrack (Flanagan and Freund, PLDI 2009), with
+//! barriers in place of locks. Between the blocks of a launch order comes only from fences with atomics.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Who accessed, when and where, in 64 bits; 0 is nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,11 @@ pub(crate) struct GlobalCells {
     chunks: Box<[OnceLock<Chunk>]>,
 }
 
-type Chunk = Box<[[AtomicU64; 3]]>;
+struct Chunk {
+    /// Whether the current launch has entered anything.
+    used: AtomicBool,
+    cells: Box<[[AtomicU64; 3]]>,
+}
 
 impl GlobalCells {
     pub fn new(size: u64) -> Self {
@@ -113,18 +117,22 @@ impl GlobalCells {
     }
 
     pub fn clear(&self) {
-        for cell in self.chunks.iter().filter_map(OnceLock::get).flatten().flatten() {
-            cell.store(0, Relaxed);
+        for chunk in self.chunks.iter().filter_map(OnceLock::get).filter(|chunk| chunk.used.swap(false, Relaxed)) {
+            chunk.cells.as_flattened().iter().for_each(|cell| cell.store(0, Relaxed));
         }
     }
 
     /// Enters an access to the two bytes at an offset.
     #[inline(always)]
     pub fn enter(&self, offset: u64, now: Record, write: bool, ordered: impl Fn(Record) -> bool) -> Option<Record> {
-        let chunk = self.chunks[(offset / CHUNK) as usize].get_or_init(|| {
-            (0..CHUNK / 2).map(|_| [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)]).collect()
+        let chunk = self.chunks[(offset / CHUNK) as usize].get_or_init(|| Chunk {
+            used: AtomicBool::new(false),
+            cells: (0..CHUNK / 2).map(|_| [0; 3].map(AtomicU64::new)).collect(),
         });
-        let cells = &chunk[(offset % CHUNK / 2) as usize];
+        if !chunk.used.load(Relaxed) {
+            chunk.used.store(true, Relaxed);
+        }
+        let cells = &chunk.cells[(offset % CHUNK / 2) as usize];
         // Two blocks that write at once: the exchange lets one of them see the other.
         let last = if write { cells[0].swap(now.0, Relaxed) } else { cells[0].load(Relaxed) };
         let before = [last, cells[1].load(Relaxed), cells[2].load(Relaxed)];

@@ -525,7 +525,8 @@ impl Warp {
         }
     }
 
-    /// A strong read brings what was published at its address; a fence, or the read itself if it acquires, makes it good.
+    /// A strong read brings what was published at its address; a fence, or the read itself if it acquires, makes it
+    /// good.
     fn acquire(&mut self, cta: &Shared<'_>, addresses: &[u64; 32], mask: u32, order: Order) {
         let published = super::lock(&cta.launch.published);
         if published.is_empty() {

@@ -210,9 +210,9 @@ fn parts(x: f32, fraction: i32, least: i32) -> (i32, i32) {
     (if bits >> 31 != 0 { -significand } else { significand }, if significand == 0 { ABSENT } else { exponent })
 }
 
-/// The sums of tensor cores as measured on them (arXiv 2511.10909 and 2512.07004): of `step` products and the addend the
-/// largest exponent is found, every term is cut off to `F` bits of fraction below it, the terms are added exactly, and
-/// the sum is cut off to an f32.
+/// The sums of tensor cores as measured on them (arXiv 2511.10909 and 2512.07004): of `step` products and the addend
+/// the largest exponent is found, every term is cut off to `F` bits of fraction below it, the terms are added exactly,
+/// and the sum is cut off to an f32.
 #[inline(always)]
 fn exact<E: Element, const DEPTH: usize, const F: i32>(Operands { a, b, d }: &mut Operands, step: usize) {
     let finite = |x: &f32| x.is_finite();

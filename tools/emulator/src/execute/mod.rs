@@ -92,7 +92,8 @@ impl Config {
             }
             _ => {
                 return Err(Error::new(format!(
-                    "there is no setting `{name}`; there are seed, most_instructions, races, uninitialised, perturb, mma"
+                    "there is no setting `{name}`; there are seed, most_instructions, races, uninitialised, perturb,
+                        mma"
                 )));
             }
         }

@@ -334,8 +334,8 @@ impl Warp {
         }
     }
 
-    /// Makes sure that the lanes that the instruction names are here. `None` if these wait for others; else all lanes of
-    /// the path, and those that take part.
+    /// Makes sure that the lanes that the instruction names are here. `None` if these wait for others; else all lanes
+    /// of the path, and those that take part.
     fn gather(
         &mut self,
         cta: &Shared<'_>,

@@ -1,8 +1,8 @@
 //! PTX text to a [`Module`].
 //!
 //! What nvcc writes from C++ with inline assembly is understood: kernels, their parameters, variables of all spaces,
-//! nested scopes of registers and labels, `.loc` and `.file`. Bodies of `.func` are passed over; a kernel that calls one
-//! is refused when it is decoded.
+//! nested scopes of registers and labels, `.loc` and `.file`. Bodies of `.func` are passed over; a kernel that calls
+//! one is refused when it is decoded.
 
 mod body;
 mod lexer;

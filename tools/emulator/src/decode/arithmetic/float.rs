@@ -22,8 +22,8 @@ macro_rules! f32s {
     };
 }
 
-/// An expression on f32 for halves of either format, single or in pairs. Sums, products and quotients of two halves that
-/// are rounded to f32 and then to a half are rounded as if once: f32 has more than twice the bits and two.
+/// An expression on f32 for halves of either format, single or in pairs. Sums, products and quotients of two halves
+/// that are rounded to f32 and then to a half are rounded as if once: f32 has more than twice the bits and two.
 macro_rules! halves {
     ($ty:expr, |$($x:ident),+| $e:expr) => {
         match $ty {
@@ -105,8 +105,8 @@ macro_rules! directed {
 
 /// Moves the results of an approximate function: slot 1 is the result, slot 2 what the function was given, `offset` the
 /// most units in the last place. What is exact by PTX's tables of special values stays: functions of 0, infinity and
-/// NaN, and the results 0 and infinity. How far a result moves depends on it and the seed alone, so that a function stays
-/// a function.
+/// NaN, and the results 0 and infinity. How far a result moves depends on it and the seed alone, so that a function
+/// stays a function.
 fn perturb(registers: &mut Registers, inst: &Inst, mask: u32) {
     let result = registers.b32[usize::from(inst.slots[1])].0;
     let given = registers.b32[usize::from(inst.slots[2])].0;

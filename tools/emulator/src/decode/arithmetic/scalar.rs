@@ -54,8 +54,8 @@ pub(super) fn exp2(x: f32) -> f32 {
     if clamped.is_nan() { NAN } else { result }
 }
 
-/// `prmt` in its default mode: byte `n` of the result is chosen by four bits of `c` from the eight bytes of `b` and `a`;
-/// the highest of the four bits spreads the sign of that byte instead.
+/// `prmt` in its default mode: byte `n` of the result is chosen by four bits of `c` from the eight bytes of `b` and
+/// `a`; the highest of the four bits spreads the sign of that byte instead.
 #[inline(always)]
 pub(super) fn permute(a: u32, b: u32, c: u32) -> u32 {
     let bytes = u64::from(b) << 32 | u64::from(a);
