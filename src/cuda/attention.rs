@@ -38,7 +38,7 @@ impl Kernels {
             64 => Ok(&OF_64),
             128 => Ok(&OF_128),
             ..=32 => Ok(&UP_TO_32),
-            ..=128 => Ok(&UP_TO_128),
+            33..=127 => Ok(&UP_TO_128),
             _ => Err(Error::user(format!(
                 "a head dimension of {dim} has no CUDA kernel: they go up to 128; use more heads or --device cpu"
             ))),
