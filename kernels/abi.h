@@ -285,8 +285,9 @@ typedef struct {
 #define REWARD_HEAD_THREADS 256
 /// Columns that a block of the gradient owns.
 #define REWARD_HEAD_COLUMNS 128
-/// The most rows that `reward_head_loss` takes: their slopes lie in shared memory.
-#define REWARD_HEAD_MAX_ROWS 4096
+/// The most rows that `reward_head_loss` takes: three floats of each lie in the 48 KB of shared memory that a kernel has
+/// without asking, beside 640 bytes of its own.
+#define REWARD_HEAD_MAX_ROWS 4032
 
 /// Values of `LossKind`.
 #define LOSS_RANKING 0

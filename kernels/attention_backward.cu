@@ -300,6 +300,8 @@ template <class Head> __device__ inline void attention_backward_kv(const Attenti
     };
     load_keys(k, p.k + keys_at);
     load_keys(v, p.v + keys_at);
+    // Of its own, so that they are waited for even where no query sees these keys and nothing else is loaded.
+    ptx::cp_async_commit();
     const auto load_rows = [&](Rows<Head> &to, uint32_t first) {
         const bf16 *q_rows = p.q + (head_rows + first) * dim;
         load_tile<STEP, Head::CHUNKS, KV_THREADS>(

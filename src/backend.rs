@@ -357,26 +357,39 @@ pub trait BackendExt: Backend {
         Ok(())
     }
 
-    /// Measures what matrix products can reach here at most: the best of several 1024-cubed products, in FLOP/s. Of one
-    /// where that takes long already, as on the emulator.
+    /// Measures what matrix products can reach here at most, in FLOP/s: products of growing sides, as long as one takes
+    /// little time, each in batches that take long enough to time, after one that is not timed (it may have to load a
+    /// kernel).
     fn measure_peak(&self) -> Result<f64> {
-        const N: usize = 1024;
-        const LONG: f64 = 0.5;
-        let [a, b, c] = [(); 3].map(|()| self.tensor(self.float(), &[N, N]));
-        let (a, b, c) = (a?, b?, c?);
-        self.fill(&a, 0.5)?;
-        self.fill(&b, 0.25)?;
-        let mut best = f64::INFINITY;
-        for _ in 0..5 {
-            let start = std::time::Instant::now();
-            self.gemm(Gemm::Nt, &c, &a, &b, false)?;
-            self.read(&c.first(&[1]), &mut vec![0; c.dtype().size()])?;
-            best = best.min(start.elapsed().as_secs_f64());
-            if best > LONG {
+        const LONG_ENOUGH: f64 = 0.05;
+        const LITTLE: f64 = 0.02;
+        let mut peak = 0.0f64;
+        for n in [256, 1024, 4096] {
+            let flops = 2.0 * (n * n * n) as f64;
+            if peak > 0.0 && flops / peak > LITTLE {
                 break;
             }
+            let [a, b, c] = [(); 3].map(|()| self.tensor(self.float(), &[n, n]));
+            let (a, b, c) = (a?, b?, c?);
+            self.fill(&a, 0.5)?;
+            self.fill(&b, 0.25)?;
+            let mut one = vec![0; c.dtype().size()];
+            let mut time = |products: usize| -> Result<f64> {
+                let start = std::time::Instant::now();
+                (0..products).try_for_each(|_| self.gemm(Gemm::Nt, &c, &a, &b, false))?;
+                self.read(&c.first(&[1]), &mut one)?;
+                Ok(start.elapsed().as_secs_f64())
+            };
+            time(1)?;
+            let mut products = 1;
+            while time(products)? < LONG_ENOUGH {
+                products *= 2;
+            }
+            let best =
+                (0..3).map(|_| time(products)).collect::<Result<Vec<_>>>()?.into_iter().fold(f64::INFINITY, f64::min);
+            peak = peak.max(products as f64 * flops / best);
         }
-        Ok(2.0 * (N * N * N) as f64 / best)
+        Ok(peak)
     }
 
     /// Reads a dense tensor of f32 or f64 as f64 into `values` of its length, without taking memory.

@@ -40,10 +40,12 @@ impl Device {
             }
             Self::Auto => match Cuda::open(0) {
                 Ok(card) => Ok(Rc::new(card)),
-                Err(error) => {
+                Err(error) if error.exit_code() == 2 => {
                     eprintln!("device: the CPU, because: {error}");
                     Ok(Rc::new(Cpu::new()))
                 }
+                // A card that is there and fails is not to be passed over in silence.
+                Err(error) => Err(error),
             },
         }
     }

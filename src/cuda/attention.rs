@@ -46,6 +46,11 @@ impl Kernels {
     }
 }
 
+/// Refuses a head dimension without a kernel.
+pub fn check(dim: usize) -> Result<()> {
+    Kernels::of(dim).map(|_| ())
+}
+
 /// Bytes that the backward pass leaves from one kernel to the next: what each query sees, and a sum for each row.
 pub fn scratch(queries: usize, heads: Heads) -> usize {
     queries * (size_of::<Visible>() + size_of::<f32>() * heads.query)

@@ -35,6 +35,7 @@ pub struct Device {
     staging: RefCell<Staging>,
     scratch: RefCell<Option<Rc<Storage>>>,
     allocations: Cell<usize>,
+    waits: Cell<usize>,
 }
 
 /// The error of a call of the driver.
@@ -52,7 +53,14 @@ pub fn failed(what: &str) -> impl Fn(DriverError) -> Error + '_ {
 impl Device {
     /// Opens the card number `ordinal`. The driver must be there: see [`super::is_present`].
     pub fn open(ordinal: usize) -> Result<Self> {
-        let context = CudaContext::new(ordinal).map_err(failed("open the card"))?;
+        let context = CudaContext::new(ordinal).map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_NO_DEVICE
+            | sys::CUresult::CUDA_ERROR_INVALID_DEVICE
+            | sys::CUresult::CUDA_ERROR_STUB_LIBRARY => {
+                Error::user(format!("there is a CUDA driver and no card number {ordinal} for it: use --device cpu"))
+            }
+            _ => failed("open the card")(error),
+        })?;
         let (major, minor) = context.compute_capability().map_err(failed("ask for the card's architecture"))?;
         let name = context.name().map_err(failed("ask for the card's name"))?;
         if major < 8 {
@@ -75,6 +83,7 @@ impl Device {
             staging: RefCell::new(staging),
             scratch: RefCell::default(),
             allocations: Cell::new(0),
+            waits: Cell::new(0),
         })
     }
 
@@ -97,6 +106,11 @@ impl Device {
     /// How many times memory was taken.
     pub fn allocations(&self) -> usize {
         self.allocations.get()
+    }
+
+    /// How many times the host waited for the device.
+    pub fn waits(&self) -> usize {
+        self.waits.get()
     }
 
     /// Takes `bytes` of zeroed memory.
@@ -168,6 +182,7 @@ impl Device {
     }
 
     fn synchronize(&self) -> Result<()> {
+        self.waits.set(self.waits.get() + 1);
         self.stream.synchronize().map_err(failed("finish what was begun"))
     }
 

@@ -27,11 +27,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use ::emulator::Report;
+
 use crate::backend::checks::Checks;
 use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
-use device::Device;
+pub use device::Device;
 use emulator::Emulator;
 
 /// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
@@ -70,9 +72,27 @@ impl Cuda {
         Ok(Self { device: Device::open(0)?, emulator, frequencies: RefCell::default() })
     }
 
+    /// The device, on which any kernel of [`ptx`] can be launched by hand with the structures of [`abi`].
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What the emulator counted and found in each launch since the last call or [`Backend::read`]; nothing on a card.
+    ///
+    /// # Errors
+    /// When the emulator's library is of another build.
+    pub fn reports(&self) -> Result<Vec<Report>> {
+        self.emulator.as_ref().map_or_else(|| Ok(Vec::new()), Emulator::reports)
+    }
+
     /// How many times memory was taken on the device.
     pub fn allocations(&self) -> usize {
         self.device.allocations()
+    }
+
+    /// How many times the host waited for the device.
+    pub fn waits(&self) -> usize {
+        self.device.waits()
     }
 
     fn checks(&self, operation: &'static str) -> Checks {
@@ -113,6 +133,8 @@ impl Backend for Cuda {
     }
 
     fn reserve(&self, extent: &Extent) -> Result<()> {
+        rmsnorm::check(extent.hidden)?;
+        extent.heads.map_or(Ok(()), |heads| attention::check(heads.dim))?;
         let norms = rmsnorm::scratch(extent.tokens, extent.hidden).max(global_norm::scratch(extent.parameters));
         let attention = extent.heads.map_or(0, |heads| attention::scratch(extent.tokens, heads));
         self.device.scratch(norms.max(attention))?;

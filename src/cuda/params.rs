@@ -16,4 +16,5 @@ macro_rules! arguments {
 arguments! {
     GemmParams AttentionParams AttentionBackwardParams RmsnormParams RmsnormBackwardParams RopeParams RowsParams
     EmbeddingBackwardParams SwigluParams RewardHeadParams CrossEntropyParams GlobalNormParams AdamwParams FillParams
+    CastParams
 }

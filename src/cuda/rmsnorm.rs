@@ -18,6 +18,12 @@ fn threads(columns: usize, each: u32) -> Result<u32> {
     }
 }
 
+/// Refuses rows that no block holds.
+pub fn check(columns: usize) -> Result<()> {
+    let each = if columns.is_multiple_of(8) { RMSNORM_VEC8_COLUMNS } else { RMSNORM_ANY_COLUMNS };
+    threads(columns, each).map(|_| ())
+}
+
 /// Bytes of the partial sums of the backward pass.
 pub fn scratch(rows: usize, columns: usize) -> usize {
     rows.div_ceil(RMSNORM_BACKWARD_ROWS as usize) * columns * size_of::<f32>()

@@ -50,8 +50,8 @@ fn packs(step: u64) -> [Pack; 2] {
     })
 }
 
-/// Losses and gradient norms of ten steps with ranking and next-token loss.
-fn train(backend: Rc<dyn Backend>) -> (Vec<f64>, Vec<f64>) {
+/// A small model with ranking and next-token loss, and what trains it.
+fn trainer(backend: Rc<dyn Backend>) -> Trainer {
     let section = ModelSection {
         hidden_size: 64,
         intermediate_size: 72,
@@ -67,8 +67,12 @@ fn train(backend: Rc<dyn Backend>) -> (Vec<f64>, Vec<f64>) {
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: 160, selected: 160, candidates: 8 };
     let objective = ObjectiveSection { lm_weight: 0.5, ..ObjectiveSection::default() };
-    let mut trainer = Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 8).unwrap();
-    let mut scores = Vec::new();
+    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 8).unwrap()
+}
+
+/// Losses and gradient norms of ten steps.
+fn train(backend: Rc<dyn Backend>) -> (Vec<f64>, Vec<f64>) {
+    let (mut trainer, mut scores) = (trainer(backend), Vec::new());
     let steps = (0..10).map(|step| trainer.step(&packs(step), 3e-3, &mut scores).unwrap());
     steps.map(|step| (step.loss, step.grad_norm)).unzip()
 }
@@ -84,6 +88,18 @@ fn ten_steps() {
     // The same again gives the same bits, whatever order blocks and warps ran in.
     let again = train(cuda);
     assert_eq!((emulated.0, emulated.1), again);
+}
+
+#[test]
+fn a_step_takes_no_memory_and_waits_once() {
+    let cuda = Rc::new(Cuda::emulated().unwrap());
+    let (mut trainer, mut scores) = (trainer(cuda.clone()), Vec::new());
+    trainer.step(&packs(0), 1e-3, &mut scores).unwrap();
+    for step in 1..3 {
+        let before = (cuda.allocations(), cuda.waits());
+        trainer.step(&packs(step), 1e-3, &mut scores).unwrap();
+        assert_eq!((cuda.allocations(), cuda.waits()), (before.0, before.1 + 1), "step {step}");
+    }
 }
 
 /// PyTorch's scores of the fixture.

@@ -4,7 +4,7 @@ use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
 use polar_raw::cuda::abi::{self, AttentionBackwardParams, AttentionParams};
 use polar_raw::reference::Reference;
 
-use crate::device::Device;
+use crate::device::{Device, Kernels};
 use crate::values::{BF16, Draw, close, empty, indices, tensor, values_of};
 
 /// Which tokens ask.
@@ -16,6 +16,8 @@ enum Asking {
     Last,
     /// Every third, so that some runs have none.
     Some,
+    /// Those from this token on.
+    From(u32),
 }
 
 /// Rows of a pack: the length of the prefix and of each candidate.
@@ -32,6 +34,7 @@ fn pack(rows: Rows, asking: Asking) -> (Vec<Span>, Vec<u32>, usize) {
                 Asking::All => true,
                 Asking::Last => candidate && t + 1 == token + own,
                 Asking::Some => t % 3 == 1,
+                Asking::From(first) => *t >= first,
             }));
             spans.push(Span {
                 query_start,
@@ -183,55 +186,56 @@ fn heads(query: usize, kv: usize, dim: usize) -> Heads {
     Heads { query, kv, dim }
 }
 
-fn run_packs(heads: Heads) {
+fn run_packs(kernels: &Kernels, heads: Heads) {
     for (i, rows) in PACKS.into_iter().enumerate() {
         for asking in [Asking::All, Asking::Last, Asking::Some] {
             if pack(rows, asking).1.is_empty() {
                 continue;
             }
-            run(&Device::new(), rows, heads, asking, [1.0, 4.0][i % 2]);
+            run(&Device::new(kernels), rows, heads, asking, [1.0, 4.0][i % 2]);
         }
     }
 }
 
-#[test]
-fn heads_of_2() {
-    run_packs(heads(1, 1, 2));
+pub fn heads_of_2(kernels: &Kernels) {
+    run_packs(kernels, heads(1, 1, 2));
 }
 
-#[test]
-fn heads_of_8_in_groups_of_3() {
-    run_packs(heads(6, 2, 8));
+pub fn heads_of_8_in_groups_of_3(kernels: &Kernels) {
+    run_packs(kernels, heads(6, 2, 8));
 }
 
-#[test]
-fn heads_of_32() {
-    run_packs(heads(4, 2, 32));
+pub fn heads_of_32(kernels: &Kernels) {
+    run_packs(kernels, heads(4, 2, 32));
 }
 
-#[test]
-fn heads_of_64() {
-    run_packs(heads(2, 2, 64));
+pub fn heads_of_64(kernels: &Kernels) {
+    run_packs(kernels, heads(2, 2, 64));
 }
 
-#[test]
-fn heads_of_128_in_a_group_of_3() {
-    run_packs(heads(3, 1, 128));
+pub fn heads_of_128_in_a_group_of_3(kernels: &Kernels) {
+    run_packs(kernels, heads(3, 1, 128));
 }
 
-#[test]
-fn heads_of_other_sizes() {
+pub fn heads_of_other_sizes(kernels: &Kernels) {
     for dim in [48, 82] {
         for rows in [PACKS[2], PACKS[4]] {
-            run(&Device::new(), rows, heads(2, 1, dim), Asking::All, 1.0);
+            run(&Device::new(kernels), rows, heads(2, 1, dim), Asking::All, 1.0);
         }
+    }
+}
+
+/// A block looks for the queries that see its keys, 32 spans at a time.
+pub fn more_spans_than_lanes(kernels: &Kernels) {
+    let rows: Rows = &[(40, &[1; 70]), (3, &[1; 40])];
+    for asking in [Asking::All, Asking::From(100), Asking::From(150)] {
+        run(&Device::new(kernels), rows, heads(2, 2, 64), asking, 1.0);
     }
 }
 
 /// Blocks and warps in another order, and not a bit changes.
-#[test]
-fn order_does_not_matter() {
-    let results = |seed| run(&Device::in_order(seed), PACKS[4], heads(4, 2, 64), Asking::All, 2.0);
+pub fn order_does_not_matter(kernels: &Kernels) {
+    let results = |seed| run(&Device::in_order(kernels, seed), PACKS[4], heads(4, 2, 64), Asking::All, 2.0);
     let first = results(1);
-    assert!((2..4).all(|seed| results(seed) == first));
+    assert!((2..4).all(|seed| results(seed) == first), "results depend on the order of blocks and warps");
 }

@@ -7,7 +7,7 @@ use polar_raw::cuda::abi::{
     RopeParams, RowsParams, Span, SwigluParams,
 };
 
-use crate::device::Device;
+use crate::device::{Device, Kernels};
 use crate::values::Draw;
 
 fn no_bank_conflicts(report: &Report) {
@@ -46,7 +46,7 @@ fn products() {
             ("64x64", 64, 64, abi::GEMM_64X64_THREADS, abi::GEMM_64X64_SHARED),
         ] {
             for out_is_f32 in [0, 1] {
-                let (device, mut draw) = (Device::new(), Draw::new(1));
+                let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(1));
                 let params = GemmParams {
                     out: device.poisoned(4 * (m * n) as usize),
                     a: device.bf16(&draw.bf16((m * k) as usize, 1.0)),
@@ -73,7 +73,7 @@ fn products() {
 #[test]
 fn attention() {
     for (dim, shared) in [(64, abi::ATTENTION_FORWARD_64_SHARED), (128, abi::ATTENTION_FORWARD_128_SHARED)] {
-        let (device, mut draw) = (Device::new(), Draw::new(2));
+        let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(2));
         let tokens = 256;
         let len = (tokens * dim) as usize;
         let spans = [Span { queries: tokens, own: tokens, ..Span::default() }];
@@ -112,7 +112,7 @@ const N: usize = ROWS * COLUMNS;
 
 #[test]
 fn norms() {
-    let (device, mut draw) = (Device::new(), Draw::new(3));
+    let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(3));
     let threads = COLUMNS as u32 / abi::RMSNORM_VEC8_COLUMNS;
     let params = RmsnormParams {
         y: device.poisoned(2 * N),
@@ -148,7 +148,7 @@ fn norms() {
 
 #[test]
 fn rows() {
-    let (device, mut draw) = (Device::new(), Draw::new(4));
+    let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(4));
     let params = RowsParams {
         out: device.bf16(&draw.bf16(N, 1.0)),
         from: device.bf16(&draw.bf16(N, 1.0)),
@@ -193,7 +193,7 @@ fn rows() {
 
 #[test]
 fn flat_buffers() {
-    let (device, mut draw) = (Device::new(), Draw::new(5));
+    let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(5));
     let f32s = |draw: &mut Draw| device.f32(&draw.f32(N, 1.0).iter().map(|x| x.abs()).collect::<Vec<f64>>());
     let params = AdamwParams {
         master: f32s(&mut draw),

@@ -1,4 +1,4 @@
-//! A device of the emulator with all detectors on: a finding fails the test that launched.
+//! A device of the emulator with all detectors on: a finding fails the case that launched.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,28 +8,66 @@ use emulator::{Config, Kernel, MmaMode, Report};
 use half::bf16;
 use polar_raw::cuda::ptx;
 
-/// The device of one test case.
-pub struct Device(RefCell<emulator::Device>);
+/// Instructions that the warps of a block may execute: many times what any case needs, so that a hang is soon found.
+const MOST_INSTRUCTIONS: u64 = 5_000_000;
 
-impl Device {
-    pub fn new() -> Self {
-        Self(RefCell::new(emulator::Device::new(Config::default())))
+/// The kernels that a case runs.
+pub struct Kernels {
+    /// One that is not the committed one.
+    changed: Option<(String, Kernel)>,
+}
+
+impl Kernels {
+    /// Those of the committed PTX.
+    pub fn committed() -> &'static Self {
+        static COMMITTED: Kernels = Kernels { changed: None };
+        &COMMITTED
+    }
+
+    /// The same, but `name` comes from the text of another module.
+    #[allow(dead_code, reason = "for mutants, another test that runs these cases")]
+    pub fn with(name: &str, ptx: &str) -> emulator::Result<Self> {
+        let kernel = emulator::Device::new(Config::default()).load(ptx)?.kernel(name)?;
+        Ok(Self { changed: Some((name.to_owned(), kernel)) })
+    }
+
+    fn named(&self, name: &str) -> Kernel {
+        match &self.changed {
+            Some((changed, kernel)) if changed == name => kernel.clone(),
+            _ => committed(name),
+        }
+    }
+}
+
+/// The device of one test case.
+pub struct Device<'a> {
+    kernels: &'a Kernels,
+    device: RefCell<emulator::Device>,
+}
+
+impl<'a> Device<'a> {
+    pub fn new(kernels: &'a Kernels) -> Self {
+        Self::with(kernels, Config::default())
     }
 
     /// One with another order of blocks and warps, and nothing else that a seed decides.
-    pub fn in_order(seed: u64) -> Self {
-        let config = Config { seed, perturb: false, mma: MmaMode::Hopper, ..Config::default() };
-        Self(RefCell::new(emulator::Device::new(config)))
+    pub fn in_order(kernels: &'a Kernels, seed: u64) -> Self {
+        Self::with(kernels, Config { seed, perturb: false, mma: MmaMode::Hopper, ..Config::default() })
+    }
+
+    fn with(kernels: &'a Kernels, config: Config) -> Self {
+        let config = Config { most_instructions: MOST_INSTRUCTIONS, ..config };
+        Self { kernels, device: RefCell::new(emulator::Device::new(config)) }
     }
 
     /// Memory that nobody has written: it reads as NaN, and a kernel that reads it is reported.
     pub fn poisoned(&self, bytes: usize) -> u64 {
-        self.0.borrow_mut().memory.allocate(bytes).unwrap()
+        self.device.borrow_mut().memory.allocate(bytes).unwrap()
     }
 
     pub fn upload(&self, bytes: &[u8]) -> u64 {
         let at = self.poisoned(bytes.len());
-        self.0.borrow().memory.write(at, bytes).unwrap();
+        self.device.borrow().memory.write(at, bytes).unwrap();
         at
     }
 
@@ -56,7 +94,7 @@ impl Device {
     }
 
     fn read<T: bytemuck::Pod>(&self, at: u64, mut values: Vec<T>) -> Vec<T> {
-        self.0.borrow().memory.read(at, bytemuck::cast_slice_mut(&mut values)).unwrap();
+        self.device.borrow().memory.read(at, bytemuck::cast_slice_mut(&mut values)).unwrap();
         values
     }
 
@@ -65,15 +103,16 @@ impl Device {
         // SAFETY: the structures of the ABI are plain numbers without gaps between them.
         let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast::<u8>(), size_of::<P>()) };
         let grid = [grid[0], grid[1], 1];
-        let report = self.0.borrow().launch(&kernel(name), grid, [threads, 1, 1], shared, &[params]).unwrap();
-        let findings: Vec<String> = report.findings.iter().take(5).map(|finding| format!("{finding:?}")).collect();
-        assert!(findings.is_empty(), "{name}: {}", findings.join("\n"));
+        let kernel = self.kernels.named(name);
+        let report = self.device.borrow().launch(&kernel, grid, [threads, 1, 1], shared, &[params]).unwrap();
+        let findings: Vec<String> = report.findings.iter().take(5).map(ToString::to_string).collect();
+        assert!(findings.is_empty(), "{}", findings.join("\n"));
         report
     }
 }
 
 /// A kernel of the committed PTX, decoded once.
-fn kernel(name: &str) -> Kernel {
+fn committed(name: &str) -> Kernel {
     static DECODED: Mutex<Option<HashMap<String, Kernel>>> = Mutex::new(None);
     let mut decoded = DECODED.lock().unwrap_or_else(PoisonError::into_inner);
     let decoded = decoded.get_or_insert_default();

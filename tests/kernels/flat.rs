@@ -4,17 +4,16 @@ use polar_raw::backend::{AdamW, Backend};
 use polar_raw::cuda::abi::{self, AdamwParams, CastParams, FillParams, GlobalNormParams};
 use polar_raw::reference::Reference;
 
-use crate::device::Device;
+use crate::device::{Device, Kernels};
 use crate::values::{BF16, Draw, F32, close, empty, round_bf16, tensor, values_of};
 
 /// Lengths round a vector's and a block's, and where each begins: aligned, and two or four bytes behind.
 const LENGTHS: [usize; 5] = [1, 3, 4, 1025, 4099];
 
-#[test]
-fn fill_writes_all_and_nothing_else() {
+pub fn fill_writes_all_and_nothing_else(kernels: &Kernels) {
     for n in LENGTHS {
         for behind in [0, 1] {
-            let device = Device::new();
+            let device = Device::new(kernels);
             let (f32s, bf16s) = (device.poisoned(4 * (n + 2)), device.poisoned(2 * (n + 2)));
             let params = |out| FillParams { out, count: n as u64, value: -1.5 };
             device.launch("fill_f32", [3, 1], abi::FILL_THREADS, 0, &params(f32s + 4 * behind));
@@ -29,10 +28,9 @@ fn fill_writes_all_and_nothing_else() {
     }
 }
 
-#[test]
-fn casts_round_once() {
+pub fn casts_round_once(kernels: &Kernels) {
     for n in LENGTHS {
-        let (device, mut draw) = (Device::new(), Draw::new(n as u64));
+        let (device, mut draw) = (Device::new(kernels), Draw::new(n as u64));
         let values = draw.f32(n, 100.0);
         for behind in [0, 1] {
             let wide = device.f32(&[vec![0.0; behind], values.clone()].concat()) + 4 * behind as u64;
@@ -47,15 +45,17 @@ fn casts_round_once() {
     }
 }
 
-#[test]
-fn global_norm() {
-    for n in [1, 5, 2048, 32_767, 32_769, 100_003] {
-        let (device, mut draw) = (Device::new(), Draw::new(n as u64));
+pub fn global_norm(kernels: &Kernels) {
+    // A chunk has 32,768. The second number says how far behind an aligned address the buffer begins.
+    for (n, behind) in
+        [(1, 0), (4, 0), (5, 1), (2048, 0), (32_767, 0), (32_768, 0), (32_769, 1), (100_003, 0), (100_003, 1)]
+    {
+        let (device, mut draw) = (Device::new(kernels), Draw::new(n as u64));
         let x = draw.f32(n, 3.0);
         let chunks = n.div_ceil(abi::GLOBAL_NORM_CHUNK as usize);
         let params = GlobalNormParams {
             norm: device.poisoned(4),
-            x: device.f32(&x),
+            x: device.f32(&[vec![f64::NAN; behind], x.clone()].concat()) + 4 * behind as u64,
             partials: device.poisoned(4 * chunks),
             count: n as u64,
         };
@@ -67,10 +67,26 @@ fn global_norm() {
     }
 }
 
-#[test]
-fn adamw() {
+/// The second kernel alone: so many chunks that a thread adds up several, which is more than fits in a test otherwise.
+pub fn global_norm_of_many_chunks(kernels: &Kernels) {
+    for chunks in [1400, 3000] {
+        let (device, mut draw) = (Device::new(kernels), Draw::new(chunks as u64));
+        let squares: Vec<f64> = draw.f32(chunks, 9.0).iter().map(|x| x.abs()).collect();
+        let params = GlobalNormParams {
+            norm: device.poisoned(4),
+            x: 0,
+            partials: device.f32(&squares),
+            count: (chunks * abi::GLOBAL_NORM_CHUNK as usize - 5) as u64,
+        };
+        device.launch("global_norm_finish", [1, 1], abi::GLOBAL_NORM_THREADS, 0, &params);
+        let want = squares.iter().sum::<f64>().sqrt();
+        close("norm", &device.read_f32(params.norm, 1), &[want], 100.0 * F32, 0.0);
+    }
+}
+
+pub fn adamw(kernels: &Kernels) {
     for (n, step, max_norm, behind) in [(1, 1, 0.0, 0), (1027, 1, 1.0, 0), (4096, 5, 0.5, 0), (515, 100, 1e9, 1)] {
-        let (device, mut draw) = (Device::new(), Draw::new(n as u64));
+        let (device, mut draw) = (Device::new(kernels), Draw::new(n as u64));
         let [p, m, g] = [1.0, 0.1, 0.3].map(|size| draw.f32(n, size));
         let v: Vec<f64> = draw.f32(n, 0.1).iter().map(|x| x.abs()).collect();
         let norm = f64::from(g.iter().map(|x| x * x).sum::<f64>().sqrt() as f32);

@@ -4,7 +4,7 @@ use polar_raw::backend::{Backend, Gemm};
 use polar_raw::cuda::abi::{self, GemmParams};
 use polar_raw::reference::Reference;
 
-use crate::device::Device;
+use crate::device::{Device, Kernels};
 use crate::values::{BF16, Draw, F32, close, empty, tensor, values_of};
 
 /// Rows, columns and threads of a tile, and its shared memory.
@@ -63,10 +63,10 @@ struct Case {
     out_is_f32: bool,
 }
 
-fn run(case: &Case) {
+fn run(kernels: &Kernels, case: &Case) {
     let Case { kernel, layout, mnk: [m, n, k], beyond, addend, out_is_f32 } = *case;
     let what = format!("{kernel} {m}x{n}x{k} f32 {out_is_f32}");
-    let (device, mut draw) = (Device::new(), Draw::new((m * 7 + n * 3 + k) as u64));
+    let (device, mut draw) = (Device::new(kernels), Draw::new((m * 7 + n * 3 + k) as u64));
     let (a_rows, a_columns) = if layout == Gemm::Tn { (k, m) } else { (m, k) };
     let (b_rows, b_columns) = if layout == Gemm::Nt { (n, k) } else { (k, n) };
     let (a, b, before) = (draw.bf16(m * k, 1.0), draw.bf16(n * k, 1.0), draw.bf16(m * n, 4.0));
@@ -124,62 +124,60 @@ fn name(layout: &str, tile: &str) -> &'static str {
     NAMES.into_iter().find(|name| *name == format!("gemm_{layout}_{tile}")).unwrap()
 }
 
-#[test]
-fn ragged_products() {
+pub fn ragged_products(kernels: &Kernels) {
     for (layout_name, layout) in LAYOUTS {
         for mnk in [[64, 64, 32], [72, 40, 40], [1, 1, 1], [65, 136, 200], [63, 61, 31], [5, 66, 45]] {
             for (out_is_f32, addend) in [(false, Addend::None), (true, Addend::Same), (false, Addend::Other)] {
                 let kernel = name(layout_name, "64x64");
-                run(&Case { kernel, layout, mnk, beyond: 8, addend, out_is_f32 });
+                run(kernels, &Case { kernel, layout, mnk, beyond: 8, addend, out_is_f32 });
             }
         }
     }
 }
 
-#[test]
-fn products_that_are_not_aligned() {
+pub fn products_that_are_not_aligned(kernels: &Kernels) {
     for (layout_name, layout) in LAYOUTS {
         for mnk in [[1, 1, 1], [3, 5, 7], [65, 67, 33], [17, 63, 129]] {
             for (out_is_f32, addend) in [(false, Addend::Other), (true, Addend::Same), (true, Addend::None)] {
-                run(&Case { kernel: name(layout_name, "any"), layout, mnk, beyond: 3, addend, out_is_f32 });
+                run(kernels, &Case { kernel: name(layout_name, "any"), layout, mnk, beyond: 3, addend, out_is_f32 });
             }
         }
     }
 }
 
-#[test]
-fn large_tiles() {
+pub fn large_tiles(kernels: &Kernels) {
     for (layout_name, layout) in LAYOUTS {
         for tile in ["128x128", "128x256"] {
             let kernel = name(layout_name, tile);
             for (mnk, out_is_f32) in [([136, 264, 72], false), ([120, 248, 168], true)] {
-                run(&Case { kernel, layout, mnk, beyond: 0, addend: Addend::Same, out_is_f32 });
+                run(kernels, &Case { kernel, layout, mnk, beyond: 0, addend: Addend::Same, out_is_f32 });
             }
         }
     }
 }
 
 /// More rows of tiles than one band of the walk over them.
-#[test]
-fn many_tiles() {
-    run(&Case {
-        kernel: "gemm_nt_64x64",
-        layout: Gemm::Nt,
-        mnk: [64 * 9 + 1, 64 * 2 + 8, 16],
-        beyond: 0,
-        addend: Addend::None,
-        out_is_f32: false,
-    });
+pub fn many_tiles(kernels: &Kernels) {
+    run(
+        kernels,
+        &Case {
+            kernel: "gemm_nt_64x64",
+            layout: Gemm::Nt,
+            mnk: [64 * 9 + 1, 64 * 2 + 8, 16],
+            beyond: 0,
+            addend: Addend::None,
+            out_is_f32: false,
+        },
+    );
 }
 
-#[test]
-fn fused_with_swiglu() {
+pub fn fused_with_swiglu(kernels: &Kernels) {
     for (kernel, [m, f, k]) in [
         ("gemm_nt_swiglu_64x64", [65, 40, 72]),
         ("gemm_nt_swiglu_64x64", [3, 8, 8]),
         ("gemm_nt_swiglu_128x256", [130, 136, 48]),
     ] {
-        let (device, mut draw) = (Device::new(), Draw::new(3));
+        let (device, mut draw) = (Device::new(kernels), Draw::new(3));
         let (x, w) = (draw.bf16(m * k, 1.0), draw.bf16(2 * f * k, 1.0));
         let (out, gate_up) = (device.poisoned(m * f * 2), device.poisoned(m * f * 4));
         let params = GemmParams {
@@ -207,14 +205,13 @@ fn fused_with_swiglu() {
     }
 }
 
-#[test]
-fn fused_with_swiglu_backward() {
+pub fn fused_with_swiglu_backward(kernels: &Kernels) {
     for (kernel, [m, f, k], in_place) in [
         ("gemm_nn_swiglu_64x64", [65, 72, 40], true),
         ("gemm_nn_swiglu_64x64", [3, 8, 8], false),
         ("gemm_nn_swiglu_128x256", [130, 264, 48], true),
     ] {
-        let (device, mut draw) = (Device::new(), Draw::new(4));
+        let (device, mut draw) = (Device::new(kernels), Draw::new(4));
         let (dx, w2, before) = (draw.bf16(m * k, 1.0), draw.bf16(k * f, 1.0), draw.bf16(m * 2 * f, 3.0));
         let gate_up = device.bf16(&before);
         let out = if in_place { gate_up } else { device.poisoned(m * f * 4) };

@@ -5,7 +5,7 @@ use polar_raw::config::{LossKind, PenaltyKind};
 use polar_raw::cuda::abi::{self, CrossEntropyParams, RewardHeadParams};
 use polar_raw::reference::Reference;
 
-use crate::device::Device;
+use crate::device::{Device, Kernels};
 use crate::values::{BF16, Draw, close, empty, indices, tensor, values_of};
 
 const EPS: f64 = 1e-5;
@@ -24,17 +24,18 @@ fn shapes() -> Vec<(usize, usize, Vec<u32>)> {
         (5, 77, vec![4, 0, 1, 2]),
         (9, 264, vec![0, 1, 2, 3, 4, 5, 6, 7, 0, 7]),
         (40, 136, (0..40).collect()),
+        // More rows, and more pairs, than a block has threads.
+        (300, 8, (0..290).flat_map(|i| [i, (i * 7 + 1) % 300]).collect()),
     ]
 }
 
-#[test]
-fn reward_head() {
+pub fn reward_head(kernels: &Kernels) {
     for (rows, columns, pairs) in shapes() {
         for (kind, loss_kind) in LOSSES {
             for (penalty, penalty_kind) in PENALTIES {
                 for fused in [true, false] {
                     let what = format!("{rows}x{columns} {kind:?} {penalty:?} fused {fused}");
-                    let (device, mut draw) = (Device::new(), Draw::new(columns as u64));
+                    let (device, mut draw) = (Device::new(kernels), Draw::new(columns as u64));
                     let x = draw.bf16(rows * columns, 2.0);
                     let (norm, head) = (draw.bf16(columns, 1.0), draw.bf16(columns, 0.5));
                     let (dnorm, dhead) = (draw.f32(columns, 1.0), draw.f32(columns, 1.0));
@@ -90,10 +91,9 @@ fn reward_head() {
     }
 }
 
-#[test]
-fn reward_head_of_selected_rows() {
+pub fn reward_head_of_selected_rows(kernels: &Kernels) {
     let (all, rows, columns) = (20, 11, 72);
-    let (device, mut draw) = (Device::new(), Draw::new(1));
+    let (device, mut draw) = (Device::new(kernels), Draw::new(1));
     let (x, select) = (draw.bf16(all * columns, 1.0), draw.distinct(rows, all as u32));
     let (norm, head) = (draw.bf16(columns, 1.0), draw.bf16(columns, 1.0));
     let params = RewardHeadParams {
@@ -117,12 +117,11 @@ fn reward_head_of_selected_rows() {
 }
 
 /// The softmax from logits of its own, against the reference through a table that makes the same logits: the identity.
-#[test]
-fn linear_cross_entropy() {
+pub fn linear_cross_entropy(kernels: &Kernels) {
     for (rows, columns) in [(1, 1), (3, 8), (7, 77), (5, 520), (300, 3), (2, 5000)] {
         for gradient in [true, false] {
             let what = format!("{rows}x{columns} gradient {gradient}");
-            let (device, mut draw) = (Device::new(), Draw::new(columns as u64));
+            let (device, mut draw) = (Device::new(kernels), Draw::new(columns as u64));
             let logits = draw.bf16(rows * columns, 20.0);
             let (targets, weights) = (draw.below(rows, columns as u32), draw.f32(rows, 2.0));
             let params = CrossEntropyParams {
@@ -164,10 +163,9 @@ fn linear_cross_entropy() {
 }
 
 /// The whole operation as a backend runs it, chunk by chunk through the four kernels, against the reference.
-#[test]
-fn linear_cross_entropy_in_chunks() {
+pub fn linear_cross_entropy_in_chunks(kernels: &Kernels) {
     let (rows, hidden, vocabulary, chunk) = (21, 40, 72, 8);
-    let (device, mut draw) = (Device::new(), Draw::new(5));
+    let (device, mut draw) = (Device::new(kernels), Draw::new(5));
     let (x, table) = (draw.bf16(rows * hidden, 1.0), draw.bf16(vocabulary * hidden, 1.0));
     let (targets, weights) = (draw.below(rows, vocabulary as u32), draw.f32(rows, 1.0));
     let dtable = draw.f32(vocabulary * hidden, 1.0);

@@ -39,7 +39,6 @@ fn the_emulator_trains_evaluates_and_scores() {
     let weights = |run: &str| fs::read(folder.path(run).join("model/model.safetensors")).unwrap();
     assert_eq!(losses(&folder, "run"), losses(&folder, "again"));
     assert!(weights("run") == weights("again"), "another model than without interruption");
-    assert_eq!(losses(&folder, "run"), losses(&folder, "again"));
     // On the CPU the same run has nearly the same losses.
     succeed(folder.program(["train", "--config", "small.toml", "--run", "cpu"]).args(sets));
     for (emulated, exact) in losses(&folder, "run").into_iter().zip(losses(&folder, "cpu")) {

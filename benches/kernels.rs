@@ -1,0 +1,526 @@
+//! Every kernel at the shapes of POLAR-1.8B and POLAR-7B, and at sizes that no vector divides.
+//!
+//! On a card: time, TFLOP/s or GB/s, the share of what the card was measured to reach at most, and cuBLAS beside products
+//! where its library is found. Without one: what each launch does on the emulator, at reduced shapes, in numbers that
+//! are the same every time.
+//!
+//! ```
+//! cargo bench --bench kernels                      # all
+//! cargo bench --bench kernels -- attention         # those with that word in their names
+//! cargo bench --bench kernels -- --emulator        # counters, on a machine that has a card too
+//! cargo bench --bench kernels -- --test            # those of one model once, at the reduced shapes
+//! ```
+
+mod common;
+#[path = "common/cublas.rs"]
+mod cublas;
+
+use std::process::ExitCode;
+
+use criterion::Throughput;
+use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Qkv};
+use polar_raw::cuda::abi::{self, CastParams, CrossEntropyParams, FillParams};
+use polar_raw::error::{Error, Result};
+use polar_raw::tensor::Tensor;
+
+use common::launches::{self, Flat, RewardHead, at, bytes, variant};
+use common::machine::{self, Machine, moved};
+use common::shapes::{Model, Pack};
+use common::table::{Table, count};
+use common::timing::Timer;
+use cublas::Cublas;
+
+const EPS: f64 = 1e-5;
+const LAYOUTS: [(Gemm, [&str; 4]); 3] = [
+    (Gemm::Nt, ["gemm_nt_128x256", "gemm_nt_128x128", "gemm_nt_64x64", "gemm_nt_any"]),
+    (Gemm::Nn, ["gemm_nn_128x256", "gemm_nn_128x128", "gemm_nn_64x64", "gemm_nn_any"]),
+    (Gemm::Tn, ["gemm_tn_128x256", "gemm_tn_128x128", "gemm_tn_64x64", "gemm_tn_any"]),
+];
+
+fn main() -> ExitCode {
+    machine::main(|machine, timer| {
+        let mut bench = Bench::new(machine, timer)?;
+        for model in Model::all(machine) {
+            bench.model = model.name;
+            products(&mut bench, &model)?;
+            attention(&mut bench, &model)?;
+            norms(&mut bench, &model)?;
+            rope(&mut bench, &model)?;
+            rows(&mut bench, &model)?;
+            swiglu(&mut bench, &model)?;
+            heads(&mut bench, &model)?;
+            flat(&mut bench, &model)?;
+        }
+        bench.print();
+        Ok(())
+    })
+}
+
+/// What a kernel does, in numbers that follow from its shape.
+struct Work {
+    /// Multiplications and additions of matrix products; 0 where memory is the limit.
+    operations: u64,
+    /// The fewest bytes of each launch, in order.
+    floors: Vec<u64>,
+}
+
+impl Work {
+    fn bytes(floors: impl Into<Vec<u64>>) -> Self {
+        Self { operations: 0, floors: floors.into() }
+    }
+}
+
+/// The same product by cuBLAS.
+type Beside<'b> = &'b dyn Fn(&Cublas) -> Result<()>;
+
+struct Bench<'a> {
+    machine: &'a Machine,
+    timer: &'a mut Timer,
+    cublas: Option<Cublas>,
+    /// FLOP/s and bytes/s that this card reaches at most.
+    ceilings: [f64; 2],
+    model: &'static str,
+    table: Table,
+}
+
+impl<'a> Bench<'a> {
+    fn new(machine: &'a Machine, timer: &'a mut Timer) -> Result<Self> {
+        let cublas = if machine.card { Cublas::load() } else { None };
+        let head: &[&str] = if machine.card {
+            &["operation", "model", "shape", "us", "TFLOP/s", "GB/s", "of the ceiling", "cuBLAS us", "of cuBLAS"]
+        } else {
+            &[
+                "kernel",
+                "model",
+                "shape",
+                "mma MFLOP",
+                "fewest KB",
+                "moved KB",
+                "fewest / moved",
+                "sectors",
+                "coalesced",
+                "bank conflicts",
+                "barriers",
+                "instructions",
+            ]
+        };
+        let table = Table::new(head);
+        let mut bench = Self { machine, timer, cublas, ceilings: [0.0; 2], model: "", table };
+        if machine.card {
+            bench.ceilings = bench.measure_ceilings()?;
+        }
+        Ok(bench)
+    }
+
+    /// The fastest of a large product, ours or cuBLAS's, and of a large copy, which reads and writes.
+    fn measure_ceilings(&self) -> Result<[f64; 2]> {
+        const RUNS: u64 = 5;
+        let (side, copied) = if self.machine.reduced { (256, 1 << 20) } else { (8192, 1 << 30) };
+        let [a, b, out] = [(); 3].map(|()| self.machine.bf16(&[side, side]));
+        let (a, b, out) = (a?, b?, out?);
+        let operands = [&out, &a, &b];
+        let rate = |work: f64, run: &dyn Fn() -> Result<()>| -> Result<f64> {
+            self.machine.time(1, run)?;
+            let mut best = 0.0f64;
+            for _ in 0..RUNS {
+                best = best.max(work / self.machine.time(1, run)?.as_secs_f64());
+            }
+            Ok(best)
+        };
+        let operations = 2.0 * (side as f64).powi(3);
+        let mut products =
+            rate(operations, &|| launches::gemm(self.machine, "gemm_nt_128x256", Gemm::Nt, operands, None, None))?;
+        if let Some(cublas) = &self.cublas {
+            products = products.max(rate(operations, &|| cublas.gemm(Gemm::Nt, operands, false))?);
+        }
+        let [from, to] = [self.machine.bf16(&[copied / 2])?, self.machine.bf16(&[copied / 2])?];
+        let copy = rate(2.0 * copied as f64, &|| self.machine.cuda.copy(&to, &from))?;
+        Ok([products, copy])
+    }
+
+    fn run(&mut self, name: &str, shape: String, work: Work, run: &dyn Fn() -> Result<()>) -> Result<()> {
+        self.run_beside(name, shape, work, run, None)
+    }
+
+    /// Measures an operation, on a card beside what cuBLAS takes for it.
+    fn run_beside(
+        &mut self,
+        name: &str,
+        shape: String,
+        work: Work,
+        run: &dyn Fn() -> Result<()>,
+        beside: Option<Beside>,
+    ) -> Result<()> {
+        let id = format!("{name} {} {shape}", self.model);
+        if !self.machine.wants(&id) {
+            return Ok(());
+        }
+        if self.machine.card {
+            self.time(name, &id, shape, &work, run, beside)
+        } else {
+            self.count(name, shape, &work, run)
+        }
+    }
+
+    fn time(
+        &mut self,
+        name: &str,
+        id: &str,
+        shape: String,
+        work: &Work,
+        run: &dyn Fn() -> Result<()>,
+        beside: Option<Beside>,
+    ) -> Result<()> {
+        let fewest: u64 = work.floors.iter().sum();
+        let throughput = || match work.operations {
+            0 => Throughput::Bytes(fewest),
+            operations => Throughput::Elements(operations),
+        };
+        let Some(seconds) = self.timer.median(self.machine, id, throughput(), run)? else { return Ok(()) };
+        let theirs = match (&self.cublas, beside) {
+            (Some(cublas), Some(beside)) => {
+                self.timer.median(self.machine, &format!("cuBLAS {id}"), throughput(), &|| beside(cublas))?
+            }
+            _ => None,
+        };
+        let (operations, fewest) = (work.operations as f64, fewest as f64);
+        let ceiling = match work.operations {
+            0 => fewest / seconds / self.ceilings[1],
+            _ => operations / seconds / self.ceilings[0],
+        };
+        self.table.push(vec![
+            name.into(),
+            self.model.into(),
+            shape,
+            format!("{:.1}", 1e6 * seconds),
+            if work.operations > 0 { format!("{:.1}", 1e-12 * operations / seconds) } else { "-".into() },
+            format!("{:.0}", 1e-9 * fewest / seconds),
+            percent(ceiling, 1.0),
+            theirs.map_or("-".into(), |theirs| format!("{:.1}", 1e6 * theirs)),
+            theirs.map_or("-".into(), |theirs| percent(theirs, seconds)),
+        ]);
+        Ok(())
+    }
+
+    fn count(&mut self, name: &str, shape: String, work: &Work, run: &dyn Fn() -> Result<()>) -> Result<()> {
+        let reports = self.machine.reports(run)?;
+        if reports.len() != work.floors.len() {
+            let (launched, known) = (reports.len(), work.floors.len());
+            return Err(Error::machine(format!(
+                "{name}: {launched} launches, and the fewest bytes of {known} are known"
+            )));
+        }
+        for (report, &fewest) in reports.iter().zip(&work.floors) {
+            let counters = &report.counters;
+            let (loads, stores) = (counters.loads, counters.stores);
+            let sectors = loads.sectors + stores.sectors;
+            self.table.push(vec![
+                report.kernel.clone(),
+                self.model.into(),
+                shape.clone(),
+                format!("{:.1}", 1e-6 * counters.mma_operations as f64),
+                format!("{:.1}", 1e-3 * fewest as f64),
+                format!("{:.1}", 1e-3 * moved(counters) as f64),
+                percent(fewest as f64, moved(counters) as f64),
+                count(sectors),
+                percent((loads.fewest_sectors + stores.fewest_sectors) as f64, sectors as f64),
+                count(counters.shared_loads.conflicts + counters.shared_stores.conflicts),
+                count(counters.barriers),
+                count(counters.instructions),
+            ]);
+        }
+        Ok(())
+    }
+
+    fn print(&self) {
+        let name = self.machine.cuda.name();
+        if !self.machine.card {
+            self.table.print(&format!("Kernels on {name}, reduced shapes"));
+            return;
+        }
+        let [products, copies] = self.ceilings;
+        let cublas = if self.cublas.is_some() { "found" } else { "not found" };
+        self.table.print(&format!(
+            "Kernels on {name}: at most {:.1} TFLOP/s (a large product) and {:.0} GB/s (a large copy); cuBLAS {cublas}",
+            1e-12 * products,
+            1e-9 * copies
+        ));
+    }
+}
+
+fn products(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let m = model.tokens;
+    for linear in model.linears() {
+        let (n, k) = (linear.n, linear.k);
+        let x = machine.bf16(&[m, k])?;
+        let w = machine.bf16(&[n, k])?;
+        let y = machine.bf16(&[m, n])?;
+        let dw = machine.f32(&[n, k])?;
+        for (layout, kernels) in LAYOUTS {
+            // The gradient of a weight is added to what is there; so is the residual, in what ends a branch.
+            let accumulate = layout == Gemm::Tn || layout == Gemm::Nt && matches!(linear.name, "wo" | "w2");
+            let operands = match layout {
+                Gemm::Nt => [&y, &x, &w],
+                Gemm::Nn => [&x, &y, &w],
+                Gemm::Tn => [&dw, &y, &x],
+            };
+            let rows_are_aligned = operands[1..].iter().all(|t| t.cols().is_multiple_of(8));
+            // All of a layout's tiles once; otherwise what training takes.
+            let kernels = match (rows_are_aligned, linear.name) {
+                (false, _) => &kernels[3..],
+                (true, "wo") => &kernels[..],
+                (true, _) => &kernels[..1],
+            };
+            let addend = accumulate.then_some(operands[0]);
+            for kernel in kernels.iter().copied() {
+                let fewest = bytes(&operands) + addend.map_or(0, |t| bytes(&[t]));
+                let work = Work { operations: 2 * (m * n * k) as u64, floors: vec![fewest] };
+                let [out, a, b] = operands;
+                let (name, rows) = (linear.name, out.rows());
+                let depth = if layout == Gemm::Tn { a.rows() } else { a.cols() };
+                let shape = format!("{name} {rows}x{}x{depth}", out.cols());
+                let ours = || launches::gemm(machine, kernel, layout, [out, a, b], addend, None);
+                bench.run_beside(
+                    kernel,
+                    shape,
+                    work,
+                    &ours,
+                    Some(&|cublas| cublas.gemm(layout, [out, a, b], accumulate)),
+                )?;
+            }
+        }
+    }
+    if !model.is_aligned() {
+        return Ok(());
+    }
+    let [_, _, w13, w2] = model.linears();
+    let (k, ffn) = (w13.k, w2.k);
+    let x = machine.bf16(&[m, k])?;
+    let [w13, w2] = [machine.bf16(&[2 * ffn, k])?, machine.bf16(&[k, ffn])?];
+    let [y, gate_up] = [machine.bf16(&[m, ffn])?, machine.bf16(&[m, 2 * ffn])?];
+    for kernel in ["gemm_nt_swiglu_128x256", "gemm_nt_swiglu_64x64"] {
+        let work = Work { operations: 4 * (m * ffn * k) as u64, floors: vec![bytes(&[&x, &w13, &y, &gate_up])] };
+        let run = || launches::gemm(machine, kernel, Gemm::Nt, [&y, &x, &w13], None, Some(&gate_up));
+        bench.run(kernel, format!("{m}x{}x{k}", 2 * ffn), work, &run)?;
+    }
+    for kernel in ["gemm_nn_swiglu_128x256", "gemm_nn_swiglu_64x64"] {
+        let floors = vec![bytes(&[&x, &w2, &gate_up, &gate_up])];
+        let work = Work { operations: 2 * (m * ffn * k) as u64, floors };
+        let run = || launches::gemm(machine, kernel, Gemm::Nn, [&gate_up, &x, &w2], None, Some(&gate_up));
+        bench.run(kernel, format!("{m}x{ffn}x{k}"), work, &run)?;
+    }
+    Ok(())
+}
+
+fn attention(bench: &mut Bench, model: &Model) -> Result<()> {
+    // Smaller heads have kernels of their own.
+    let dims: &[usize] = if model.name == "1.8B" { &[128, 64, 32] } else { &[model.heads.dim] };
+    for &dim in dims {
+        let heads = Heads { dim, ..model.heads };
+        attention_of(bench, heads, "prefix and candidates", &Pack::ragged(model.tokens))?;
+        // Rows without a prefix, as attention is measured elsewhere.
+        let length = model.tokens.min(8192);
+        attention_of(bench, heads, "causal", &Pack::new((0..model.tokens / length).map(|_| vec![length as u32])))?;
+    }
+    Ok(())
+}
+
+fn attention_of(bench: &mut Bench, heads: Heads, mask: &str, pack: &Pack) -> Result<()> {
+    let machine = bench.machine;
+    let (tokens, Heads { query, kv, dim }) = (pack.positions.len(), heads);
+    let dims = [kv, tokens, heads.group(), dim];
+    let [q, dq] = [machine.bf16(&dims)?, machine.bf16(&dims)?];
+    let [k, v, dk, dv] = [(); 4].map(|()| machine.bf16(&[kv, tokens, dim]));
+    let (k, v, dk, dv) = (k?, v?, dk?, dv?);
+    let [out, dout] = [machine.bf16(&[tokens, query * dim])?, machine.bf16(&[tokens, query * dim])?];
+    let lse = machine.f32(&[kv, tokens, heads.group()])?;
+    let spans = machine.u32(bytemuck::cast_slice(&pack.spans), &[pack.spans.len(), 8])?;
+    let query_tokens = machine.u32(&(0..tokens as u32).collect::<Vec<_>>(), &[tokens])?;
+    let args = AttentionArgs { heads, spans: &spans, query_tokens: &query_tokens, scale: 1.0 / (dim as f64).sqrt() };
+    let shape = format!("{tokens} tokens, {query}/{kv} heads of {dim}, {mask}");
+    let products = 2 * pack.visible * (query * dim) as u64;
+    let asked = bytes(&[&spans, &query_tokens]);
+
+    let forward = || machine.cuda.attention_forward(&out, &lse, &q, &k, &v, args);
+    let floors = vec![bytes(&[&q, &k, &v, &out, &lse]) + asked];
+    bench.run("attention_forward", shape.clone(), Work { operations: 2 * products, floors }, &forward)?;
+
+    // The backward pass wants statistics that fit.
+    forward()?;
+    let run = || machine.cuda.attention_backward([&dq, &dk, &dv], &dout, &out, &lse, [&q, &k, &v], args);
+    let (delta, visible) = (bytes(&[&lse]), (tokens * size_of::<abi::Visible>()) as u64);
+    let read = bytes(&[&q, &k, &v, &dout, &lse]) + delta + visible;
+    let floors = vec![bytes(&[&out, &dout]) + delta + visible + asked, read + bytes(&[&dq]), read + bytes(&[&dk, &dv])];
+    bench.run("attention_backward", shape, Work { operations: 5 * products, floors }, &run)
+}
+
+fn norms(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let (rows, hidden) = (model.rows, model.hidden);
+    let [x, y, dx, dy] = [(); 4].map(|()| machine.bf16(&[rows, hidden]));
+    let (x, y, dx, dy) = (x?, y?, dx?, dy?);
+    let (rstd, weight, dweight) = (machine.f32(&[rows])?, machine.bf16(&[hidden])?, machine.f32(&[hidden])?);
+    let shape = format!("{rows}x{hidden}");
+    let work = Work::bytes([bytes(&[&x, &y, &rstd, &weight])]);
+    bench.run("rmsnorm_forward", shape.clone(), work, &|| machine.cuda.rmsnorm_forward(&y, &rstd, &x, &weight, EPS))?;
+    let sum = machine.bf16(&[rows, hidden])?;
+    let work = Work::bytes([bytes(&[&x, &dx, &sum, &y, &rstd, &weight])]);
+    bench.run("rmsnorm_forward", format!("{shape} with a branch"), work, &|| {
+        launches::rmsnorm_with_branch(machine, [&y, &sum], &rstd, [&x, &dx], &weight)
+    })?;
+    let partials = (4 * hidden * rows.div_ceil(abi::RMSNORM_BACKWARD_ROWS as usize)) as u64;
+    let work =
+        Work::bytes([bytes(&[&dx, &dx, &dy, &x, &rstd, &weight]) + partials, partials + bytes(&[&dweight, &dweight])]);
+    bench
+        .run("rmsnorm_backward", shape, work, &|| machine.cuda.rmsnorm_backward(&dx, &dweight, &dy, &x, &rstd, &weight))
+}
+
+fn rope(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let (rows, heads) = (model.rows, model.heads);
+    let Heads { query, kv, dim } = heads;
+    let fused = machine.bf16(&[rows, (query + 2 * kv) * dim])?;
+    let q = machine.bf16(&[kv, rows, heads.group(), dim])?;
+    let [k, v] = [machine.bf16(&[kv, rows, dim])?, machine.bf16(&[kv, rows, dim])?];
+    let positions = machine.u32(&Pack::ragged(model.tokens).positions[..rows], &[rows])?;
+    let parts = Qkv { q: Some(&q), kv: Some((&k, &v)) };
+    let fewest = bytes(&[&fused, &q, &k, &v, &positions]) + 2 * dim as u64;
+    let shape = format!("{rows} tokens, {query}/{kv} heads of {dim}");
+    let forward = || machine.cuda.rope_forward(parts, &fused, &positions, heads, model.theta);
+    bench.run("rope_forward", shape.clone(), Work::bytes([fewest]), &forward)?;
+    let backward = || machine.cuda.rope_backward(&fused, parts, &positions, heads, model.theta);
+    bench.run("rope_backward", shape, Work::bytes([fewest]), &backward)
+}
+
+/// Rows of the embedding's table, columns of logits.
+fn vocab(machine: &Machine) -> usize {
+    if machine.reduced { 1024 } else { 92_544 }
+}
+
+fn rows(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let (rows, hidden, vocab) = (model.rows, model.hidden, vocab(machine));
+    let aligned = model.is_aligned();
+    let shape = format!("{rows}x{hidden}");
+
+    // Tokens that come again, as they do.
+    let ids: Vec<u32> = (0..rows).map(|i| (i * i * 31 % (vocab - 1)) as u32).collect();
+    let mut different = ids.clone();
+    different.sort_unstable();
+    different.dedup();
+    let looked_up = (different.len() * hidden) as u64;
+    let ids = machine.u32(&ids, &[rows])?;
+    let x = machine.bf16(&[rows, hidden])?;
+    let table = machine.bf16(&[vocab, hidden])?;
+    let kernel = variant(aligned, "embedding_forward_vec8", "embedding_forward_any");
+    let work = Work::bytes([2 * looked_up + bytes(&[&x, &ids])]);
+    bench.run(kernel, shape.clone(), work, &|| launches::rows(machine, kernel, &x, &table, &ids))?;
+    let dtable = machine.f32(&[vocab, hidden])?;
+    let work = Work::bytes([8 * looked_up + bytes(&[&x, &ids])]);
+    bench.run("embedding_backward", shape, work, &|| machine.cuda.embedding_backward(&dtable, &ids, &x))?;
+
+    let candidates = model.candidates;
+    let last: Vec<u32> = (1..=candidates).map(|i| (i * rows / candidates - 1) as u32).collect();
+    let last = machine.u32(&last, &[candidates])?;
+    let y = machine.bf16(&[candidates, hidden])?;
+    let shape = format!("{candidates}x{hidden}");
+    let kernel = variant(aligned, "gather_forward_vec8", "gather_forward_any");
+    let work = Work::bytes([bytes(&[&y, &y, &last])]);
+    bench.run(kernel, shape.clone(), work, &|| launches::rows(machine, kernel, &y, &x, &last))?;
+    let kernel = variant(aligned, "gather_backward_vec8", "gather_backward_any");
+    let work = Work::bytes([bytes(&[&y, &y, &y, &last])]);
+    bench.run(kernel, shape, work, &|| launches::rows(machine, kernel, &x, &y, &last))
+}
+
+fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let (rows, ffn) = (model.rows, model.ffn);
+    let [y, gate_up] = [machine.bf16(&[rows, ffn])?, machine.bf16(&[rows, 2 * ffn])?];
+    let shape = format!("{rows}x{ffn}");
+    let work = Work::bytes([bytes(&[&gate_up, &y])]);
+    bench.run("swiglu_forward", shape.clone(), work, &|| launches::swiglu(machine, &y, &gate_up, None))?;
+    let work = Work::bytes([bytes(&[&y, &gate_up, &gate_up])]);
+    bench.run("swiglu_backward", shape, work, &|| launches::swiglu(machine, &y, &gate_up, Some(&gate_up)))
+}
+
+/// The reward head, and the language model's.
+fn heads(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let candidates = model.candidates;
+    let x = machine.bf16(&[candidates, model.hidden])?;
+    let head = RewardHead::new(machine, &x, None, candidates)?;
+    let shape = format!("{candidates}x{}", model.hidden);
+    let [forward, pair_loss, backward, loss] = head.floors();
+    bench.run("reward_head_forward", shape.clone(), Work::bytes([forward]), &|| head.forward(machine))?;
+    bench.run("reward_head_pair_loss", shape.clone(), Work::bytes([pair_loss]), &|| head.pair_loss(machine))?;
+    bench.run("reward_head_backward", shape.clone(), Work::bytes([backward]), &|| head.backward(machine))?;
+    bench.run("reward_head_loss", shape, Work::bytes([loss]), &|| head.loss(machine))?;
+
+    // A chunk of the rows of a pack; the products around it are among the products.
+    let (rows, vocab) = (model.rows.min(2048), vocab(machine) - usize::from(!model.is_aligned()));
+    let logits = machine.bf16(&[rows, vocab])?;
+    let targets = machine.u32(&(0..rows as u32).collect::<Vec<_>>(), &[rows])?;
+    let [weights, losses, total] = [machine.f32(&[rows])?, machine.f32(&[rows])?, machine.f32(&[1])?];
+    let params = CrossEntropyParams {
+        logits: at(&logits),
+        targets: at(&targets),
+        weights: at(&weights),
+        losses: at(&losses),
+        loss: at(&total),
+        rows: rows as u32,
+        columns: vocab as u32,
+        gradient: 1,
+    };
+    let kernel =
+        variant(vocab.is_multiple_of(8), "linear_cross_entropy_softmax_vec8", "linear_cross_entropy_softmax_any");
+    let work =
+        Work::bytes([bytes(&[&logits, &logits, &targets, &weights, &losses]), bytes(&[&losses, &total, &total])]);
+    bench.run("linear_cross_entropy", format!("{rows}x{vocab}"), work, &|| {
+        // SAFETY: the operands were made for these sizes, and the targets lie below the vocabulary's.
+        unsafe {
+            let device = machine.cuda.device();
+            device.launch(kernel, [rows, 1], abi::LINEAR_CROSS_ENTROPY_THREADS, 0, &params)?;
+            device.launch("linear_cross_entropy_sum", [1, 1], abi::LINEAR_CROSS_ENTROPY_SUM_THREADS, 0, &params)
+        }
+    })
+}
+
+/// Kernels over flat buffers: as many elements as a layer has parameters.
+fn flat(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let of_a_layer = model.linears().iter().map(|linear| linear.n * linear.k).sum::<usize>() + 2 * model.hidden;
+    let len = if machine.reduced { (1 << 17) + 3 } else { of_a_layer };
+    let flat = Flat::new(machine, len)?;
+    let shape = len.to_string();
+    let Flat { master, weights, m, v, grads, norm } = &flat;
+    let work = Work::bytes([bytes(&[master, master, weights, m, m, v, v, grads, norm])]);
+    bench.run("adamw", shape.clone(), work, &|| flat.adamw(machine, 0, len))?;
+
+    let partials = 4 * len.div_ceil(abi::GLOBAL_NORM_CHUNK as usize) as u64;
+    let work = Work::bytes([bytes(&[grads]) + partials, partials + bytes(&[norm])]);
+    bench.run("global_norm", shape.clone(), work, &|| machine.cuda.global_norm(norm, grads))?;
+
+    let grid = [machine.blocks(len, abi::FILL_THREADS as usize * 16), 1];
+    let launch_fill = |kernel, x: &Tensor| {
+        let params = FillParams { out: at(x), count: len as u64, value: 0.5 };
+        // SAFETY: the buffer has that many elements of the kernel's type.
+        unsafe { machine.cuda.device().launch(kernel, grid, abi::FILL_THREADS, 0, &params) }
+    };
+    for (kernel, x) in [("fill_f32", m), ("fill_bf16", weights)] {
+        bench.run(kernel, shape.clone(), Work::bytes([bytes(&[x])]), &|| launch_fill(kernel, x))?;
+    }
+    for (kernel, out, from) in [("cast_f32_to_bf16", weights, master), ("cast_bf16_to_f32", master, weights)] {
+        let params = CastParams { out: at(out), from: at(from), count: len as u64 };
+        bench.run(kernel, shape.clone(), Work::bytes([bytes(&[out, from])]), &|| {
+            // SAFETY: the buffers have that many elements of the kernel's types.
+            unsafe { machine.cuda.device().launch(kernel, grid, abi::FILL_THREADS, 0, &params) }
+        })?;
+    }
+    Ok(())
+}
+
+/// Part of a whole in percent; a dash if there is no whole.
+fn percent(part: f64, whole: f64) -> String {
+    if whole > 0.0 { format!("{:.1} %", 100.0 * part / whole) } else { "-".into() }
+}
