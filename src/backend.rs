@@ -143,14 +143,14 @@ pub struct AdamW {
 }
 
 /// The largest operands that a computation has.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Extent {
     /// Rows of matrices: tokens of a pack.
     pub tokens: usize,
     /// Columns of what is normalised.
     pub hidden: usize,
-    /// Heads of attention; none if there is no attention.
-    pub heads: Option<Heads>,
+    /// Heads of attention.
+    pub heads: Heads,
     /// Base of the rotary frequencies.
     pub theta: f64,
     /// Elements of flat buffers.

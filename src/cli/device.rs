@@ -20,7 +20,7 @@ pub enum Device {
     /// The first NVIDIA card, in bf16 with f32 sums and masters.
     Cuda,
     /// The kernels of the card, executed on the CPU by an emulator that is stricter than a card: for those who change
-    /// them. About a hundred thousand times slower than a card.
+    /// them. A step of a toy model takes seconds.
     Emulator,
 }
 

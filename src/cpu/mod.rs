@@ -113,9 +113,7 @@ impl Backend for Cpu {
 
     fn reserve(&self, extent: &Extent) -> Result<()> {
         self.with_partials(rmsnorm::partials(extent.tokens, extent.hidden), |_| {});
-        if let Some(heads) = extent.heads {
-            self.with_rope_table(extent.tokens as u32, heads.dim, extent.theta, |_| {});
-        }
+        self.with_rope_table(extent.tokens as u32, extent.heads.dim, extent.theta, |_| {});
         Ok(())
     }
 

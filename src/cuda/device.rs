@@ -148,8 +148,8 @@ impl Device {
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
         self.bind()?;
         let mut staging = self.staging.borrow_mut();
-        for piece in bytes.chunks(STAGING) {
-            let offset = address + (piece.as_ptr() as usize - bytes.as_ptr() as usize) as u64;
+        for (i, piece) in bytes.chunks(STAGING).enumerate() {
+            let offset = address + (i * STAGING) as u64;
             if staging.room() < piece.len() {
                 self.synchronize()?;
                 staging.used = 0;
@@ -218,7 +218,7 @@ impl Device {
         let config = LaunchConfig { grid_dim: (x, y, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
         // SAFETY: by the caller's promise.
         unsafe { self.stream.launch_builder(function).arg(params).launch(config) }
-            .map_err(failed(&format!("start {kernel}")))
+            .map_err(|error| failed(&format!("start {kernel}"))(error))
             .map(|_| ())
     }
 

@@ -134,13 +134,10 @@ impl Backend for Cuda {
 
     fn reserve(&self, extent: &Extent) -> Result<()> {
         rmsnorm::check(extent.hidden)?;
-        extent.heads.map_or(Ok(()), |heads| attention::check(heads.dim))?;
+        attention::check(extent.heads.dim)?;
         let norms = rmsnorm::scratch(extent.tokens, extent.hidden).max(global_norm::scratch(extent.parameters));
-        let attention = extent.heads.map_or(0, |heads| attention::scratch(extent.tokens, heads));
-        self.device.scratch(norms.max(attention))?;
-        if let Some(heads) = extent.heads {
-            self.frequencies(heads.dim, extent.theta)?;
-        }
+        self.device.scratch(norms.max(attention::scratch(extent.tokens, extent.heads)))?;
+        self.frequencies(extent.heads.dim, extent.theta)?;
         Ok(())
     }
 

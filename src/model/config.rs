@@ -282,6 +282,12 @@ impl ModelConfig {
         format!("{config:#}\n")
     }
 
+    /// The heads of an attention layer.
+    pub fn attention_heads(&self) -> crate::backend::Heads {
+        let (query, kv) = (self.num_attention_heads, self.num_key_value_heads);
+        crate::backend::Heads { query, kv, dim: self.head_dim() }
+    }
+
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads

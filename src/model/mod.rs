@@ -164,11 +164,7 @@ impl Model {
     }
 
     fn heads(&self) -> Heads {
-        Heads {
-            query: self.config.num_attention_heads,
-            kv: self.config.num_key_value_heads,
-            dim: self.config.head_dim(),
-        }
+        self.config.attention_heads()
     }
 }
 

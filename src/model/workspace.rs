@@ -1,6 +1,6 @@
 //! The plan of a forward and backward pass: every buffer, its size and its life, before memory is taken.
 
-use crate::backend::{Backend, BackendExt, Extent, Heads};
+use crate::backend::{Backend, BackendExt, Extent};
 use crate::error::Result;
 use crate::model::{ModelConfig, OutputHeads};
 use crate::polar::Pack;
@@ -115,11 +115,7 @@ impl Workspace {
         let extent = Extent {
             tokens: capacity.tokens,
             hidden: config.hidden_size,
-            heads: Some(Heads {
-                query: config.num_attention_heads,
-                kv: config.num_key_value_heads,
-                dim: config.head_dim(),
-            }),
+            heads: config.attention_heads(),
             theta: config.rope_theta,
             parameters: config.buffer_elements(outputs),
         };

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{Folder, run, stderr, stdout, succeed, tree};
+use super::{Folder, copy, run, stderr, stdout, succeed};
 
 const SETS: [&str; 5] = [
     "train.steps=3",
@@ -29,7 +29,7 @@ fn the_emulator_trains_evaluates_and_scores() {
     assert!(said.contains("device: PTX emulator") && said.contains("held-out prompts"), "{said}");
     // Resumed after its first step, it gives the same bits.
     let again = folder.path("again");
-    copy(&folder, "run", "again");
+    copy(&folder.path("run"), &again);
     for step in ["step-00000002", "step-00000003"] {
         let _ = fs::remove_dir_all(again.join("checkpoints").join(step));
     }
@@ -51,13 +51,4 @@ fn the_emulator_trains_evaluates_and_scores() {
         row["score"].as_f64().unwrap()
     };
     assert!((score("emulator") - score("cpu")).abs() < 0.02);
-}
-
-/// A run as it stands, under another name.
-fn copy(folder: &Folder, from: &str, to: &str) {
-    for (path, content) in tree(&folder.path(from)) {
-        let path = folder.path(to).join(path.strip_prefix(folder.path(from)).unwrap());
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
 }

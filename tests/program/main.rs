@@ -140,6 +140,15 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// Copies every file beneath `from`.
+fn copy(from: &Path, to: &Path) {
+    for (path, content) in tree(from) {
+        let path = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
 /// Waits until `ready`; false if the child ends before.
 fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();

@@ -10,7 +10,7 @@ use polar_raw::rng;
 use rand::RngExt;
 use serde_json::Value;
 
-use super::{Folder, output_of, stderr, succeed, tree, wait_until};
+use super::{Folder, copy, output_of, stderr, succeed, tree, wait_until};
 
 /// One run's folder with the command that begins it.
 struct Run<'a> {
@@ -112,14 +112,6 @@ fn computed(line: &str) -> Value {
 fn send(child: &Child, signal: i32) {
     // SAFETY: the child has not been waited for, so its number is its own.
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
-}
-
-fn copy(from: &Path, to: &Path) {
-    for (path, content) in tree(from) {
-        let path = to.join(path.strip_prefix(from).unwrap());
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
 }
 
 /// The result of a run of its own that nobody interrupts.
