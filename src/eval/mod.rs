@@ -2,10 +2,12 @@
 
 pub mod companion;
 mod measure;
+mod scorer;
 mod table;
 
 pub use companion::Companion;
-pub use measure::{Evaluation, Scorer, evaluate};
+pub use measure::{Evaluation, evaluate};
+pub use scorer::Scorer;
 pub use table::{Accuracy, Example, Row, Table};
 
 /// What a file of evaluation data is called in tables: its name without `.jsonl` and `.zst`.
