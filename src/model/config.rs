@@ -44,6 +44,8 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// The factor of dynamic NTK scaling, which acts only beyond `max_position_embeddings`.
     pub rope_scaling_factor: Option<f64>,
+    /// Whether the projections of attention, `wqkv` and `wo`, have a bias.
+    pub bias: bool,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
     /// The longest sequence that the rotary embedding serves unscaled.
@@ -182,6 +184,7 @@ impl ModelConfig {
             vocab_size,
             rope_theta: section.rope_theta,
             rope_scaling_factor: None,
+            bias: false,
             rms_norm_eps: section.rms_norm_eps,
             max_position_embeddings: section.max_position_embeddings,
             initializer_range: section.initializer_range,
@@ -211,10 +214,6 @@ impl ModelConfig {
         keys.only("model_type", "internlm2".to_string())?;
         keys.only("hidden_act", "silu".to_string())?;
         keys.only("tie_word_embeddings", false)?;
-        // InternLM2's own default is true, so it has to be there.
-        if keys.required::<bool>("bias")? {
-            return Err(Error::user("bias = true is not supported: this network has no biases"));
-        }
         let heads = keys.required("num_attention_heads")?;
         let eos = keys.optional("eos_token_id")?.unwrap_or(2);
         let config = Self {
@@ -227,6 +226,8 @@ impl ModelConfig {
             vocab_size: keys.required("vocab_size")?,
             rope_theta: keys.optional("rope_theta")?.unwrap_or(10_000.0),
             rope_scaling_factor: keys.rope_scaling_factor()?,
+            // InternLM2's own default is true, and its published models say false: it has to be there.
+            bias: keys.required("bias")?,
             rms_norm_eps: keys.optional("rms_norm_eps")?.unwrap_or(1e-6),
             max_position_embeddings: keys.optional("max_position_embeddings")?.unwrap_or(2048),
             initializer_range: keys.optional("initializer_range")?.unwrap_or(0.02),
@@ -257,7 +258,7 @@ impl ModelConfig {
             "architectures": [self.architecture.class()],
             "model_type": "internlm2",
             "attn_implementation": "eager",
-            "bias": false,
+            "bias": self.bias,
             "bos_token_id": self.special.bos,
             "eos_token_id": self.special.eos,
             "pad_token_id": self.special.pad,
@@ -311,15 +312,21 @@ impl ModelConfig {
         tensors.push("model.tok_embeddings.weight", &[self.vocab_size, hidden]);
         for layer in 0..self.num_hidden_layers {
             let mut push = |name: &str, shape: &[usize]| {
-                tensors.push(&format!("model.layers.{layer}.{name}.weight"), shape);
+                tensors.push(&format!("model.layers.{layer}.{name}"), shape);
             };
-            push("attention_norm", &[hidden]);
-            push("attention.wqkv", &[qkv, hidden]);
-            push("attention.wo", &[hidden, hidden]);
-            push("ffn_norm", &[hidden]);
-            push("feed_forward.w1", &[inner, hidden]);
-            push("feed_forward.w3", &[inner, hidden]);
-            push("feed_forward.w2", &[hidden, inner]);
+            push("attention_norm.weight", &[hidden]);
+            push("attention.wqkv.weight", &[qkv, hidden]);
+            if self.bias {
+                push("attention.wqkv.bias", &[qkv]);
+            }
+            push("attention.wo.weight", &[hidden, hidden]);
+            if self.bias {
+                push("attention.wo.bias", &[hidden]);
+            }
+            push("ffn_norm.weight", &[hidden]);
+            push("feed_forward.w1.weight", &[inner, hidden]);
+            push("feed_forward.w3.weight", &[inner, hidden]);
+            push("feed_forward.w2.weight", &[hidden, inner]);
         }
         tensors.push("model.norm.weight", &[hidden]);
         if heads.reward {

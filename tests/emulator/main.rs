@@ -63,6 +63,7 @@ fn trainer(backend: Rc<dyn Backend>) -> Trainer {
     };
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
     let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
+    let config = ModelConfig { bias: true, ..config };
     let model = Model::trainable(backend, config, OutputHeads { reward: true, lm: true }).unwrap();
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: 160, selected: 160, candidates: 8 };
