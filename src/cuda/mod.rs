@@ -136,6 +136,7 @@ impl Backend for Cuda {
     fn reserve(&self, extent: &Extent) -> Result<()> {
         rmsnorm::check(extent.hidden)?;
         attention::check(extent.heads.dim)?;
+        self.device.load_all()?;
         let widest = extent.hidden.max((extent.heads.query + 2 * extent.heads.kv) * extent.heads.dim);
         let needed = [
             rmsnorm::scratch(extent.tokens, extent.hidden),
@@ -146,6 +147,12 @@ impl Backend for Cuda {
         self.device.scratch(needed.into_iter().fold(0, usize::max))?;
         self.frequencies(extent.heads.dim, extent.theta)?;
         Ok(())
+    }
+
+    /// A product of 1024 rows does 1024 operations for each byte of the table that it reads, three times what a card
+    /// needs to be busy; the gradient, which is f32 and read and written, a quarter of that.
+    fn logit_rows(&self) -> usize {
+        1024
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {
@@ -173,9 +180,27 @@ impl Backend for Cuda {
         fill::fill(&self.device, x, value as f32)
     }
 
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
-        let shape = self.checks("gemm").gemm(layout, out, a, b)?;
-        gemm::gemm(&self.device, layout, shape, out, a, b, accumulate)
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()> {
+        let shape = self.checks("gemm").gemm(layout, out, a, b, addend)?;
+        gemm::gemm(&self.device, layout, shape, out, a, b, addend)
+    }
+
+    fn gemm_swiglu_forward(&self, y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor) -> Result<()> {
+        let shape = self.checks("gemm_swiglu_forward").gemm_swiglu_forward(y, gate_up, x, w13)?;
+        if gemm::swiglu_forward(&self.device, shape, y, gate_up, x, w13)? {
+            return Ok(());
+        }
+        self.gemm(Gemm::Nt, gate_up, x, w13, None)?;
+        self.swiglu_forward(y, gate_up)
+    }
+
+    fn gemm_swiglu_backward(&self, gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor) -> Result<()> {
+        let shape = self.checks("gemm_swiglu_backward").gemm_swiglu_backward(gate_up, dy, dout, w2)?;
+        if gemm::swiglu_backward(&self.device, shape, gate_up, dout, w2)? {
+            return Ok(());
+        }
+        self.gemm(Gemm::Nn, dy, dout, w2, None)?;
+        self.swiglu_backward(gate_up, dy, gate_up)
     }
 
     fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
