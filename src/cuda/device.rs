@@ -10,13 +10,16 @@ use cudarc::driver::{
     CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
 };
 use cudarc::nvrtc::Ptx;
+use emulator::Report;
 
+use super::emulator::Emulator;
 use super::ptx;
 use crate::error::{Error, Result};
 use crate::tensor::Storage;
 
-/// Bytes of pinned memory through which small operands go to the device: several packs' worth of ids and spans.
-const STAGING: usize = 8 << 20;
+/// Bytes of pinned memory through which small operands go to the device: more than the ids, positions and spans of a step
+/// of a million tokens, so that no step waits for room.
+const STAGING: usize = 64 << 20;
 /// Dynamic shared memory that a kernel may have without asking for more.
 const SHARED_BY_DEFAULT: usize = 48 << 10;
 
@@ -33,6 +36,7 @@ struct Function {
 /// A card, or what stands in for one.
 pub struct Device {
     name: String,
+    emulator: Option<Emulator>,
     multiprocessors: usize,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
@@ -80,6 +84,7 @@ impl Device {
         let staging = Staging::new(&context)?;
         Ok(Self {
             name,
+            emulator: None,
             multiprocessors: multiprocessors.max(1) as usize,
             context,
             stream,
@@ -89,6 +94,22 @@ impl Device {
             allocations: Cell::new(0),
             waits: Cell::new(0),
         })
+    }
+
+    /// The emulator in the card's place.
+    pub fn emulated() -> Result<Self> {
+        let emulator = Emulator::load()?;
+        Ok(Self { emulator: Some(emulator), ..Self::open(0)? })
+    }
+
+    /// See [`super::Cuda::reports`].
+    pub fn reports(&self) -> Result<Vec<Report>> {
+        self.emulator.as_ref().map_or_else(|| Ok(Vec::new()), Emulator::reports)
+    }
+
+    /// Refuses what was launched since the last call if the emulator found something wrong with it.
+    fn check(&self) -> Result<()> {
+        self.emulator.as_ref().map_or(Ok(()), Emulator::check)
     }
 
     /// What the driver calls it.
@@ -179,7 +200,7 @@ impl Device {
             .map_err(failed("copy from the card"))?;
         self.synchronize()?;
         self.staging.borrow_mut().used = 0;
-        Ok(())
+        self.check()
     }
 
     /// Copies `bytes` on the device.
@@ -231,9 +252,11 @@ impl Device {
         function.allow(kernel, shared as usize)?;
         let config = LaunchConfig { grid_dim: (x, y, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
         // SAFETY: by the caller's promise.
-        unsafe { self.stream.launch_builder(&function.handle).arg(params).launch(config) }
-            .map_err(|error| failed(&format!("start {kernel}"))(error))
-            .map(|_| ())
+        match unsafe { self.stream.launch_builder(&function.handle).arg(params).launch(config) } {
+            Ok(_) => Ok(()),
+            // The emulator has executed the kernel by now, and knows more of it.
+            Err(error) => self.check().and(Err(failed(&format!("start {kernel}"))(error))),
+        }
     }
 
     /// Loads all kernels, which on a card means that its driver compiles them, unless it finds them in its cache.

@@ -28,14 +28,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use ::emulator::Report;
-
 use crate::backend::checks::Checks;
 use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
 pub use device::Device;
-use emulator::Emulator;
 
 /// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
 pub fn is_present() -> bool {
@@ -46,7 +43,6 @@ pub fn is_present() -> bool {
 /// A card, or the emulator in place of one.
 pub struct Cuda {
     device: Device,
-    emulator: Option<Emulator>,
     /// Rotary frequencies by head dimension and the bits of theta.
     frequencies: RefCell<HashMap<(usize, u64), Rc<Storage>>>,
 }
@@ -60,7 +56,7 @@ impl Cuda {
         if !is_present() {
             return Err(Error::user("there is no CUDA driver (libcuda) on this machine: use --device cpu"));
         }
-        Ok(Self { device: Device::open(ordinal)?, emulator: None, frequencies: RefCell::default() })
+        Ok(Self { device: Device::open(ordinal)?, frequencies: RefCell::default() })
     }
 
     /// Opens the emulator, which executes the same PTX on the CPU, slowly, and is stricter than a card: a race or a read
@@ -69,8 +65,7 @@ impl Cuda {
     /// # Errors
     /// The user's when the emulator's library does not lie beside the program.
     pub fn emulated() -> Result<Self> {
-        let emulator = Some(Emulator::load()?);
-        Ok(Self { device: Device::open(0)?, emulator, frequencies: RefCell::default() })
+        Ok(Self { device: Device::emulated()?, frequencies: RefCell::default() })
     }
 
     /// The device, on which any kernel of [`ptx`] can be launched by hand with the structures of [`abi`].
@@ -82,8 +77,8 @@ impl Cuda {
     ///
     /// # Errors
     /// When the emulator's library is of another build.
-    pub fn reports(&self) -> Result<Vec<Report>> {
-        self.emulator.as_ref().map_or_else(|| Ok(Vec::new()), Emulator::reports)
+    pub fn reports(&self) -> Result<Vec<::emulator::Report>> {
+        self.device.reports()
     }
 
     /// How many times memory was taken on the device.
@@ -166,8 +161,7 @@ impl Backend for Cuda {
         if bytes.len() != from.len() * from.dtype().size() || !from.is_dense() {
             return Err(Error::machine(format!("read: {} bytes from {from:?}", bytes.len())));
         }
-        self.device.read(at(from), bytes)?;
-        self.emulator.as_ref().map_or(Ok(()), Emulator::check)
+        self.device.read(at(from), bytes)
     }
 
     fn copy(&self, to: &Tensor, from: &Tensor) -> Result<()> {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
+use polar_raw::cuda::abi::{FILL_THREADS, FillParams};
 use polar_raw::cuda::{Cuda, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
@@ -137,6 +138,23 @@ fn swiglu_is_fused_where_rows_are_aligned() {
         cuda.gemm_swiglu_backward(&gate_up, &y, &x, &w2).unwrap();
         assert_eq!(launched(), backward);
     }
+}
+
+/// A kernel that a card would stop is an error of its launch, which names the line; the next one begins afresh.
+#[test]
+fn a_fault_is_an_error_of_its_launch() {
+    let _alone = alone();
+    let cuda = Cuda::emulated().unwrap();
+    let out = cuda.tensor(Dtype::F32, &[8]).unwrap();
+    let launch = |count: u64| {
+        let params = FillParams { out: out.address() as u64, count, value: 1.0 };
+        // SAFETY: the emulator looks where a kernel writes.
+        unsafe { cuda.device().launch("fill_f32", [1, 1], FILL_THREADS, 0, &params) }
+    };
+    let fault = launch(1 << 20).unwrap_err().to_string();
+    assert!(fault.contains("fill_f32: out of bounds at PTX line") && fault.contains("fill.cu:"), "{fault}");
+    launch(8).unwrap();
+    assert_eq!(cuda.read_f32(&out).unwrap(), [1.0; 8]);
 }
 
 /// PyTorch's scores of the fixture.
