@@ -6,6 +6,7 @@
 
 mod bytes;
 mod file;
+mod gguf;
 mod merges;
 mod own;
 mod pipeline;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use crate::config::{TokenizerKind, TokenizerSection};
 use crate::{Error, Result};
 use pipeline::Pipeline;
+pub use gguf::GgufVocabulary;
 pub use store::exists;
 use train::Trained;
 
