@@ -249,10 +249,11 @@ def main():
         ("both", train(add_dummy_prefix=True, remove_extra_whitespaces=True), some, None),
         ("pieces across words", train(split_by_whitespace=False, add_dummy_prefix=True), some, None),
         ("pieces of any script", train(split_by_unicode_script=False, split_by_number=False), some, None),
-        ("no byte fallback", train(byte_fallback=False, add_dummy_prefix=True), some, None),
+        ("no byte fallback", train(byte_fallback=False, vocab_size=1200, add_dummy_prefix=True), some, None),
         ("user-defined pieces with spaces", train(user_defined_symbols=["the of", "▁a", " ", "ab", "a", "abc"], remove_extra_whitespaces=True), some, None),
         ("no escaped spaces", edited(plain, lambda model: setattr(model.normalizer_spec, "escape_whitespaces", False)), some, None),
         ("unused pieces", edited(plain, some_unused), some, None),
+        ("unused pieces, no byte fallback", edited(train(byte_fallback=False, vocab_size=1200), some_unused), some, None),
         ("equal scores", edited(plain, equal_scores), some, None),
         ("added tokens in a tokenizer_config.json", plain, some, added),
     ]

@@ -157,9 +157,14 @@ impl Merges {
             at = node.next;
             stack.push(node);
             while let Some(node) = stack.pop() {
-                let made = self.unused.contains(&node.symbol).then(|| parts.get(&node.symbol)).flatten();
-                let Some(&(left, bytes, right)) = made else {
-                    emit(node.symbol, &text[node.start as usize..node.end as usize]);
+                let covered = &text[node.start as usize..node.end as usize];
+                if !self.unused.contains(&node.symbol) {
+                    emit(node.symbol, covered);
+                    continue;
+                }
+                // An unused piece that was not merged is a character: it is as good as unknown.
+                let Some(&(left, bytes, right)) = parts.get(&node.symbol) else {
+                    emit(FOREIGN, covered);
                     continue;
                 };
                 let meet = node.start + bytes;
