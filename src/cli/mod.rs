@@ -5,6 +5,7 @@ pub mod device;
 pub mod eval;
 mod model;
 pub mod score;
+pub mod tokenize;
 pub mod train;
 pub mod zoo;
 
@@ -49,6 +50,7 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
+    Tokenize(tokenize::TokenizeArgs),
     Zoo(zoo::ZooArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -60,6 +62,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Score(args) => score::run(args),
+            Command::Tokenize(args) => tokenize::run(args),
             Command::Zoo(args) => zoo::run(args),
             Command::Completions(args) => completions::run(args),
         }

@@ -1,14 +1,16 @@
-//! Text to token ids and back: one id a byte, a BPE trained on the run's own text, or a Hugging Face
-//! `tokenizer.json`.
+//! Text to token ids and back: one id a byte, a BPE trained on the run's own text, a Hugging Face `tokenizer.json`, a
+//! SentencePiece `tokenizer.model`, or the vocabulary of a GGUF file.
 //!
 //! Whatever the kind, text is data: [`Tokenizer::encode`] never yields a special token, however the text is spelt.
 //! Special tokens enter a sequence by their ids alone ([`Tokenizer::specials`]).
 
 mod bytes;
 mod file;
+mod gguf;
 mod merges;
 mod own;
 mod pipeline;
+mod sentencepiece;
 mod store;
 mod train;
 
@@ -18,6 +20,8 @@ use std::sync::Arc;
 use crate::config::{TokenizerKind, TokenizerSection};
 use crate::{Error, Result};
 use pipeline::Pipeline;
+use sentencepiece::SentencePiece;
+pub use gguf::GgufVocabulary;
 pub use store::exists;
 use train::Trained;
 
@@ -94,6 +98,8 @@ enum Codec {
     Trained(Box<Trained>),
     /// Somebody else's `tokenizer.json`, with what its `tokenizer_config.json` said.
     File { pipeline: Box<Pipeline>, config: Map<String, Value> },
+    /// Somebody else's `tokenizer.model`, with what its `tokenizer_config.json` said.
+    SentencePiece { model: Box<SentencePiece>, config: Map<String, Value> },
 }
 
 impl Tokenizer {
@@ -123,6 +129,7 @@ impl Tokenizer {
             Codec::Bytes => Ok(bytes::encode(text)),
             Codec::Trained(trained) => trained.encode(text),
             Codec::File { pipeline, .. } => pipeline.encode(text),
+            Codec::SentencePiece { model, .. } => model.encode(text),
         }
     }
 
@@ -136,6 +143,7 @@ impl Tokenizer {
             Codec::Bytes => Ok(bytes::decode(ids)),
             Codec::Trained(trained) => trained.decode(ids),
             Codec::File { pipeline, .. } => pipeline.decode(ids),
+            Codec::SentencePiece { model, .. } => Ok(model.decode(ids)),
         }
     }
 
@@ -159,7 +167,7 @@ impl Tokenizer {
         match self.0.codec {
             Codec::Bytes => TokenizerKind::Bytes,
             Codec::Trained(_) => TokenizerKind::Bpe,
-            Codec::File { .. } => TokenizerKind::File,
+            Codec::File { .. } | Codec::SentencePiece { .. } => TokenizerKind::File,
         }
     }
 }
