@@ -1,12 +1,17 @@
 //! The model: configuration, weights, transformer forward and backward, reward head.
 
 pub mod config;
+mod foreign;
 mod init;
-pub mod safetensors;
+mod layout;
+pub mod pretrained;
 mod transformer;
 pub mod weights;
 mod workspace;
 
+pub use foreign::Family;
+pub use layout::{Layout, Names};
+pub use pretrained::Pretrained;
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
 pub use transformer::Objective;
 pub use workspace::{Capacity, Workspace};
