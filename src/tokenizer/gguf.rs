@@ -3,8 +3,10 @@
 //! `gpt2` is a byte-level BPE and becomes a `tokenizer.json`; `llama` is a SentencePiece BPE and becomes a
 //! `tokenizer.model`. A GGUF file names its pre-tokenizer instead of holding it: the known ones are listed here.
 
+use prost::Message;
 use serde_json::{Map, Value, json};
 
+use super::sentencepiece::proto::{Kind, ModelProto, NormalizerSpec, Piece, TrainerSpec};
 use super::{Names, Tokenizer};
 use crate::{Error, Result};
 
@@ -35,10 +37,10 @@ pub struct GgufVocabulary {
     pub add_space_prefix: Option<bool>,
 }
 
-const NORMAL: i32 = 1;
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
+const NORMAL: i32 = Kind::Normal as i32;
+const UNKNOWN: i32 = Kind::Unknown as i32;
+const CONTROL: i32 = Kind::Control as i32;
+const USER_DEFINED: i32 = Kind::UserDefined as i32;
 
 impl Tokenizer {
     /// The tokenizer of a GGUF file. Separator and score token are added when the vocabulary has none of these names.
@@ -50,6 +52,7 @@ impl Tokenizer {
         vocabulary.check()?;
         match vocabulary.model.as_str() {
             "gpt2" => Self::from_parts(vocabulary.byte_level()?, Some(vocabulary.config()), names),
+            "llama" => Self::from_sentencepiece(vocabulary.sentencepiece(), Some(vocabulary.config()), names),
             model => Err(Error::user(format!(
                 "key \"tokenizer.ggml.model\" = {model:?}: read are \"gpt2\" and \"llama\"; use the tokenizer.json of the \
                  original model"
@@ -74,7 +77,9 @@ impl GgufVocabulary {
         let named = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown)];
         for (key, id) in named.into_iter().filter_map(|(key, id)| Some((key, id?))) {
             if id as usize >= count {
-                return Err(Error::user(format!("key \"tokenizer.ggml.{key}_token_id\" = {id}: there are {count} tokens")));
+                return Err(Error::user(format!(
+                    "key \"tokenizer.ggml.{key}_token_id\" = {id}: there are {count} tokens"
+                )));
             }
         }
         Ok(())
@@ -92,6 +97,36 @@ impl GgufVocabulary {
         config.insert("bos_token".into(), spelling(self.bos));
         config.insert("eos_token".into(), spelling(self.eos));
         config
+    }
+
+    /// A `llama` model as a `tokenizer.model`. GGUF files have SentencePiece's types of pieces, and say nothing of the
+    /// normalisation but the space at the start.
+    fn sentencepiece(&self) -> Vec<u8> {
+        let piece = |(id, token): (usize, &String)| Piece {
+            piece: Some(token.clone()),
+            score: Some(self.scores.get(id).copied().unwrap_or_default()),
+            kind: Some(if self.unknown.is_some_and(|unknown| unknown as usize == id) {
+                UNKNOWN
+            } else {
+                self.token_type(id)
+            }),
+        };
+        let byte_fallback = self.token_types.contains(&(Kind::Byte as i32));
+        let model = ModelProto {
+            pieces: self.tokens.iter().enumerate().map(piece).collect(),
+            trainer: Some(TrainerSpec {
+                model_type: Some(2),
+                byte_fallback: Some(byte_fallback),
+                ..Default::default()
+            }),
+            normalizer: Some(NormalizerSpec {
+                add_dummy_prefix: Some(self.add_space_prefix.unwrap_or(true)),
+                remove_extra_whitespaces: Some(false),
+                ..Default::default()
+            }),
+            denormalizer: None,
+        };
+        model.encode_to_vec()
     }
 
     /// A `gpt2` model as a `tokenizer.json`.
@@ -112,9 +147,7 @@ impl GgufVocabulary {
                 }));
             }
         }
-        let byte_level = |use_regex: bool| {
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
-        };
+        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
         let pre_tokenizer = match split.before {
             Some(step) => json!({"type": "Sequence", "pretokenizers": [step, byte_level(split.use_regex)]}),
             None => byte_level(split.use_regex),
@@ -163,9 +196,7 @@ impl Split {
             "default" | "gpt-2" => Ok(gpt2),
             "smollm" => Ok(Self { before: Some(json!({"type": "Digits", "individual_digits": true})), ..gpt2 }),
             "qwen2" => Ok(Self { before: regex(r"\p{N}"), use_regex: false, nfc: true, ignore_merges: false }),
-            "llama-bpe" => {
-                Ok(Self { before: regex(r"\p{N}{1,3}"), use_regex: false, nfc: false, ignore_merges: true })
-            }
+            "llama-bpe" => Ok(Self { before: regex(r"\p{N}{1,3}"), use_regex: false, nfc: false, ignore_merges: true }),
             _ => Err(Error::user(format!(
                 "key \"tokenizer.ggml.pre\" = {name:?}: known are \"default\", \"gpt-2\", \"smollm\", \"qwen2\" and \
                  \"llama-bpe\"; use the tokenizer.json of the original model"

@@ -17,11 +17,11 @@ mod train;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-use crate::config::{TokenizerKind, TokenizerSection};
+use crate::config::{TokenRef, TokenizerKind, TokenizerSection};
 use crate::{Error, Result};
+pub use gguf::GgufVocabulary;
 use pipeline::Pipeline;
 use sentencepiece::SentencePiece;
-pub use gguf::GgufVocabulary;
 pub use store::exists;
 use train::Trained;
 
@@ -108,13 +108,21 @@ impl Tokenizer {
     /// # Errors
     /// The user's: bad names, too small a vocabulary, a missing or damaged `tokenizer.json`, no text to train on.
     pub fn from_config<S: AsRef<str>>(section: &TokenizerSection, texts: impl Iterator<Item = S>) -> Result<Self> {
-        let names = Names { separator: section.separator.clone(), score: section.score.clone() };
+        let name = |token: &TokenRef, key: &str| match token {
+            TokenRef::Name(name) => Ok(name.clone()),
+            TokenRef::Id(id) => {
+                let file = section.path.as_ref().map(|path| Self::from_file(path, Names::default())).transpose()?;
+                file.and_then(|file| file.name(*id))
+                    .ok_or_else(|| Error::user(format!("tokenizer.{key} = {id}: the tokenizer has no such id")))
+            }
+        };
+        let names = Names { separator: name(&section.separator, "separator")?, score: name(&section.score, "score")? };
         match (section.kind, &section.path) {
             (TokenizerKind::Bytes, _) => Self::bytes(names),
             (TokenizerKind::Bpe, _) => Self::train(texts, section.vocab_size, section.train_bytes, names),
             (TokenizerKind::File, Some(path)) => Self::from_file(path, names),
             (TokenizerKind::File, None) => Err(Error::user(
-                "tokenizer.kind = \"file\" needs tokenizer.path: the tokenizer.json to read (--set tokenizer.path=FILE)",
+                "tokenizer.kind = \"file\" needs tokenizer.path: the tokenizer.json or tokenizer.model to read (--set tokenizer.path=FILE)",
             )),
         }
     }
@@ -150,6 +158,16 @@ impl Tokenizer {
     /// Ids of the tokens that frame a sequence.
     pub fn specials(&self) -> Specials {
         self.0.specials
+    }
+
+    /// The spelling of an id in the vocabulary; a byte of the kind `bytes` has none.
+    pub fn name(&self, id: u32) -> Option<String> {
+        match &self.0.codec {
+            Codec::Bytes => own::special_names(&self.0.names).get(id as usize).map(ToString::to_string),
+            Codec::Trained(trained) => trained.pipeline.name(id),
+            Codec::File { pipeline, .. } => pipeline.name(id),
+            Codec::SentencePiece { model, .. } => model.name(id).map(String::from),
+        }
     }
 
     /// One more than the largest id: the rows that an embedding needs.

@@ -89,19 +89,14 @@ impl Tokenizer {
     /// What stands in `tokenizer_config.json`: what was there before, and this tokenizer's tokens.
     fn config(&self) -> Map<String, Value> {
         let inner = &self.0;
-        let (mut config, name_of): (_, Box<dyn Fn(Option<u32>) -> Value>) = match &inner.codec {
-            Codec::File { pipeline, config } => {
-                (config.clone(), Box::new(|id| id.and_then(|id| pipeline.name(id)).map_or(Value::Null, Value::from)))
-            }
-            Codec::SentencePiece { model, config } => {
-                (config.clone(), Box::new(|id| id.and_then(|id| model.name(id)).map_or(Value::Null, Value::from)))
-            }
-            Codec::Bytes | Codec::Trained(_) => {
-                let names = super::own::special_names(&inner.names);
-                (Map::new(), Box::new(move |id| id.map_or(Value::Null, |id| names[id as usize].into())))
-            }
+        let mut config = match &inner.codec {
+            Codec::File { config, .. } | Codec::SentencePiece { config, .. } => config.clone(),
+            Codec::Bytes | Codec::Trained(_) => Map::new(),
         };
+        let name_of = |id: Option<u32>| id.and_then(|id| self.name(id)).map_or(Value::Null, Value::from);
         config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+        // Names of Python files that do not come along.
+        config.remove("auto_map");
         config.insert("clean_up_tokenization_spaces".into(), false.into());
         config.insert("add_bos_token".into(), inner.specials.bos.is_some().into());
         config.insert("bos_token".into(), name_of(inner.specials.bos));

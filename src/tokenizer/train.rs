@@ -76,7 +76,7 @@ impl Tokenizer {
 pub(super) struct Trained {
     merges: Merges,
     /// The same tokenizer in the `tokenizers` crate.
-    pipeline: Pipeline,
+    pub(super) pipeline: Pipeline,
     /// Its `tokenizer.json`.
     pub(super) json: Value,
 }

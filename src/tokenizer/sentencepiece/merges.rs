@@ -124,13 +124,7 @@ impl Merges {
         self.flush(text, scratch, emit);
     }
 
-    fn push_text(
-        &self,
-        text: &str,
-        range: Range<usize>,
-        scratch: &mut Scratch,
-        emit: &mut impl FnMut(u32, &str),
-    ) {
+    fn push_text(&self, text: &str, range: Range<usize>, scratch: &mut Scratch, emit: &mut impl FnMut(u32, &str)) {
         let mut after_space = true;
         for (at, char) in text[range.clone()].char_indices() {
             let is_space = SPACE.starts_with(char);

@@ -69,7 +69,8 @@ impl Tokenizer {
             };
             vocabulary.id(name)
         };
-        let bos = framing("bos_token", trainer.bos_piece()).filter(|_| config.get("add_bos_token") != Some(&false.into()));
+        let bos =
+            framing("bos_token", trainer.bos_piece()).filter(|_| config.get("add_bos_token") != Some(&false.into()));
         let eos = framing("eos_token", trainer.eos_piece());
         let specials = Specials { bos, eos, separator, score };
         for id in [bos, eos].into_iter().flatten() {
@@ -164,8 +165,11 @@ impl SentencePiece {
 
 /// Matches any user-defined piece, the longest first.
 fn user_defined(vocabulary: &Vocabulary) -> Result<Option<Regex>> {
-    let mut pieces: Vec<&str> =
-        vocabulary.pieces().filter(|(_, piece)| piece.kind == Kind::UserDefined).map(|(_, piece)| &*piece.text).collect();
+    let mut pieces: Vec<&str> = vocabulary
+        .pieces()
+        .filter(|(_, piece)| piece.kind == Kind::UserDefined)
+        .map(|(_, piece)| &*piece.text)
+        .collect();
     if pieces.is_empty() {
         return Ok(None);
     }
@@ -182,10 +186,9 @@ fn bytes(vocabulary: &Vocabulary) -> Result<[u32; 256]> {
     for (byte, id) in ids.iter_mut().enumerate() {
         let name = format!("<0x{byte:02X}>");
         let is_byte = |id: &u32| vocabulary.get(*id).is_some_and(|piece| piece.kind == Kind::Byte);
-        *id = vocabulary
-            .id(&name)
-            .filter(is_byte)
-            .ok_or_else(|| Error::user(format!("the model falls back to bytes, and has no piece for the byte {name}")))?;
+        *id = vocabulary.id(&name).filter(is_byte).ok_or_else(|| {
+            Error::user(format!("the model falls back to bytes, and has no piece for the byte {name}"))
+        })?;
     }
     Ok(ids)
 }

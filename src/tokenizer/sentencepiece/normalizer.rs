@@ -96,7 +96,8 @@ fn units<'a>(text: &'a str, user_defined: Option<&'a Regex>) -> impl Iterator<It
 /// As steps of a `tokenizer.json`.
 impl Normalizer {
     pub(super) fn to_json(&self) -> Value {
-        let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+        let replace =
+            |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
         let mut steps = Vec::new();
         if self.remove_extra_whitespaces {
             steps.push(replace(json!({"Regex": "^ +| +$"}), ""));
