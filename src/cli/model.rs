@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::Companion;
-use crate::model::{Model, OutputHeads, Pretrained};
+use crate::model::{Model, OutputHeads, Pretrained, pretrained};
 use crate::polar::Wrapper;
 use crate::tokenizer::Tokenizer;
 
@@ -37,7 +37,7 @@ pub fn open(dir: &Path, device: Device) -> Result<Opened> {
 
 /// The tokenizer of a model's folder.
 pub fn tokenizer(dir: &Path, model: &Model) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::load(dir)?;
+    let tokenizer = pretrained::tokenizer(dir)?.map_or_else(|| Tokenizer::load(dir), Ok)?;
     if tokenizer.vocab_size() > model.config().vocab_size {
         return Err(Error::user(format!(
             "{}: the tokenizer has {} ids and the model {}; they do not belong together",

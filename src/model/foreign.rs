@@ -7,6 +7,7 @@ use crate::formats::gguf::{self, Metadata};
 use crate::formats::{Element, Tensors};
 use crate::model::config::{Architecture, Keys, ModelConfig, SpecialIds, StorageDtype};
 use crate::model::layout::{Layout, Names};
+use crate::tokenizer::GgufVocabulary;
 
 /// A family whose network is this one under other names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Family {
     ///
     /// # Errors
     /// Names the key that is missing, out of range or asks for what this network does not have.
-    pub fn read_keys(self, keys: &Keys) -> Result<(ModelConfig, Layout)> {
+    pub(super) fn read_keys(self, keys: &Keys) -> Result<(ModelConfig, Layout)> {
         keys.only("hidden_act", "silu".to_string())?;
         keys.only("mlp_bias", false)?;
         keys.only("use_sliding_window", false)?;
@@ -152,6 +153,45 @@ impl Family {
     }
 }
 
+/// The vocabulary in a GGUF file, if it has one.
+///
+/// # Errors
+/// The user's: a key of another type than its own.
+pub(super) fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> {
+    let keys = GgufKeys { metadata, prefix: "tokenizer.ggml" };
+    let Some(model) = keys.text("model")? else { return Ok(None) };
+    let texts = |key| match keys.get(key) {
+        None => Ok(Vec::new()),
+        Some(gguf::Value::Texts(texts)) => Ok(texts.clone()),
+        // An empty array may be of any type.
+        Some(gguf::Value::Ints(none)) if none.is_empty() => Ok(Vec::new()),
+        Some(_) => Err(keys.wrong(key, "a list of texts")),
+    };
+    let scores = match keys.get("scores") {
+        None => Vec::new(),
+        Some(gguf::Value::Floats(scores)) => scores.clone(),
+        Some(_) => return Err(keys.wrong("scores", "a list of floats")),
+    };
+    let token_types = match keys.get("token_type") {
+        None => Vec::new(),
+        Some(gguf::Value::Ints(kinds)) => kinds.iter().map(|kind| *kind as i32).collect(),
+        Some(_) => return Err(keys.wrong("token_type", "a list of integers")),
+    };
+    Ok(Some(GgufVocabulary {
+        model,
+        pre: keys.text("pre")?,
+        tokens: texts("tokens")?,
+        token_types,
+        scores,
+        merges: texts("merges")?,
+        bos: keys.id("bos_token_id")?,
+        eos: keys.id("eos_token_id")?,
+        unknown: keys.id("unknown_token_id")?,
+        add_bos: keys.truth("add_bos_token")?,
+        add_space_prefix: keys.truth("add_space_prefix")?,
+    }))
+}
+
 /// What the weights of a GGUF file say of its rotary embedding: `rope_freqs.weight` divides the frequencies, as Llama 3.1's
 /// scaling does.
 fn plain_frequencies(tensors: &Tensors) -> Result<()> {
@@ -253,6 +293,14 @@ impl GgufKeys<'_> {
 
     fn id(&self, key: &str) -> Result<Option<u32>> {
         self.size(key)?.map(|id| u32::try_from(id).map_err(|_| self.wrong(key, "a token id"))).transpose()
+    }
+
+    fn truth(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(gguf::Value::Bool(truth)) => Ok(Some(*truth)),
+            Some(_) => Err(self.wrong(key, "true or false")),
+        }
     }
 
     /// A float, as the decimal number that its single precision stands for.

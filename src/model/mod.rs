@@ -113,6 +113,11 @@ impl Model {
         self.set_range(spec.offset, values)
     }
 
+    /// Sets a tensor's rows from `row` on, as many as there are values for.
+    pub fn set_rows(&self, spec: &TensorSpec, row: usize, values: &[f32]) -> Result<()> {
+        self.set_range(spec.offset + row * spec.shape.iter().skip(1).product::<usize>(), values)
+    }
+
     /// Sets all parameters at once.
     pub fn set_all(&self, values: &[f32]) -> Result<()> {
         self.set_range(0, values)

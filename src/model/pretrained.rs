@@ -11,6 +11,7 @@ use super::layout::Layout;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::formats::{Tensors, lone_gguf};
+use crate::tokenizer::{self, Names, Tokenizer};
 
 /// What a model on the disk held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,4 +174,20 @@ pub fn parse(text: &str) -> Result<(ModelConfig, Layout)> {
         Some(family) => family.read_keys(&Keys(&keys)),
         None => Ok((ModelConfig::from_keys(&Keys(&keys))?, Layout::INTERNLM2)),
     }
+}
+
+/// The tokenizer of what [`Pretrained::open`] opens; `None` if a folder has none.
+///
+/// # Errors
+/// The user's: a tokenizer that is damaged or not supported.
+pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
+    let path = &resolve(path);
+    if is_gguf(path) {
+        let tensors = Tensors::open(path)?;
+        let vocabulary = foreign::vocabulary(tensors.metadata()).map_err(|e| e.context(path.display()))?;
+        let tokenizer = vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, Names::default()));
+        return tokenizer.transpose().map_err(|e| e.context(path.display()));
+    }
+    let dir = if path.is_dir() { path } else { files::parent(path) };
+    tokenizer::exists(dir).then(|| Tokenizer::load(dir)).transpose()
 }

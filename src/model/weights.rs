@@ -46,7 +46,7 @@ pub fn write(
             count => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         let mut file = Staged::create(&dir.join(&name))?;
-        file.append(&write_header(shard.iter().map(|s| (s.name.as_str(), &s.shape[..], stored(dtype)))))?;
+        file.append(&write_header(shard.iter().map(|s| (s.name.as_str(), &s.shape[..], dtype))))?;
         for spec in *shard {
             weight_map.insert(spec.name.clone(), json!(name));
             write_tensor(&mut file, spec, &source(spec)?, dtype)?;
