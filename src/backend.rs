@@ -191,6 +191,13 @@ pub trait Backend {
     /// `out`: the residual stream in the forward pass, gradients in the backward pass.
     fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()>;
 
+    /// `y[T, N] += bias` in every row. `bias[P, N / P]`, whose rows one after the other are as long as a row of `y`, may
+    /// be a band of columns of a wider matrix: what the groups of a fused `wqkv` have in common.
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()>;
+
+    /// `dbias[P, N / P] +=` the sum of the rows of `dy[T, N]`; `dbias` may be a band as well.
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()>;
+
     /// `y[T, hidden] = table[ids]`.
     fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()>;
 

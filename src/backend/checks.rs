@@ -78,6 +78,18 @@ impl Checks {
         Ok((m, n, k))
     }
 
+    /// Operands of a bias, forward (`y` written) and backward (`bias`, its gradient, written).
+    pub fn bias(&self, y: &Tensor, bias: &Tensor, backward: bool) -> Result<()> {
+        self.float("y", y, &[y.rows(), y.cols()])?;
+        if bias.dims().len() != 2 || bias.len() != y.cols() {
+            return self.fail(format!("the bias {bias:?} does not fit {y:?}"));
+        }
+        if bias.dtype() != if backward { self.sum } else { self.float } {
+            return self.fail(format!("the bias {bias:?} has a wrong dtype"));
+        }
+        if backward { self.apart(&[bias], &[y]) } else { self.apart(&[y], &[bias]) }
+    }
+
     /// Operands of the embedding, forward (`rows` written) and backward (`table` written).
     pub fn embedding(&self, rows: &Tensor, ids: &Tensor, table: &Tensor, backward: bool) -> Result<()> {
         if table.dims().len() != 2 {

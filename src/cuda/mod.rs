@@ -8,6 +8,7 @@
 pub mod abi;
 mod adamw;
 mod attention;
+mod bias;
 mod device;
 mod embedding;
 mod emulator;
@@ -135,8 +136,14 @@ impl Backend for Cuda {
     fn reserve(&self, extent: &Extent) -> Result<()> {
         rmsnorm::check(extent.hidden)?;
         attention::check(extent.heads.dim)?;
-        let norms = rmsnorm::scratch(extent.tokens, extent.hidden).max(global_norm::scratch(extent.parameters));
-        self.device.scratch(norms.max(attention::scratch(extent.tokens, extent.heads)))?;
+        let widest = extent.hidden.max((extent.heads.query + 2 * extent.heads.kv) * extent.heads.dim);
+        let needed = [
+            rmsnorm::scratch(extent.tokens, extent.hidden),
+            bias::scratch(extent.tokens, widest),
+            global_norm::scratch(extent.parameters),
+            attention::scratch(extent.tokens, extent.heads),
+        ];
+        self.device.scratch(needed.into_iter().fold(0, usize::max))?;
         self.frequencies(extent.heads.dim, extent.theta)?;
         Ok(())
     }
@@ -169,6 +176,16 @@ impl Backend for Cuda {
     fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
         let shape = self.checks("gemm").gemm(layout, out, a, b)?;
         gemm::gemm(&self.device, layout, shape, out, a, b, accumulate)
+    }
+
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
+        self.checks("bias_forward").bias(y, bias, false)?;
+        bias::forward(&self.device, y, bias)
+    }
+
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
+        self.checks("bias_backward").bias(dy, dbias, true)?;
+        bias::backward(&self.device, dbias, dy)
     }
 
     fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {

@@ -235,6 +235,7 @@ impl<'a> Pass<'a> {
             b.copy(&x_mid, &layer.x)?;
         }
         b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, true)?;
+        self.add_bias(&x_mid, weights.wo_bias.as_ref())?;
 
         let normed = self.rows(slots.ffn_normed, layer.rows);
         b.rmsnorm_forward(&normed, &self.buffer(slots.ffn_rstd, &[layer.rows]), &x_mid, &weights.ffn_norm, eps)?;
@@ -247,15 +248,24 @@ impl<'a> Pass<'a> {
         b.gemm(Gemm::Nt, &out, &ffn_hidden, &weights.w2, true)
     }
 
+    fn add_bias(&self, y: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+        bias.map_or(Ok(()), |bias| self.backend.bias_forward(y, bias))
+    }
+
+    fn add_bias_gradient(&self, dbias: Option<&Tensor>, dy: &Tensor) -> Result<()> {
+        dbias.map_or(Ok(()), |dbias| self.backend.bias_backward(dbias, dy))
+    }
+
     /// Queries, keys and values of a layer. In the last layer keys and values come from all tokens and queries from the
     /// selected ones, so the groups of the fused `wqkv` are taken apart.
     fn qkv_forward(&self, layer: &Layer, normed: &Tensor) -> Result<()> {
         let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
         let qkv = Qkv { q: Some(&layer.q), kv: Some((&layer.k, &layer.v)) };
-        let t = self.pack.tokens();
+        let (t, bias) = (self.pack.tokens(), layer.weights.wqkv_bias.as_ref());
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, layer.weights.wqkv.rows()]);
             b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, false)?;
+            self.add_bias(&fused, bias)?;
             return b.rope_forward(qkv, &fused, &self.positions, heads, theta);
         }
         let split = Split::new(heads);
@@ -264,6 +274,7 @@ impl<'a> Pass<'a> {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
             b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), false)?;
         }
+        self.add_bias(&fused, bias.map(|bias| split.kv_columns(bias)).as_ref())?;
         b.rope_forward(Qkv { q: None, ..qkv }, &fused, &self.positions, heads, theta)?;
 
         // The selected rows of the norm's output; the buffer is free until the feed-forward network's own norm.
@@ -274,6 +285,7 @@ impl<'a> Pass<'a> {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
             b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), false)?;
         }
+        self.add_bias(&fused, bias.map(|bias| split.q_columns(bias)).as_ref())?;
         b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &self.selected_positions, heads, theta)
     }
 
@@ -417,6 +429,7 @@ impl<'a> Pass<'a> {
         let dattended = self.buffer(temporaries.dattended, &[s, attended.cols()]);
         b.gemm(Gemm::Nn, &dattended, &dx_out, &weights.wo, false)?;
         b.gemm(Gemm::Tn, &grads.wo, &dx_out, &attended, true)?;
+        self.add_bias_gradient(grads.wo_bias.as_ref(), &dx_out)?;
         let dq = self.buffer(temporaries.dq, &[heads.kv, s, heads.group(), heads.dim]);
         let dk = self.buffer(temporaries.dk, &[heads.kv, t, heads.dim]);
         let dv = self.buffer(temporaries.dv, &[heads.kv, t, heads.dim]);
@@ -444,17 +457,19 @@ impl<'a> Pass<'a> {
         let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
         let t = self.pack.tokens();
         let normed = self.rows(layer.slots.normed, t);
-        let (wqkv, dwqkv) = (&layer.weights.wqkv, &grads.wqkv);
+        let (wqkv, dwqkv, dbias) = (&layer.weights.wqkv, &grads.wqkv, grads.wqkv_bias.as_ref());
         let dqkv = Qkv { q: Some(dq), kv: Some((dk, dv)) };
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, wqkv.rows()]);
             b.rope_backward(&fused, dqkv, &self.positions, heads, theta)?;
+            self.add_bias_gradient(dbias, &fused)?;
             b.gemm(Gemm::Nn, dnormed, &fused, wqkv, false)?;
             return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, true);
         }
         let split = Split::new(heads);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
         b.rope_backward(&fused, Qkv { q: None, ..dqkv }, &self.positions, heads, theta)?;
+        self.add_bias_gradient(dbias.map(|dbias| split.kv_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
             b.gemm(Gemm::Nn, dnormed, &columns, &split.kv_rows(wqkv, group), group > 0)?;
@@ -468,6 +483,7 @@ impl<'a> Pass<'a> {
         let dselected = self.rows(layer.slots.x_mid, s);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[s, heads.kv * split.q]);
         b.rope_backward(&fused, Qkv { kv: None, ..dqkv }, &self.selected_positions, heads, theta)?;
+        self.add_bias_gradient(dbias.map(|dbias| split.q_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
             b.gemm(Gemm::Nn, &dselected, &columns, &split.q_rows(wqkv, group), group > 0)?;
@@ -511,5 +527,14 @@ impl Split {
     fn kv_rows(&self, wqkv: &Tensor, group: usize) -> Tensor {
         let start = group * (self.q + self.kv) + self.q;
         wqkv.slice_rows(start..start + self.kv)
+    }
+
+    /// Of the bias of `wqkv`, a row for each group.
+    fn q_columns(&self, bias: &Tensor) -> Tensor {
+        bias.slice_cols(0..self.q)
+    }
+
+    fn kv_columns(&self, bias: &Tensor) -> Tensor {
+        bias.slice_cols(self.q..self.q + self.kv)
     }
 }

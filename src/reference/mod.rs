@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod embedding;
 mod gather;
 mod gemm;
@@ -140,6 +141,18 @@ impl Backend for Reference {
     fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
         let (_, _, k) = checks("gemm").gemm(layout, out, a, b)?;
         gemm::gemm(layout, &mut rows_mut(out), &rows(a), &rows(b), k, accumulate);
+        Ok(())
+    }
+
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
+        checks("bias_forward").bias(y, bias, false)?;
+        bias::forward(&mut rows_mut(y), &rows(bias));
+        Ok(())
+    }
+
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
+        checks("bias_backward").bias(dy, dbias, true)?;
+        bias::backward(&mut rows_mut(dbias), &rows(dy));
         Ok(())
     }
 

@@ -38,6 +38,7 @@ impl Tokenizer {
     pub(super) fn from_parts(json: Value, config: Option<Map<String, Value>>, names: Names) -> Result<Self> {
         names.check()?;
         let mut pipeline = Pipeline::from_json(json)?;
+        let read_size = pipeline.vocab_size();
         pipeline.add_specials([&names.separator, &names.score])?;
         let specials = Specials {
             bos: bos(&pipeline, config.as_ref()),
@@ -47,7 +48,7 @@ impl Tokenizer {
         };
         let vocab_size = pipeline.vocab_size();
         let codec = Codec::File { pipeline: Box::new(pipeline), config: config.unwrap_or_default() };
-        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size })))
+        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size })))
     }
 }
 

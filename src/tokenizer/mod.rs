@@ -88,6 +88,8 @@ struct Inner {
     names: Names,
     specials: Specials,
     vocab_size: usize,
+    /// Ids of the vocabulary before separator and score token were added to it.
+    read_size: usize,
 }
 
 #[derive(Debug)]
@@ -173,6 +175,13 @@ impl Tokenizer {
     /// One more than the largest id: the rows that an embedding needs.
     pub fn vocab_size(&self) -> usize {
         self.0.vocab_size
+    }
+
+    /// Those of separator and score token that were added to somebody else's vocabulary when it was read: no model that
+    /// came with it knows them.
+    pub fn added(&self) -> Vec<u32> {
+        let Specials { separator, score, .. } = self.0.specials;
+        [separator, score].into_iter().filter(|id| *id as usize >= self.0.read_size).collect()
     }
 
     /// The spellings of separator and score token.

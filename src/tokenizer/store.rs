@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Codec, Names, Tokenizer, bytes};
 use crate::config::TokenizerKind;
@@ -56,12 +57,22 @@ impl Tokenizer {
     /// # Errors
     /// The user's: missing or damaged files.
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = dir.join(TOKENIZER);
         let config = read_config(&dir.join(CONFIG))?;
-        let own = config.as_ref().and_then(|config| config.get(OWN_KEY));
-        let Some(own) = own else {
+        if config.as_ref().is_none_or(|config| !config.contains_key(OWN_KEY)) {
             return Self::from_file(dir, Names::default());
-        };
+        }
+        let mut tokenizer = Self::load_own(dir, config)?;
+        // What was saved with a model belongs to it: the model knows the tokens that were added once.
+        if let Some(inner) = Arc::get_mut(&mut tokenizer.0) {
+            inner.read_size = inner.vocab_size;
+        }
+        Ok(tokenizer)
+    }
+
+    fn load_own(dir: &Path, config: Option<Map<String, Value>>) -> Result<Self> {
+        let path = dir.join(TOKENIZER);
+        let own = config.as_ref().and_then(|config| config.get(OWN_KEY));
+        let own = own.cloned().unwrap_or_default();
         let damaged = |key: &str| {
             let place = format!("{}: key \"{OWN_KEY}.{key}\"", dir.join(CONFIG).display());
             Error::user(format!("{place} is missing or damaged; save the model again"))

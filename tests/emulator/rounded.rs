@@ -121,6 +121,14 @@ impl Backend for Rounded {
         run([out], [a, b], |[out], [a, b]| Reference.gemm(layout, out, a, b, accumulate))
     }
 
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
+        run([y], [bias], |[y], [bias]| Reference.bias_forward(y, bias))
+    }
+
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
+        run([dbias], [dy], |[dbias], [dy]| Reference.bias_backward(dbias, dy))
+    }
+
     fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {
         run([y], [ids, table], |[y], [ids, table]| Reference.embedding_forward(y, ids, table))
     }

@@ -1,4 +1,4 @@
-use polar_raw::backend::{Backend, Gemm, Heads, Qkv};
+use polar_raw::backend::{Backend, BackendExt, Gemm, Heads, Qkv};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 
@@ -36,6 +36,26 @@ fn gemm_of_bands() {
             let expected = BASE + if (2..6).contains(&j) { sum(j - 2) } else { 0.0 };
             assert!((at(&wide, i, j) - expected).abs() < 1e-14, "{i} {j}");
         }
+    }
+}
+
+/// A bias, and one in parts that lie in a wider matrix.
+#[test]
+fn bias() {
+    let mut random = Random::new("bias");
+    for columns in [0..4, 1..3] {
+        let (y, dy) = (random.tensor(&[5, 3 * columns.len()]), random.tensor(&[5, 3 * columns.len()]));
+        let (wide, dwide) = (random.tensor(&[3, 4]), full(&[3, 4], BASE));
+        let (bias, dbias) = (wide.slice_cols(columns.clone()), dwide.slice_cols(columns));
+        let before = read(&y);
+        let objective = || {
+            Reference.write_f64(&y, &before).unwrap();
+            Reference.bias_forward(&y, &bias).unwrap();
+            dot(&y, &dy)
+        };
+        Reference.bias_backward(&dbias, &dy).unwrap();
+        // Elements of the wider matrix that are no part of the bias have no gradient.
+        assert_gradient("bias", &objective, &wide, &dwide, BASE);
     }
 }
 

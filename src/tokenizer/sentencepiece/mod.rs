@@ -59,6 +59,7 @@ impl Tokenizer {
         let trainer = proto.trainer.clone().unwrap_or_default();
         let mut vocabulary = check(&proto)?;
         vocabulary.apply(&config)?;
+        let read_size = vocabulary.len() as usize;
         let separator = vocabulary.reserve(&names.separator)?;
         let score = vocabulary.reserve(&names.score)?;
         let framing = |key: &str, default: &str| {
@@ -82,7 +83,7 @@ impl Tokenizer {
         let vocab_size = vocabulary.len() as usize;
         let model = SentencePiece::new(file, &proto, vocabulary)?;
         let codec = Codec::SentencePiece { model: Box::new(model), config };
-        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size })))
+        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size })))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod copy;
 mod embedding;
 mod fill;
@@ -31,6 +32,8 @@ pub fn table() -> Vec<Row> {
         row("copy", copy::cases),
         row("fill", fill::cases),
         row("gemm", gemm::cases),
+        row("bias_forward", bias::forward),
+        row("bias_backward", bias::backward),
         row("embedding_forward", embedding::forward),
         row("embedding_backward", embedding::backward),
         row("rmsnorm_forward", rmsnorm::forward),
