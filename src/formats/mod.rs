@@ -11,8 +11,8 @@ mod stored;
 pub mod torch;
 
 pub use element::{Element, Opaque};
-pub use stored::{Format, Tensors};
 pub(crate) use stored::lone_gguf;
+pub use stored::{Format, Tensors};
 
 use std::ops::Range;
 

@@ -1,5 +1,7 @@
 //! PyTorch files.
-use std::collections::BTreeMap;
 use super::Entry;
+use std::collections::BTreeMap;
 /// Reads.
-pub fn read(_file: &[u8]) -> Result<BTreeMap<String, Entry>, String> { Err("todo".into()) }
+pub fn read(_file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+    Err("todo".into())
+}

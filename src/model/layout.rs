@@ -141,7 +141,12 @@ impl Layout {
 
     /// The opposite of [`Layout::read`]: what to write for the tensor `spec` of this network with these `values`, by
     /// name, with its shape. Everything but `wqkv` passes as it is.
-    pub fn split(&self, spec: &TensorSpec, heads: Heads, values: Vec<f32>) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn split(
+        &self,
+        spec: &TensorSpec,
+        heads: Heads,
+        values: Vec<f32>,
+    ) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
         let names = match self.source(&spec.name) {
             Source::Whole(name) => return Ok(vec![(name, spec.shape.clone(), values)]),
             Source::Split(names) => names,
