@@ -44,6 +44,12 @@ impl Family {
         Self::ALL.into_iter().find(|family| family.model_type() == model_type)
     }
 
+    /// How its tensors lie.
+    pub fn layout(self, names: Names, tied: bool) -> Layout {
+        let llama = self == Self::Llama;
+        Layout { names, interleaved: llama && names == Names::Gguf, tied, output_bias: llama }
+    }
+
     /// Reads the keys of a `config.json`, and how the weights are laid out.
     ///
     /// # Errors
@@ -88,7 +94,7 @@ impl Family {
         };
         config.check("")?;
         let tied = keys.optional("tie_word_embeddings")?.unwrap_or(false);
-        Ok((config, Layout { names: Names::HuggingFace, interleaved: false, tied }))
+        Ok((config, self.layout(Names::HuggingFace, tied)))
     }
 
     /// Reads the metadata of a GGUF file, and how its weights are laid out.
@@ -149,7 +155,7 @@ impl Family {
         };
         config.check("")?;
         let tied = tensors.get("output.weight").is_none();
-        Ok((config, Layout { names: Names::Gguf, interleaved: family == Self::Llama, tied }))
+        Ok((config, family.layout(Names::Gguf, tied)))
     }
 }
 

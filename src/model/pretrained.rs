@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::config::{FILE, Heads, Keys, MAX_BYTES, ModelConfig, TensorSpec};
 use super::foreign::{self, Family};
-use super::layout::Layout;
+use super::layout::{Layout, Names};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::formats::{Tensors, lone_gguf};
-use crate::tokenizer::{self, Names, Tokenizer};
+use crate::tokenizer::{self, Tokenizer};
 
 /// What a model on the disk held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Pretrained {
                 }
                 (None, "v_head.weight" | "output.weight") => Stored::Absent,
                 // Qwen2 has biases for queries, keys and values alone.
-                (None, name) if name.ends_with("wo.bias") && self.layout != Layout::INTERNLM2 => Stored::Zero,
+                (None, name) if name.ends_with("wo.bias") && self.layout.names != Names::InternLm2 => Stored::Zero,
                 (None, name) => {
                     let name = self.layout.source(name).first().to_string();
                     return Err(self.tensors.refuse(&name, "is missing"));
@@ -185,7 +185,7 @@ pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     if is_gguf(path) {
         let tensors = Tensors::open(path)?;
         let vocabulary = foreign::vocabulary(tensors.metadata()).map_err(|e| e.context(path.display()))?;
-        let tokenizer = vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, Names::default()));
+        let tokenizer = vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, tokenizer::Names::default()));
         return tokenizer.transpose().map_err(|e| e.context(path.display()));
     }
     let dir = if path.is_dir() { path } else { files::parent(path) };
