@@ -6,13 +6,16 @@
 
 mod element;
 pub mod gguf;
+mod pickle;
 pub mod safetensors;
 mod stored;
 pub mod torch;
+mod writer;
 
 pub use element::{Element, Opaque};
-pub(crate) use stored::lone_gguf;
 pub use stored::{Format, Tensors};
+pub use writer::{Piece, Writer};
+pub(crate) use stored::lone_gguf;
 
 use std::ops::Range;
 
@@ -32,7 +35,7 @@ pub struct Entry {
 impl Entry {
     /// Elements of one row: all dimensions but the first.
     pub fn row(&self) -> usize {
-        self.shape.iter().skip(1).product()
+        self.shape.iter().skip(1).fold(1, |product, n| product.saturating_mul(*n))
     }
 
     /// Number of rows; a scalar has one.

@@ -10,7 +10,6 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::{Element, Entry, Opaque};
-use crate::model::config::StorageDtype;
 
 /// Bytes of the JSON header, at most; the `safetensors` crate has the same bound.
 const MAX_HEADER_BYTES: usize = 100_000_000;
@@ -69,25 +68,25 @@ fn element(dtype: Dtype) -> Element {
     }
 }
 
-/// The name that safetensors has for `dtype`.
-fn stored(dtype: StorageDtype) -> Dtype {
-    match dtype {
-        StorageDtype::F32 => Dtype::F32,
-        StorageDtype::Bf16 => Dtype::BF16,
-        StorageDtype::F16 => Dtype::F16,
+/// The name that safetensors has for a type that is written.
+fn dtype(element: Element) -> Dtype {
+    match element {
+        Element::Bf16 => Dtype::BF16,
+        Element::F16 => Dtype::F16,
+        _ => Dtype::F32,
     }
 }
 
 /// The bytes in front of the data: length and JSON header, padded so that the data begins at a multiple of 8.
 /// `tensors` gives names, shapes and types in the order in which their data follows.
-pub fn write_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], StorageDtype)>) -> Vec<u8> {
+pub fn write_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], Element)>) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
     let mut end = 0;
-    for (name, shape, dtype) in tensors {
+    for (name, shape, element) in tensors {
         let begin = end;
-        end += shape.iter().product::<usize>() * dtype.bytes();
-        let dtype = stored(dtype);
+        end += element.bytes(shape.iter().product()).unwrap_or(0);
+        let dtype = dtype(element);
         header.insert(name.into(), serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }));
     }
     let mut json = serde_json::Value::Object(header).to_string().into_bytes();
@@ -148,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let mut bytes = write_header([("a", &[2, 3][..], StorageDtype::F32), ("b", &[5], StorageDtype::Bf16)]);
+        let mut bytes = write_header([("a", &[2, 3][..], Element::F32), ("b", &[5], Element::Bf16)]);
         assert_eq!(bytes.len() % 8, 0);
         let start = bytes.len();
         bytes.resize(start + 34, 0);
@@ -229,7 +228,7 @@ mod tests {
             cut in prop::option::of(any::<prop::sample::Index>()),
         ) {
             let names: Vec<(String, [usize; 1])> = sizes.iter().map(|&n| (format!("t{n}"), [n])).collect();
-            let mut bytes = write_header(names.iter().map(|(name, shape)| (name.as_str(), &shape[..], StorageDtype::F32)));
+            let mut bytes = write_header(names.iter().map(|(name, shape)| (name.as_str(), &shape[..], Element::F32)));
             bytes.resize(bytes.len() + 4 * sizes.iter().sum::<usize>(), 1);
             for (place, value) in damage {
                 let place = place.index(bytes.len());

@@ -1,6 +1,6 @@
 //! Configurations of other families: Llama and Qwen2 as Hugging Face folders and as GGUF files.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Metadata};
@@ -44,6 +44,12 @@ impl Family {
         Self::ALL.into_iter().find(|family| family.model_type() == model_type)
     }
 
+    /// How its tensors lie.
+    pub fn layout(self, names: Names, tied: bool) -> Layout {
+        let llama = self == Self::Llama;
+        Layout { names, interleaved: llama && names == Names::Gguf, tied, output_bias: llama }
+    }
+
     /// Reads the keys of a `config.json`, and how the weights are laid out.
     ///
     /// # Errors
@@ -83,12 +89,79 @@ impl Family {
             rms_norm_eps: keys.optional("rms_norm_eps")?.unwrap_or(1e-6),
             max_position_embeddings: keys.optional("max_position_embeddings")?.unwrap_or(positions),
             initializer_range: keys.optional("initializer_range")?.unwrap_or(0.02),
-            special: special_ids(bos, eos, first_id(keys, "pad_token_id")?),
+            special: SpecialIds {
+                reward: keys.optional("reward_token_id")?,
+                ..special_ids(bos, eos, first_id(keys, "pad_token_id")?)
+            },
             dtype: keys.dtype()?,
         };
         config.check("")?;
         let tied = keys.optional("tie_word_embeddings")?.unwrap_or(false);
-        Ok((config, Layout { names: Names::HuggingFace, interleaved: false, tied }))
+        Ok((config, self.layout(Names::HuggingFace, tied)))
+    }
+
+    /// The text of a `config.json` in which `transformers` finds this model.
+    pub fn to_json(self, config: &ModelConfig) -> String {
+        let scaling = config.rope_scaling_factor.map(|factor| json!({ "rope_type": "dynamic", "factor": factor }));
+        let mut keys = json!({
+            "architectures": [self.class(config.architecture)],
+            "model_type": self.model_type(),
+            "bos_token_id": config.special.bos,
+            "eos_token_id": config.special.eos,
+            "pad_token_id": config.special.pad,
+            "hidden_act": "silu",
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "initializer_range": config.initializer_range,
+            "max_position_embeddings": config.max_position_embeddings,
+            "num_attention_heads": config.num_attention_heads,
+            "num_hidden_layers": config.num_hidden_layers,
+            "num_key_value_heads": config.num_key_value_heads,
+            "rms_norm_eps": config.rms_norm_eps,
+            "rope_scaling": scaling,
+            "rope_theta": config.rope_theta,
+            "tie_word_embeddings": false,
+            "torch_dtype": config.dtype.torch_name(),
+            "vocab_size": config.vocab_size,
+        });
+        if self == Self::Llama {
+            keys["attention_bias"] = json!(config.bias);
+        }
+        if config.architecture == Architecture::RewardModel {
+            keys["num_labels"] = json!(1);
+        }
+        if let Some(id) = config.special.reward {
+            keys["reward_token_id"] = json!(id);
+        }
+        format!("{keys:#}\n")
+    }
+
+    /// The keys of a GGUF file of this model, without its tokenizer's.
+    pub fn to_gguf(self, config: &ModelConfig, quantised: bool) -> Vec<(String, gguf::Value)> {
+        use gguf::Value::{Float, Int, Text};
+        let size = |n: usize| Int(n as i128);
+        let mut keys = vec![("general.architecture".to_string(), Text(self.model_type().into()))];
+        if quantised {
+            keys.push(("general.quantization_version".into(), Int(2)));
+        }
+        let own = [
+            ("context_length", size(config.max_position_embeddings)),
+            ("embedding_length", size(config.hidden_size)),
+            ("block_count", size(config.num_hidden_layers)),
+            ("feed_forward_length", size(config.intermediate_size)),
+            ("attention.head_count", size(config.num_attention_heads)),
+            ("attention.head_count_kv", size(config.num_key_value_heads)),
+            ("attention.layer_norm_rms_epsilon", Float(config.rms_norm_eps)),
+            ("rope.dimension_count", size(config.head_dim())),
+            ("rope.freq_base", Float(config.rope_theta)),
+            ("vocab_size", size(config.vocab_size)),
+        ];
+        keys.extend(own.map(|(key, value)| (format!("{}.{key}", self.model_type()), value)));
+        if config.architecture == Architecture::RewardModel {
+            // llama.cpp's pooling of rerankers: `cls.output` at the last token.
+            keys.push((format!("{}.pooling_type", self.model_type()), Int(4)));
+        }
+        keys
     }
 
     /// Reads the metadata of a GGUF file, and how its weights are laid out.
@@ -149,7 +222,7 @@ impl Family {
         };
         config.check("")?;
         let tied = tensors.get("output.weight").is_none();
-        Ok((config, Layout { names: Names::Gguf, interleaved: family == Self::Llama, tied }))
+        Ok((config, family.layout(Names::Gguf, tied)))
     }
 }
 

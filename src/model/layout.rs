@@ -2,7 +2,7 @@
 
 use crate::backend::Heads;
 use crate::error::{Error, Result};
-use crate::formats::{Entry, Tensors};
+use crate::formats::Tensors;
 use crate::model::config::TensorSpec;
 
 /// How a family of checkpoints names and lays out its tensors.
@@ -15,6 +15,8 @@ pub struct Layout {
     pub interleaved: bool,
     /// Whether `output.weight` is the embedding, which is stored once.
     pub tied: bool,
+    /// Whether the projection of attention's output has a bias where queries, keys and values have one.
+    pub output_bias: bool,
 }
 
 /// A scheme of names.
@@ -49,7 +51,7 @@ impl Source {
 
 impl Layout {
     /// InternLM2's own.
-    pub const INTERNLM2: Self = Self { names: Names::InternLm2, interleaved: false, tied: false };
+    pub const INTERNLM2: Self = Self { names: Names::InternLm2, interleaved: false, tied: false, output_bias: true };
 
     /// Where this family has the tensor that InternLM2 calls `name`.
     pub fn source(&self, name: &str) -> Source {
@@ -99,25 +101,18 @@ impl Layout {
     /// Refuses the tensor unless all that it is made of is there, readable and of its shape; the names of that. `None`
     /// if nothing of it is there.
     pub fn check(&self, spec: &TensorSpec, heads: Heads, tensors: &Tensors) -> Result<Option<Vec<String>>> {
-        let (names, shapes) = match self.source(&spec.name) {
-            Source::Whole(name) => (vec![name], vec![spec.shape.clone()]),
-            Source::Split(names) => {
-                let rows = [heads.query, heads.kv, heads.kv].map(|count| count * heads.dim);
-                let shape = |rows: usize| std::iter::once(rows).chain(spec.shape[1..].iter().copied()).collect();
-                (names.to_vec(), rows.map(shape).to_vec())
-            }
-        };
-        if names.iter().all(|name| tensors.get(name).is_none()) {
+        let parts = self.parts(spec, heads);
+        if parts.iter().all(|(name, _)| tensors.get(name).is_none()) {
             return Ok(None);
         }
-        for (name, shape) in names.iter().zip(&shapes) {
-            let entry: &Entry = tensors.readable(name)?;
+        for (name, shape) in &parts {
+            let entry = tensors.readable(name)?;
             if entry.shape != *shape {
                 let why = format!("has shape {:?}, but config.json asks for {shape:?}", entry.shape);
                 return Err(tensors.refuse(name, why));
             }
         }
-        Ok(Some(names))
+        Ok(Some(parts.into_iter().map(|(name, _)| name).collect()))
     }
 
     /// Reads a tensor that [`Layout::check`] has let through.
@@ -139,30 +134,51 @@ impl Layout {
         Ok(())
     }
 
-    /// The opposite of [`Layout::read`]: what to write for the tensor `spec` of this network with these `values`, by
-    /// name, with its shape. Everything but `wqkv` passes as it is.
+    /// Whether the family has the tensor that InternLM2 calls `name`.
+    pub fn holds(&self, name: &str) -> bool {
+        self.output_bias || !name.ends_with("attention.wo.bias")
+    }
+
+    /// Names and shapes of what the tensor `spec` of this network is made of.
+    pub fn parts(&self, spec: &TensorSpec, heads: Heads) -> Vec<(String, Vec<usize>)> {
+        match self.source(&spec.name) {
+            Source::Whole(_) if !self.holds(&spec.name) => Vec::new(),
+            Source::Whole(name) => vec![(name, spec.shape.clone())],
+            Source::Split(names) => {
+                let rows = [heads.query, heads.kv, heads.kv].map(|count| count * heads.dim);
+                let shape = |rows: usize| std::iter::once(rows).chain(spec.shape[1..].iter().copied()).collect();
+                names.into_iter().zip(rows.map(shape)).collect()
+            }
+        }
+    }
+
+    /// The opposite of [`Layout::read`]: gives the values of each of [`Layout::parts`] to `sink`, in their order.
     pub fn split(
         &self,
         spec: &TensorSpec,
         heads: Heads,
-        values: Vec<f32>,
-    ) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
-        let names = match self.source(&spec.name) {
-            Source::Whole(name) => return Ok(vec![(name, spec.shape.clone(), values)]),
-            Source::Split(names) => names,
-        };
+        values: &[f32],
+        sink: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let parts = self.parts(spec, heads);
+        if parts.len() < 2 {
+            return parts.iter().try_for_each(|_| sink(values));
+        }
         if values.len() != spec.elements() {
             return Err(Error::machine(format!("{} values for tensor `{}`", values.len(), spec.name)));
         }
         let width = spec.elements() / spec.shape[0];
-        let rows = [heads.query, heads.kv, heads.kv].map(|count| count * heads.dim);
-        let mut parts = rows.map(|rows| vec![0.0; rows * width]);
-        for (row, from) in Fused::of(heads).zip(values.chunks(width)) {
-            let to = row.split_row(heads, self.interleaved) * width;
-            parts[row.which][to..to + width].copy_from_slice(from);
+        let mut part = Vec::new();
+        for (which, (_, shape)) in parts.iter().enumerate() {
+            part.clear();
+            part.resize(shape.iter().product(), 0.0);
+            for (row, from) in Fused::of(heads).zip(values.chunks(width)).filter(|(row, _)| row.which == which) {
+                let to = row.split_row(heads, self.interleaved) * width;
+                part[to..to + width].copy_from_slice(from);
+            }
+            sink(&part)?;
         }
-        let shape = |rows: usize| std::iter::once(rows).chain(spec.shape[1..].iter().copied()).collect();
-        Ok(names.into_iter().zip(rows).zip(parts).map(|((name, rows), part)| (name, shape(rows), part)).collect())
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! The model: configuration, weights, transformer forward and backward, reward head.
 
 pub mod config;
+pub mod convert;
 mod foreign;
 mod init;
+pub mod inspect;
 mod layout;
 pub mod pretrained;
 mod transformer;

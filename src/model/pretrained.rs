@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::config::{FILE, Heads, Keys, MAX_BYTES, ModelConfig, TensorSpec};
 use super::foreign::{self, Family};
-use super::layout::Layout;
+use super::layout::{Layout, Names};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::formats::{Tensors, lone_gguf};
-use crate::tokenizer::{self, Names, Tokenizer};
+use crate::tokenizer::{self, Tokenizer};
 
 /// What a model on the disk held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,16 @@ pub struct Loaded {
     pub heads: Heads,
     /// Tensors that were not read, by the names that they have there.
     pub unused: Vec<String>,
+}
+
+impl Loaded {
+    fn has(&self, name: &str) -> bool {
+        match name {
+            "v_head.weight" => self.heads.reward,
+            "output.weight" => self.heads.lm,
+            _ => true,
+        }
+    }
 }
 
 /// A model on the disk: its configuration and its mapped, not yet read weights.
@@ -77,60 +87,74 @@ impl Pretrained {
     pub fn read_into(&self, heads: Heads, sink: &mut dyn FnMut(&TensorSpec, &[f32]) -> Result<()>) -> Result<Loaded> {
         let specs = self.config.tensors(heads);
         // All tensors are checked before the first is passed on.
-        let (found, loaded) = self.check(&specs)?;
+        let loaded = self.check(&specs)?;
         let mut values = Vec::new();
-        for (spec, stored) in specs.iter().zip(found) {
-            values.clear();
-            values.resize(spec.elements(), 0.0);
-            match stored {
-                Stored::Absent => continue,
-                Stored::Zero => {}
-                Stored::There => {
-                    self.layout.read(spec, self.config.attention_heads(), &self.tensors, &mut values)?;
-                }
-            }
-            if values.iter().any(|v| !v.is_finite()) {
-                let name = self.layout.source(&spec.name).first().to_string();
-                return Err(self.tensors.refuse(&name, "holds a value that is not finite: get it again"));
-            }
+        for spec in specs.iter().filter(|spec| loaded.has(&spec.name)) {
+            self.read(spec, &mut values)?;
             sink(spec, &values)?;
         }
         Ok(loaded)
     }
 
-    fn check(&self, specs: &[TensorSpec]) -> Result<(Vec<Stored>, Loaded)> {
+    /// Replaces `values` by one tensor, converted to f32.
+    ///
+    /// # Errors
+    /// As [`Pretrained::read_into`].
+    pub fn read(&self, spec: &TensorSpec, values: &mut Vec<f32>) -> Result<()> {
+        values.clear();
+        if self.find(spec)?.is_none() {
+            values.resize(spec.elements(), 0.0);
+            return Ok(());
+        }
+        values.resize(spec.elements(), 0.0);
+        self.layout.read(spec, self.config.attention_heads(), &self.tensors, values)?;
+        if values.iter().any(|v| !v.is_finite()) {
+            let name = self.layout.source(&spec.name).first().to_string();
+            return Err(self.tensors.refuse(&name, "holds a value that is not finite: get it again"));
+        }
+        Ok(())
+    }
+
+    /// What the tensors `specs` are made of is there, and of their shapes; a head may be missing.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or does not fit.
+    pub fn check(&self, specs: &[TensorSpec]) -> Result<Loaded> {
         let mut unused: BTreeSet<&str> = self.tensors.iter().map(|(name, _)| name).collect();
         let mut heads = Heads::default();
-        let mut found = Vec::with_capacity(specs.len());
         for spec in specs {
-            let names = self.layout.check(spec, self.config.attention_heads(), &self.tensors)?;
-            found.push(match (&names, spec.name.as_str()) {
-                (Some(_), name) => {
-                    heads.reward |= name == "v_head.weight";
-                    heads.lm |= name == "output.weight";
-                    Stored::There
-                }
-                (None, "v_head.weight" | "output.weight") => Stored::Absent,
-                // Qwen2 has biases for queries, keys and values alone.
-                (None, name) if name.ends_with("wo.bias") && self.layout != Layout::INTERNLM2 => Stored::Zero,
-                (None, name) => {
-                    let name = self.layout.source(name).first().to_string();
-                    return Err(self.tensors.refuse(&name, "is missing"));
-                }
-            });
-            names.iter().flatten().for_each(|name| {
+            match (spec.name.as_str(), self.find(spec)) {
+                ("v_head.weight", Ok(Some(_))) => heads.reward = true,
+                ("output.weight", Ok(Some(_))) => heads.lm = true,
+                ("v_head.weight" | "output.weight", Ok(None)) => {}
+                (_, found) => drop(found?),
+            }
+            for (name, _) in self.layout.parts(spec, self.config.attention_heads()) {
                 unused.remove(name.as_str());
-            });
+            }
         }
-        Ok((found, Loaded { heads, unused: unused.into_iter().map(String::from).collect() }))
+        // A tied head that is stored all the same is a copy of the embedding.
+        if self.layout.tied {
+            unused.remove("lm_head.weight");
+        }
+        Ok(Loaded { heads, unused: unused.into_iter().map(String::from).collect() })
     }
-}
 
-/// Where a tensor's values come from.
-enum Stored {
-    There,
-    Zero,
-    Absent,
+    /// The stored tensors that `spec` is made of; none for a bias that is zero because its family has none.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing, unless it is a head, or does not fit.
+    pub fn find(&self, spec: &TensorSpec) -> Result<Option<Vec<String>>> {
+        let found = self.layout.check(spec, self.config.attention_heads(), &self.tensors)?;
+        let zero = spec.name.ends_with("wo.bias") && self.layout.names != Names::InternLm2;
+        match found {
+            None if !zero && !["v_head.weight", "output.weight"].contains(&spec.name.as_str()) => {
+                let name = self.layout.source(&spec.name).first().to_string();
+                Err(self.tensors.refuse(&name, "is missing"))
+            }
+            found => Ok(found),
+        }
+    }
 }
 
 /// Reads the configuration alone of what [`Pretrained::open`] opens.
@@ -145,8 +169,8 @@ pub fn read_config(path: &Path) -> Result<ModelConfig> {
     read_folder(path).map(|(config, _)| config)
 }
 
-/// The folder's only GGUF file, where the folder has no configuration.
-fn resolve(path: &Path) -> PathBuf {
+/// The folder's only GGUF file, where the folder has no configuration; else `path` itself.
+pub fn resolve(path: &Path) -> PathBuf {
     let lone = path.is_dir() && !path.join(FILE).exists();
     lone.then(|| lone_gguf(path)).flatten().unwrap_or_else(|| path.to_path_buf())
 }
@@ -185,7 +209,7 @@ pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     if is_gguf(path) {
         let tensors = Tensors::open(path)?;
         let vocabulary = foreign::vocabulary(tensors.metadata()).map_err(|e| e.context(path.display()))?;
-        let tokenizer = vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, Names::default()));
+        let tokenizer = vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, tokenizer::Names::default()));
         return tokenizer.transpose().map_err(|e| e.context(path.display()));
     }
     let dir = if path.is_dir() { path } else { files::parent(path) };

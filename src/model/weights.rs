@@ -1,6 +1,6 @@
-//! Weights as a Hugging Face folder: `model.safetensors`, or shards with `model.safetensors.index.json`.
+//! Weights written as a Hugging Face folder: one file, or shards with an index.
 //!
-//! Tensors pass one at a time, so that reading and writing need memory for the largest tensor beside the parameters.
+//! Tensors pass one at a time, so that writing needs memory for the largest tensor beside the parameters.
 
 use std::fs;
 use std::path::Path;
@@ -9,64 +9,113 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::files::{self, Staged};
-use crate::formats::Element;
-use crate::formats::safetensors::write_header;
+use crate::formats::{Element, Format, Piece, Writer};
 use crate::model::config::{Heads, ModelConfig, StorageDtype, TensorSpec};
+use crate::model::layout::Layout;
 
 /// The file of a model in one piece.
 pub const SINGLE: &str = "model.safetensors";
-/// The file that says which shard holds which tensor.
-pub const INDEX: &str = "model.safetensors.index.json";
-/// Elements converted at once while writing: 256 KiB of f32.
-const CHUNK: usize = 1 << 16;
 
-/// Writes the tensors `config.tensors(heads)`, which `source` gives as f32 in that order, into the folder `dir` as
-/// `dtype`: one file, or shards of at most `max_shard_bytes` of data (a larger tensor has its own) with an index.
+/// How weights are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The files' format.
+    pub format: Format,
+    /// Names and order.
+    pub layout: Layout,
+    /// The type of every tensor.
+    pub dtype: StorageDtype,
+    /// Bytes of data in a file, at most; a larger tensor has a file of its own.
+    pub max_shard_bytes: usize,
+}
+
+impl Target {
+    /// InternLM2's layout as safetensors.
+    pub fn safetensors(dtype: StorageDtype, max_shard_bytes: usize) -> Self {
+        Self { format: Format::Safetensors, layout: Layout::INTERNLM2, dtype, max_shard_bytes }
+    }
+}
+
+/// Gives one tensor of this network as f32.
+pub type Source<'a> = dyn FnMut(&TensorSpec) -> Result<Vec<f32>> + 'a;
+
+/// Writes the tensors `config.tensors(heads)`, which `source` gives in that order, into the folder `dir`.
 ///
 /// Every file is complete on the disk before the first takes its place; files of a former model are then removed.
 ///
 /// # Errors
-/// When a finite value overflows `dtype`, the folder cannot be written or the disk is full; what `source` returns.
-pub fn write(
-    dir: &Path,
-    config: &ModelConfig,
-    heads: Heads,
-    dtype: StorageDtype,
-    max_shard_bytes: usize,
-    source: &mut dyn FnMut(&TensorSpec) -> Result<Vec<f32>>,
-) -> Result<()> {
+/// When a finite value overflows the type, the layout cannot hold the model, the folder cannot be written or the disk is
+/// full; what `source` returns.
+pub fn write(dir: &Path, config: &ModelConfig, heads: Heads, target: Target, source: &mut Source) -> Result<()> {
     let specs = config.tensors(heads);
-    let shards = split(&specs, dtype, max_shard_bytes);
+    let shards = split(&specs, target.dtype, target.max_shard_bytes);
     let mut staged = Vec::new();
     let mut names = Vec::new();
     let mut weight_map = serde_json::Map::new();
+    let mut total = 0;
     for (index, shard) in shards.iter().enumerate() {
         let name = match shards.len() {
-            1 => SINGLE.to_string(),
-            count => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
+            1 => target.format.single().to_string(),
+            count => target.format.shard(index + 1, count),
         };
-        let mut file = Staged::create(&dir.join(&name))?;
-        file.append(&write_header(shard.iter().map(|s| (s.name.as_str(), &s.shape[..], dtype))))?;
-        for spec in *shard {
-            weight_map.insert(spec.name.clone(), json!(name));
-            write_tensor(&mut file, spec, &source(spec)?, dtype)?;
+        let pieces = pieces(shard, config, target.layout, |_| target.dtype.into());
+        for piece in &pieces {
+            weight_map.insert(piece.name.clone(), json!(name));
+            total += piece.bytes()?;
         }
-        file.sync()?;
-        staged.push(file);
+        let mut writer = Writer::create(&dir.join(&name), target.format, pieces, &[])?;
+        shard.iter().try_for_each(|spec| write_tensor(&mut writer, spec, config, target.layout, source))?;
+        staged.push(writer.finish()?);
         names.push(name);
     }
     if shards.len() > 1 {
-        let total: usize = specs.iter().map(|s| s.elements() * dtype.bytes()).sum();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        let mut file = Staged::create(&dir.join(INDEX))?;
+        let name = target.format.index();
+        let mut file = Staged::create(&dir.join(&name))?;
         file.append(format!("{index:#}\n").as_bytes())?;
         staged.push(file);
-        names.push(INDEX.to_string());
+        names.push(name);
     }
     for file in staged {
         file.commit()?;
     }
     remove_former(dir, &names)
+}
+
+/// What a layout makes of the tensors `specs`, in their order; `element` says in which type.
+pub fn pieces(
+    specs: &[TensorSpec],
+    config: &ModelConfig,
+    layout: Layout,
+    element: impl Fn(&TensorSpec) -> Element,
+) -> Vec<Piece> {
+    let all = specs.iter().flat_map(|spec| {
+        let parts = layout.parts(spec, config.attention_heads());
+        let element = element(spec);
+        parts.into_iter().map(move |(name, shape)| Piece { name, shape, element })
+    });
+    all.collect()
+}
+
+/// Writes the pieces of one tensor.
+///
+/// # Errors
+/// The user's, when the layout has no place for it and it is not zero.
+pub fn write_tensor(
+    writer: &mut Writer,
+    spec: &TensorSpec,
+    config: &ModelConfig,
+    layout: Layout,
+    source: &mut Source,
+) -> Result<()> {
+    let values = source(spec)?;
+    if !layout.holds(&spec.name) && values.iter().any(|v| *v != 0.0) {
+        return Err(Error::user(format!(
+            "tensor `{}` is not zero, and Qwen2 has no such bias: convert to internlm2 or llama",
+            spec.name
+        )));
+    }
+    layout.split(spec, config.attention_heads(), &values, &mut |part| writer.append(part))
 }
 
 /// Consecutive tensors that share a file.
@@ -94,27 +143,12 @@ fn remove_former(dir: &Path, names: &[String]) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let shard = name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors");
         let unfinished = name.starts_with(".model") && name.contains(".safetensors") && name.contains(".tmp-");
-        if (shard || unfinished || name == SINGLE || name == INDEX) && !names.contains(&name) {
+        let whole = name == SINGLE || name == Format::Safetensors.index();
+        if (shard || unfinished || whole) && !names.contains(&name) {
             fs::remove_file(&path).map_err(|e| Error::io("remove", &path, &e))?;
         }
     }
     files::sync_folder(dir)
-}
-
-fn write_tensor(file: &mut Staged, spec: &TensorSpec, values: &[f32], dtype: StorageDtype) -> Result<()> {
-    if values.len() != spec.elements() {
-        let (given, name) = (values.len(), &spec.name);
-        return Err(Error::machine(format!("{given} values for tensor `{name}` of shape {:?}", spec.shape)));
-    }
-    let mut bytes = Vec::with_capacity(CHUNK * dtype.bytes());
-    for chunk in values.chunks(CHUNK) {
-        bytes.clear();
-        if !Element::from(dtype).encode(chunk, &mut bytes) {
-            return Err(Error::user(format!("tensor `{}` holds values too large for {dtype}: use float32", spec.name)));
-        }
-        file.append(&bytes)?;
-    }
-    Ok(())
 }
 
 /// `values` as they are once written as `dtype` and read again; `None` when a finite one becomes infinite.

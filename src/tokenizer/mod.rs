@@ -189,6 +189,17 @@ impl Tokenizer {
         &self.0.names
     }
 
+    /// What it is, in words.
+    pub fn description(&self) -> String {
+        match self.0.codec {
+            Codec::Bytes => "bytes",
+            Codec::Trained(_) => "byte-level BPE, trained here",
+            Codec::File { .. } => "tokenizer.json",
+            Codec::SentencePiece { .. } => "SentencePiece tokenizer.model",
+        }
+        .into()
+    }
+
     /// Which kind it is.
     pub fn kind(&self) -> TokenizerKind {
         match self.0.codec {
