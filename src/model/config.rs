@@ -237,9 +237,7 @@ impl ModelConfig {
             num_key_value_heads: keys.optional("num_key_value_heads")?.unwrap_or(heads),
             vocab_size: keys.required("vocab_size")?,
             rope_theta: keys.optional("rope_theta")?.unwrap_or(10_000.0),
-            rope_scaling_factor: keys
-                .optional("rope_scaling")?
-                .map_or(Ok(None), |scaling| rope_scaling_factor(&scaling))?,
+            rope_scaling_factor: keys.optional("rope_scaling")?.map_or(Ok(None), |scaling| rope_scaling_factor(&scaling))?,
             // InternLM2's own default is true, and its published models say false: it has to be there.
             bias: keys.required("bias")?,
             rms_norm_eps: keys.optional("rms_norm_eps")?.unwrap_or(1e-6),
