@@ -144,7 +144,8 @@ impl Setup {
         model.initialise(self.config.train.seed)?;
         let Some(dir) = init else { return Ok((model, Vec::new())) };
         let pretrained = Pretrained::open(dir)?;
-        let loaded = pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, stored, values))?;
+        let loaded =
+            pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, stored, values))?;
         let mut notes = vec![format!("weights: from {}", dir.display())];
         let added = self.feeder.tokenizer.as_ref().map_or(Vec::new(), Tokenizer::added);
         if !added.is_empty() {
