@@ -38,7 +38,10 @@ fn table(inspection: &Inspection) -> String {
     let mut row = |key: &str, value: String| {
         let _ = writeln!(text, "{key:<16}{value}");
     };
-    row("format", format!("{}, {} file{}", inspection.format, inspection.files, if inspection.files == 1 { "" } else { "s" }));
+    row(
+        "format",
+        format!("{}, {} file{}", inspection.format, inspection.files, if inspection.files == 1 { "" } else { "s" }),
+    );
     if let Some(m) = &inspection.model {
         row("architecture", format!("{}, tensors named as {}'s", m.architecture, m.names));
         row("parameters", format!("{:.3}M", m.parameters as f64 / 1e6));
@@ -49,12 +52,15 @@ fn table(inspection: &Inspection) -> String {
         row("positions", format!("{}, rotary base {}{scaling}", m.max_position_embeddings, m.rope_theta));
         row("vocabulary", m.vocab_size.to_string());
         let tied = if m.tied { ", which is the embedding" } else { "" };
-        row("heads", match (m.reward_head, m.lm_head) {
-            (true, true) => format!("reward and next token{tied}"),
-            (true, false) => "reward".into(),
-            (false, true) => format!("next token{tied}"),
-            (false, false) => "none".into(),
-        });
+        row(
+            "heads",
+            match (m.reward_head, m.lm_head) {
+                (true, true) => format!("reward and next token{tied}"),
+                (true, false) => "reward".into(),
+                (false, true) => format!("next token{tied}"),
+                (false, false) => "none".into(),
+            },
+        );
         if let (Some(length), Some(wrapper)) = (m.max_length, &m.wrapper) {
             row("strings", format!("{wrapper} wrapper, at most {length} tokens"));
         }
@@ -81,7 +87,8 @@ fn table(inspection: &Inspection) -> String {
         let shape = format!("{:?}", tensor.shape);
         let _ = write!(text, "{:<width$}  {:<5} {shape:<16}", tensor.name, tensor.dtype);
         if let Some(s) = &tensor.statistics {
-            let _ = write!(text, " min {:<11.4e} max {:<11.4e} mean {:<11.4e} rms {:<11.4e}", s.min, s.max, s.mean, s.rms);
+            let _ =
+                write!(text, " min {:<11.4e} max {:<11.4e} mean {:<11.4e} rms {:<11.4e}", s.min, s.max, s.mean, s.rms);
             if s.non_finite > 0 {
                 let _ = write!(text, " {} not finite", s.non_finite);
             }

@@ -186,3 +186,80 @@ impl From<StorageDtype> for Element {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const QUANTISED: [Element; 3] = [Element::Q8_0, Element::Q4_0, Element::Q4_1];
+
+    #[test]
+    fn blocks_are_what_their_bytes_say() {
+        let half = |v: f32| f16::from_f32(v).to_le_bytes();
+        let levels: Vec<u8> = (0..16).map(|i| i | (15 - i) << 4).collect();
+        let low_then_high = |value: &dyn Fn(f32) -> f32| -> Vec<f32> {
+            (0..16).chain((0..16).rev()).map(|level| value(level as f32)).collect()
+        };
+        let bytes: Vec<u8> = (0..32).map(|i| (i * 8 - 128) as i8 as u8).collect();
+        for (element, block, expected) in [
+            (Element::Q8_0, [&half(0.5)[..], &bytes].concat(), (0..32).map(|i| 0.5 * (i * 8 - 128) as f32).collect()),
+            (Element::Q4_0, [&half(-2.0)[..], &levels].concat(), low_then_high(&|q| -2.0 * (q - 8.0))),
+            (Element::Q4_1, [&half(0.25)[..], &half(3.0), &levels].concat(), low_then_high(&|q| 0.25 * q + 3.0)),
+        ] {
+            let mut values = vec![f32::NAN; 32];
+            element.decode(&block, &mut values);
+            assert_eq!(values, expected, "{element}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_no_whole_blocks_are_none() {
+        assert_eq!(Element::Q8_0.bytes(64), Some(68));
+        assert_eq!(Element::Q8_0.bytes(33), None);
+        assert_eq!(Element::F32.bytes(usize::MAX), None);
+        assert_eq!(Element::F16.bytes(0), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn conversion_rounds_to_nearest(value in any::<f32>()) {
+            for (element, relative, tiny) in [
+                (Element::F32, 0.0, 0.0),
+                (Element::Bf16, 2f64.powi(-8), 2f64.powi(-134)),
+                (Element::F16, 2f64.powi(-11), 2f64.powi(-25)),
+            ] {
+                let (mut bytes, mut back) = (Vec::new(), [0.0]);
+                let fits = element.encode(&[value], &mut bytes);
+                element.decode(&bytes, &mut back);
+                if fits && value.is_finite() {
+                    let error = (f64::from(back[0]) - f64::from(value)).abs();
+                    // Half a unit in the last place of the significand, or of the smallest subnormal.
+                    prop_assert!(error <= (f64::from(value).abs() * relative).max(tiny), "{value} {element}");
+                } else if value.is_finite() {
+                    prop_assert!(back[0].is_infinite());
+                } else {
+                    prop_assert_eq!(back[0].is_nan(), value.is_nan());
+                }
+            }
+        }
+
+        #[test]
+        fn a_block_is_off_by_a_level_at_most(values in prop::collection::vec(-100.0f32..100.0, 32), zero in any::<bool>()) {
+            let values = if zero { vec![0.0; 32] } else { values };
+            let spread = |values: &[f32]| values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+            let range = values.iter().fold(f32::MIN, |m, v| m.max(*v)) - values.iter().fold(f32::MAX, |m, v| m.min(*v));
+            for (element, level) in QUANTISED.into_iter().zip([spread(&values) / 127.0, spread(&values) / 8.0, range / 15.0]) {
+                let (mut bytes, mut back) = (Vec::new(), vec![0.0; 32]);
+                prop_assert!(element.encode(&values, &mut bytes));
+                prop_assert_eq!(Some(bytes.len()), element.bytes(32));
+                element.decode(&bytes, &mut back);
+                // Half a level, a whole one at the end that has one level less, and what the scale itself is rounded by.
+                let most = level * if element == Element::Q4_0 { 1.01 } else { 0.51 } + spread(&values) * 2e-3;
+                for (a, b) in values.iter().zip(&back) {
+                    prop_assert!((a - b).abs() <= most, "{element}: {a} became {b}");
+                }
+            }
+        }
+    }
+}

@@ -88,7 +88,12 @@ struct Info {
 }
 
 /// Checks that the tensors tile the data, which begins at `start` and ends with the file of `length` bytes.
-fn places(mut infos: Vec<Info>, start: usize, alignment: usize, length: usize) -> Result<BTreeMap<String, Entry>, String> {
+fn places(
+    mut infos: Vec<Info>,
+    start: usize,
+    alignment: usize,
+    length: usize,
+) -> Result<BTreeMap<String, Entry>, String> {
     infos.sort_by_key(|info| (info.offset, info.bytes));
     let mut entries = BTreeMap::new();
     let mut end = start;
@@ -97,7 +102,9 @@ fn places(mut infos: Vec<Info>, start: usize, alignment: usize, length: usize) -
         let at = usize::try_from(offset).ok().and_then(|offset| start.checked_add(offset));
         if at != Some(begin) {
             let expected = begin - start;
-            return Err(format!("tensor `{name}` lies at offset {offset} of the data, and the one before ends at {expected}"));
+            return Err(format!(
+                "tensor `{name}` lies at offset {offset} of the data, and the one before ends at {expected}"
+            ));
         }
         end = begin.checked_add(bytes).filter(|end| *end <= length).ok_or_else(|| {
             format!("tensor `{name}` takes {bytes} bytes from {begin}, but the file ends at {length}")

@@ -13,9 +13,9 @@ pub mod torch;
 mod writer;
 
 pub use element::{Element, Opaque};
+pub(crate) use stored::lone_gguf;
 pub use stored::{Format, Tensors};
 pub use writer::{Piece, Writer};
-pub(crate) use stored::lone_gguf;
 
 use std::ops::Range;
 

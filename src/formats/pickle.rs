@@ -60,7 +60,11 @@ impl Global {
             ("torch", "CharStorage") => opaque("I8", 1),
             ("torch", "ByteStorage") => opaque("U8", 1),
             ("torch", "BoolStorage") => opaque("BOOL", 1),
-            _ => return Err(format!("its pickle names `{module}.{name}`, which tensors do not need; nothing of it was run")),
+            _ => {
+                return Err(format!(
+                    "its pickle names `{module}.{name}`, which tensors do not need; nothing of it was run"
+                ));
+            }
         })
     }
 }
@@ -112,7 +116,9 @@ impl Machine<'_> {
         let mut views = BTreeMap::new();
         for (key, value) in &self.dicts[dict] {
             let (Value::Text(key), Value::View(view)) = (key, value) else {
-                return Err("its pickle holds something other than tensors by name: save model.state_dict() alone".into());
+                return Err(
+                    "its pickle holds something other than tensors by name: save model.state_dict() alone".into()
+                );
             };
             let name = self.text(key)?.to_string();
             if views.insert(name.clone(), self.views[*view].clone()).is_some() {
@@ -167,7 +173,8 @@ impl Machine<'_> {
             }
             0x85..=0x87 => {
                 let count = usize::from(opcode - 0x84);
-                let from = self.stack.len().checked_sub(count).filter(|from| *from >= self.floor()).ok_or_else(short)?;
+                let from =
+                    self.stack.len().checked_sub(count).filter(|from| *from >= self.floor()).ok_or_else(short)?;
                 let items = self.stack.split_off(from);
                 self.push_tuple(items);
             }
@@ -221,7 +228,9 @@ impl Machine<'_> {
                 let items = self.to_mark()?;
                 self.set(items)?;
             }
-            other => return Err(format!("its pickle has opcode {other:#04x}, which tensors do not need; nothing was run")),
+            other => {
+                return Err(format!("its pickle has opcode {other:#04x}, which tensors do not need; nothing was run"));
+            }
         }
         Ok(())
     }
@@ -330,8 +339,13 @@ impl Machine<'_> {
     /// A storage is what a pickle refers to by `("storage", type, key, device, elements)`.
     fn storage(&mut self) -> Result<(), String> {
         let Value::Tuple(id) = self.pop()? else { return Err(structure()) };
-        let [Value::Text(kind), Value::Global(Global::Storage(element)), Value::Text(key), Value::Text(_), Value::Int(numel)] =
-            &self.tuples[id][..]
+        let [
+            Value::Text(kind),
+            Value::Global(Global::Storage(element)),
+            Value::Text(key),
+            Value::Text(_),
+            Value::Int(numel),
+        ] = &self.tuples[id][..]
         else {
             return Err(structure());
         };

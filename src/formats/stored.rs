@@ -245,9 +245,7 @@ impl Tensors {
         let (start, length) = (entry.bytes.start, entry.bytes.len());
         // SAFETY: the map is of a file, read-only: pages that are dropped and needed again are read again. That it
         // fails only costs memory.
-        let _ = unsafe {
-            self.files[*home].map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length)
-        };
+        let _ = unsafe { self.files[*home].map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
     }
 }
 

@@ -43,7 +43,8 @@ pub fn read(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let views = pickle::read(&file[pickle.clone()])?;
     let place = |(name, view): (String, View)| {
         let storage = entries.get(&format!("data/{}", view.key)).ok_or("has no storage in the archive".to_string());
-        let entry = storage.and_then(|storage| entry(&view, storage)).map_err(|why| format!("tensor `{name}` {why}"))?;
+        let entry =
+            storage.and_then(|storage| entry(&view, storage)).map_err(|why| format!("tensor `{name}` {why}"))?;
         Ok((name, entry))
     };
     views.into_iter().map(place).collect()
@@ -67,7 +68,9 @@ fn entries(
         if prefix != folder {
             return Err(format!("its zip archive has two folders, `{prefix}` and `{folder}`"));
         }
-        if entry.compression() != CompressionMethod::Stored || entry.encrypted() || entry.size() != entry.compressed_size()
+        if entry.compression() != CompressionMethod::Stored
+            || entry.encrypted()
+            || entry.size() != entry.compressed_size()
         {
             return Err(format!("`{name}` in its zip archive is compressed or encrypted: save it with torch.save"));
         }
@@ -88,16 +91,20 @@ fn entries(
 fn entry(view: &View, storage: &Range<usize>) -> Result<Entry, String> {
     let View { element, numel, offset, shape, strides, .. } = view;
     if element.bytes(*numel) != Some(storage.len()) {
-        return Err(format!("has a storage of {numel} {element}, which is not the {} bytes in the archive", storage.len()));
+        return Err(format!(
+            "has a storage of {numel} {element}, which is not the {} bytes in the archive",
+            storage.len()
+        ));
     }
     if shape.len() != strides.len() {
         return Err(format!("has the shape {shape:?} and the strides {strides:?}"));
     }
     let elements = shape.iter().try_fold(1_usize, |product, n| product.checked_mul(*n)).ok_or("is too large")?;
     // One more than the last element that is reached, from the offset on.
-    let reach = shape.iter().zip(strides).try_fold(1_usize, |reach, (n, stride)| {
-        reach.checked_add(n.saturating_sub(1).checked_mul(*stride)?)
-    });
+    let reach = shape
+        .iter()
+        .zip(strides)
+        .try_fold(1_usize, |reach, (n, stride)| reach.checked_add(n.saturating_sub(1).checked_mul(*stride)?));
     let reach = if elements == 0 { Some(0) } else { reach };
     let end = reach.and_then(|reach| reach.checked_add(*offset)).filter(|end| *end <= *numel);
     let end = end.ok_or_else(|| format!("reaches beyond its storage of {numel} elements"))?;

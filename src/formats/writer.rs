@@ -32,7 +32,9 @@ impl Piece {
         let bytes = self.element.bytes(row).and_then(|_| self.element.bytes(self.shape.iter().product()));
         bytes.ok_or_else(|| {
             let (name, element) = (&self.name, self.element);
-            Error::user(format!("tensor `{name}` has rows of {row} elements, no whole blocks of {element}: use another type"))
+            Error::user(format!(
+                "tensor `{name}` has rows of {row} elements, no whole blocks of {element}: use another type"
+            ))
         })
     }
 }

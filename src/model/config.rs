@@ -237,7 +237,9 @@ impl ModelConfig {
             num_key_value_heads: keys.optional("num_key_value_heads")?.unwrap_or(heads),
             vocab_size: keys.required("vocab_size")?,
             rope_theta: keys.optional("rope_theta")?.unwrap_or(10_000.0),
-            rope_scaling_factor: keys.optional("rope_scaling")?.map_or(Ok(None), |scaling| rope_scaling_factor(&scaling))?,
+            rope_scaling_factor: keys
+                .optional("rope_scaling")?
+                .map_or(Ok(None), |scaling| rope_scaling_factor(&scaling))?,
             // InternLM2's own default is true, and its published models say false: it has to be there.
             bias: keys.required("bias")?,
             rms_norm_eps: keys.optional("rms_norm_eps")?.unwrap_or(1e-6),
@@ -274,6 +276,8 @@ impl ModelConfig {
             "bos_token_id": self.special.bos,
             "eos_token_id": self.special.eos,
             "pad_token_id": self.special.pad,
+            // The official modelling code reads it, and its configuration class has no default for it.
+            "pretraining_tp": 1,
             "hidden_act": "silu",
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,

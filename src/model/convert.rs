@@ -56,7 +56,8 @@ pub fn convert(
 ) -> Result<Vec<String>> {
     let source = Pretrained::open(from)?;
     let element = element.unwrap_or(source.config().dtype.into());
-    let dtype = [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16].into_iter().find(|d| Element::from(*d) == element);
+    let dtype =
+        [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16].into_iter().find(|d| Element::from(*d) == element);
     let architecture = source.config().architecture;
     // A reward model of InternLM2 may carry the head of its next-token loss.
     let heads = match kind {

@@ -274,7 +274,9 @@ fn plain_frequencies(tensors: &Tensors) -> Result<()> {
     tensors.read_rows(NAME, 0..entry.rows(), &mut values)?;
     match values.iter().all(|factor| *factor == 1.0) {
         true => Ok(()),
-        false => Err(tensors.refuse(NAME, "scales the rotary frequencies (Llama 3.1's `llama3`), which is not supported")),
+        false => {
+            Err(tensors.refuse(NAME, "scales the rotary frequencies (Llama 3.1's `llama3`), which is not supported"))
+        }
     }
 }
 
@@ -353,9 +355,10 @@ impl GgufKeys<'_> {
                 usize::try_from(*n).map(Some).map_err(|_| self.wrong(key, "a size that can be used"))
             }
             // Some models have a figure a layer; where all are equal it is one.
-            Some(gguf::Value::Ints(all)) if all.iter().all(|n| Some(n) == all.first()) => {
-                all.first().map(|n| usize::try_from(*n).map_err(|_| self.wrong(key, "a size that can be used"))).transpose()
-            }
+            Some(gguf::Value::Ints(all)) if all.iter().all(|n| Some(n) == all.first()) => all
+                .first()
+                .map(|n| usize::try_from(*n).map_err(|_| self.wrong(key, "a size that can be used")))
+                .transpose(),
             Some(_) => Err(self.wrong(key, "one integer")),
         }
     }

@@ -145,7 +145,8 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
 fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
     let heads = model.heads();
     let reward = config.architecture == Architecture::RewardModel;
-    let template = crate::eval::Companion::read(path, config).ok().map(|companion| companion.template).filter(|_| reward);
+    let template =
+        crate::eval::Companion::read(path, config).ok().map(|companion| companion.template).filter(|_| reward);
     ModelFacts {
         architecture: config.architecture.class().into(),
         names: format!("{:?}", model.layout().names),

@@ -11,10 +11,10 @@ mod transformer;
 pub mod weights;
 mod workspace;
 
+pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
 pub use foreign::Family;
 pub use layout::{Layout, Names};
 pub use pretrained::Pretrained;
-pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
 pub use transformer::Objective;
 pub use workspace::{Capacity, Workspace};
 

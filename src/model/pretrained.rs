@@ -101,6 +101,10 @@ impl Pretrained {
     /// # Errors
     /// As [`Pretrained::read_into`].
     pub fn read(&self, spec: &TensorSpec, values: &mut Vec<f32>) -> Result<()> {
+        if values.capacity() < spec.elements() {
+            // Growing would hold the old values and the new ones at once.
+            *values = Vec::new();
+        }
         values.clear();
         if self.find(spec)?.is_none() {
             values.resize(spec.elements(), 0.0);
@@ -215,3 +219,6 @@ pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     let dir = if path.is_dir() { path } else { files::parent(path) };
     tokenizer::exists(dir).then(|| Tokenizer::load(dir)).transpose()
 }
+
+#[cfg(test)]
+mod tests;
