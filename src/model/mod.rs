@@ -1,13 +1,20 @@
 //! The model: configuration, weights, transformer forward and backward, reward head.
 
 pub mod config;
+pub mod convert;
+mod foreign;
 mod init;
-pub mod safetensors;
+pub mod inspect;
+mod layout;
+pub mod pretrained;
 mod transformer;
 pub mod weights;
 mod workspace;
 
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
+pub use foreign::Family;
+pub use layout::{Layout, Names};
+pub use pretrained::Pretrained;
 pub use transformer::Objective;
 pub use workspace::{Capacity, Workspace};
 
@@ -106,6 +113,11 @@ impl Model {
     /// Sets one tensor.
     pub fn set(&self, spec: &TensorSpec, values: &[f32]) -> Result<()> {
         self.set_range(spec.offset, values)
+    }
+
+    /// Sets a tensor's rows from `row` on, as many as there are values for.
+    pub fn set_rows(&self, spec: &TensorSpec, row: usize, values: &[f32]) -> Result<()> {
+        self.set_range(spec.offset + row * spec.shape.iter().skip(1).product::<usize>(), values)
     }
 
     /// Sets all parameters at once.

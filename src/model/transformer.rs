@@ -42,6 +42,26 @@ impl Model {
         pass.lm_head(None)
     }
 
+    /// Runs a pack forward and hands the next-token logits of its selected tokens to `sink`, a row of `vocab_size` for
+    /// each, in order. Which tokens are selected is the pack's: all that a token follows, if it was packed for next
+    /// tokens.
+    ///
+    /// # Errors
+    /// The user's, when the model has no next-token head.
+    pub fn logits(&self, workspace: &mut Workspace, pack: &Pack, sink: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let pass = Pass::new(self, workspace, pack, 0.0)?;
+        pass.forward()?;
+        let (normed, table) = (pass.normed()?, pass.lm_table()?);
+        let scratch = pass.workspace.arena.get(pass.workspace.output.logits);
+        for start in (0..normed.rows()).step_by(scratch.rows()) {
+            let rows = start..normed.rows().min(start + scratch.rows());
+            let logits = scratch.slice_rows(0..rows.len());
+            self.backend.gemm(Gemm::Nt, &logits, &normed.slice_rows(rows), table, false)?;
+            self.backend.read_f32(&logits)?.chunks(table.rows()).for_each(&mut *sink);
+        }
+        Ok(())
+    }
+
     /// Runs a pack forward and backward: losses are added to the workspace's, gradients to the flat buffer `grads`.
     pub fn accumulate_gradients(
         &self,
@@ -302,12 +322,7 @@ impl<'a> Pass<'a> {
     /// Final norm and logits of the selected rows; gradients of the normed rows and of the head if `grads` are given.
     fn lm_head(&self, grads: Option<&Views>) -> Result<()> {
         let (b, s, output) = (self.backend, self.pack.selected.len(), &self.workspace.output);
-        let missing = || Error::user("the model has no language-model head (output.weight)");
-        let table = self.params.lm_head.as_ref().ok_or_else(missing)?;
-        let x = self.rows(output.x, s);
-        let normed = self.rows(output.normed, s);
-        let rstd = self.buffer(output.rstd, &[s]);
-        b.rmsnorm_forward(&normed, &rstd, &x, &self.params.norm, self.model.config.rms_norm_eps)?;
+        let (normed, table) = (self.normed()?, self.lm_table()?);
         let targets = self.buffer(self.workspace.inputs.targets, &[s]);
         b.write_u32(&targets, &self.pack.targets)?;
         let weights = self.buffer(self.workspace.inputs.target_weights, &[s]);
@@ -318,10 +333,27 @@ impl<'a> Pass<'a> {
             return b.linear_cross_entropy(loss, None, &normed, table, &targets, &weights, logits);
         };
         let dnormed = self.rows(output.dnormed, s);
-        let dtable = grads.lm_head.as_ref().ok_or_else(missing)?;
+        let dtable = grads.lm_head.as_ref().ok_or_else(|| Error::machine("no gradient for the next-token head"))?;
         b.linear_cross_entropy(loss, Some((&dnormed, dtable)), &normed, table, &targets, &weights, logits)?;
         let dx = self.rows(self.workspace.temporaries.dx_selected, s);
+        let (x, rstd) = (self.rows(output.x, s), self.buffer(output.rstd, &[s]));
         b.rmsnorm_backward(&dx, &grads.norm, &dnormed, &x, &rstd, &self.params.norm)
+    }
+
+    fn lm_table(&self) -> Result<&Tensor> {
+        let missing = || Error::user("the model has no language-model head (output.weight)");
+        self.params.lm_head.as_ref().ok_or_else(missing)
+    }
+
+    /// The final norm of the selected rows, for the next-token head.
+    fn normed(&self) -> Result<Tensor> {
+        let (s, output) = (self.pack.selected.len(), &self.workspace.output);
+        // Without the head there is no room for it.
+        self.lm_table()?;
+        let normed = self.rows(output.normed, s);
+        let (rstd, x) = (self.buffer(output.rstd, &[s]), self.rows(output.x, s));
+        self.backend.rmsnorm_forward(&normed, &rstd, &x, &self.params.norm, self.model.config.rms_norm_eps)?;
+        Ok(normed)
     }
 
     /// Losses, and their gradient in the last residual.

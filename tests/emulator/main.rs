@@ -15,7 +15,7 @@ use polar_raw::cuda::abi::{FILL_THREADS, FillParams};
 use polar_raw::cuda::{Cuda, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads, weights};
+use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained};
 use polar_raw::polar::{Pack, Wanted};
 use polar_raw::rng;
 use polar_raw::tensor::Dtype;
@@ -163,7 +163,7 @@ fn golden_scores() {
     let _alone = alone();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/internlm2-tiny");
     let golden: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let config = ModelConfig::read(&dir).unwrap();
+    let pretrained = Pretrained::open(&dir).unwrap();
     let ids = |pair: &Value| {
         ["chosen", "rejected"].map(|key| serde_json::from_value::<Vec<u32>>(pair[key].clone()).unwrap()).to_vec()
     };
@@ -172,8 +172,8 @@ fn golden_scores() {
     let exact: Vec<f64> = scores.flat_map(|s| ["chosen", "rejected"].map(|key| s[key].as_f64().unwrap())).collect();
     let score = |backend: Rc<dyn Backend>| -> Vec<f64> {
         const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
-        let model = Model::new(backend, config.clone(), REWARD).unwrap();
-        weights::read_into(&dir, &config, REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
+        let model = Model::new(backend, pretrained.config().clone(), REWARD).unwrap();
+        pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
         let mut scorer = Scorer::new(Rc::new(model), 512).unwrap();
         scorer.score(&groups).unwrap().into_iter().map(f64::from).collect()
     };

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use polar_raw::cpu::Cpu;
-use polar_raw::model::{Model, ModelConfig, weights};
+use polar_raw::model::weights::{self, Target};
+use polar_raw::model::{Model, ModelConfig, Pretrained};
 use polar_raw::rng;
 use rand::RngExt;
 use serde_json::Value;
@@ -413,7 +414,8 @@ fn a_run_of_a_model_with_biases_resumes() {
     model.initialise(3).unwrap();
     config.write(&dir).unwrap();
     let mut get = |spec: &_| model.get(model.params(), spec);
-    weights::write(&dir, &config, model.outputs(), config.dtype, 1 << 30, &mut get).unwrap();
+    let target = Target::safetensors(config.dtype, 1 << 30);
+    weights::write(&dir, &config, model.outputs(), target, &mut get).unwrap();
 
     let sets = ["train.steps=300", "train.checkpoint_every=10"];
     let args = ["--init", "model/model"];
@@ -422,13 +424,14 @@ fn a_run_of_a_model_with_biases_resumes() {
     run.interrupt(25, libc::SIGKILL);
     run.ends_as(&expected);
     // The biases began as zeros, and were trained.
-    let trained = ModelConfig::read(&run.path("model")).unwrap();
-    assert!(trained.bias);
-    weights::read_into(&run.path("model"), &trained, trained.architecture.heads(), &mut |spec, values| {
-        assert!(values.iter().any(|&value| value != 0.0), "{}", spec.name);
-        Ok(())
-    })
-    .unwrap();
+    let trained = Pretrained::open(&run.path("model")).unwrap();
+    assert!(trained.config().bias);
+    trained
+        .read_into(trained.heads(), &mut |spec, values| {
+            assert!(values.iter().any(|&value| value != 0.0), "{}", spec.name);
+            Ok(())
+        })
+        .unwrap();
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn what_does_not_fit_is_named() {
         ("bias", Value::Null, "bias is missing"),
         ("tie_word_embeddings", json!(true), "tie_word_embeddings = true"),
         ("hidden_act", json!("gelu"), "hidden_act = \"gelu\""),
-        ("model_type", json!("llama"), "model_type = \"llama\""),
+        ("model_type", json!("gpt2"), "model_type = \"gpt2\""),
         ("architectures", json!(["LlamaForCausalLM"]), "architectures = [\"LlamaForCausalLM\"]"),
         ("architectures", json!([]), "architectures = []"),
         ("torch_dtype", json!("float64"), "torch_dtype = \"float64\""),
