@@ -5,6 +5,7 @@ pub mod device;
 pub mod eval;
 mod model;
 pub mod score;
+pub mod serve;
 pub mod train;
 pub mod zoo;
 
@@ -35,6 +36,8 @@ Start here:
       how often a trained model ranks pairs rightly
   polar-raw score --model runs/quickstart/model --input rows.jsonl
       one score a row
+  polar-raw serve --model runs/quickstart/model
+      scores over HTTP, for POLAR's client and others
 From the sources, write `cargo run --release --` for `polar-raw`.
 
 Exit status: 0 done, 1 the machine failed (disk, memory, driver), 2 something given was wrong."
@@ -49,6 +52,7 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
+    Serve(serve::ServeArgs),
     Zoo(zoo::ZooArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -60,6 +64,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Score(args) => score::run(args),
+            Command::Serve(args) => serve::run(args),
             Command::Zoo(args) => zoo::run(args),
             Command::Completions(args) => completions::run(args),
         }
