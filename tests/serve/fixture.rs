@@ -185,9 +185,8 @@ impl Running {
         drop(self.stop.take());
     }
 
-    /// Waits for its end.
-    pub fn ended(mut self) -> Result<()> {
-        self.tell_to_stop();
+    /// Waits until it ends; what came of it.
+    pub fn outcome(mut self) -> Result<()> {
         self.thread.take().unwrap().join().unwrap()
     }
 }

@@ -2,5 +2,11 @@
 
 mod client;
 mod compat;
-
+mod faults;
 mod fixture;
+mod hostile;
+mod load;
+mod native;
+mod openapi;
+mod program;
+mod shutdown;
