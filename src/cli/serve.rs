@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
-use crate::serve::{Compat, Info, Loaded, Options, ROUTES, Server};
+use crate::serve::{Compat, Info, Loaded, Options, ROUTES, Server, log};
 
 /// Answer requests for scores over HTTP.
 ///
@@ -95,21 +95,21 @@ pub fn run(args: ServeArgs) -> Result<()> {
         access_log: args.access_log,
     };
     let open = !args.host.is_loopback() && options.api_key.is_none();
-    let (name, device) = (options.model.clone(), args.device);
+    let name = options.model.clone();
     let server = Server::bind(options)?;
     let address = server.address()?;
     let paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
-    eprintln!("listening on http://{address}: {}", paths.join(" "));
+    log(format_args!("listening on http://{address}: {}", paths.join(" ")));
     if open {
-        eprintln!("warning: whoever reaches {} may use this server; --api-key-file asks for a key", args.host);
+        log(format_args!("warning: whoever reaches {} may use this server; --api-key-file asks for a key", args.host));
     }
     let load = move || {
         let loaded = load(&args)?;
-        let millions = loaded.info.parameters as f64 / 1e6;
-        eprintln!(
-            "ready: {name}, {millions:.1} M parameters, on {device:?}, sequences of up to {} tokens",
-            loaded.info.max_length
-        );
+        let Info { parameters, device, max_length, .. } = &loaded.info;
+        let millions = *parameters as f64 / 1e6;
+        log(format_args!(
+            "ready: {name}, {millions:.1} M parameters, on {device}, sequences of up to {max_length} tokens"
+        ));
         Ok(loaded)
     };
     server.run(load, stopped())
@@ -119,11 +119,11 @@ pub fn run(args: ServeArgs) -> Result<()> {
 async fn stopped() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        eprintln!("warning: cannot listen for signals: they end the program at once");
+        log(format_args!("warning: cannot listen for signals: they end the program at once"));
         return std::future::pending().await;
     };
     tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-    eprintln!("stopping: what is in flight is answered; a second signal ends at once");
+    log(format_args!("stopping: what is in flight is answered; a second signal ends at once"));
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         std::process::exit(1);
@@ -171,6 +171,7 @@ fn load(args: &ServeArgs) -> Result<Loaded> {
         max_length,
         weights: hash(&opened.model)?,
         parameters: config.parameters(opened.model.outputs()),
+        device: opened.model.backend().name(),
     };
     let mut scorer = Scorer::new(opened.model, max_length.max(args.pack_length as usize))?;
     Ok(Loaded { info, score: Box::new(move |groups| scorer.score(groups)) })

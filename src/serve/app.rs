@@ -100,6 +100,7 @@ impl App {
                 "owned_by": "polar-raw",
                 "max_model_len": info.max_length,
                 "parameters": info.parameters,
+                "device": info.device,
                 "weights_blake3": info.weights.to_hex().as_str(),
             }],
         })
@@ -304,7 +305,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
     app.metrics.answered(path, status, seconds);
     if app.options.access_log {
-        eprintln!("{method} {path} {status} {:.1} ms", seconds * 1e3);
+        super::log(format_args!("{method} {path} {status} {:.1} ms", seconds * 1e3));
     }
     response
 }

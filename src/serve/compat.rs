@@ -142,6 +142,7 @@ fn listed(context: &Context, kind: &str, data: Vec<Value>, usage: &Usage) -> Val
 /// The sequences that an input stands for.
 fn sequences(context: &Context, key: &str, input: Input) -> Result<Vec<Vec<u32>>, ApiError> {
     let text = |place: String, text: &str| {
+        context.short(&place, text)?;
         let ids = encode_encoded(&context.info.tokenizer, text).map_err(|error| ApiError::text(&place, &error))?;
         context.fits(&place, &ids)?;
         Ok(ids)

@@ -16,12 +16,17 @@ use super::metrics::Metrics;
 use super::{Info, Phase};
 use crate::error::Error;
 use crate::model::Capacity;
+use crate::polar::Wanted;
+use crate::polar::pack::packed_tokens;
 
 /// Scores groups of sequences, one score a sequence, in order: [`crate::eval::Scorer::score`], or what stands in for it.
 pub type Score = Box<dyn FnMut(&[Vec<Vec<u32>>]) -> crate::Result<Vec<f32>>>;
 
 /// BLAKE3 of ids, keyed by that of the weights.
 type Key = [u8; blake3::OUT_LEN];
+
+/// What passes are packed for.
+const SCORES: Wanted = Wanted { scores: true, next_tokens: false, share_prefix: true };
 
 /// Why a request got no scores.
 #[derive(Clone, Debug)]
@@ -43,7 +48,7 @@ pub struct Sequences {
 impl Sequences {
     /// Hashes sequences and finds those that share their prompt and reference: the ids up to the separator.
     pub fn new(ids: Vec<Vec<u32>>, info: &Info, pack_length: usize) -> Self {
-        let keys = ids.iter().map(|ids| key(info, ids)).collect();
+        let keys = ids.iter().map(|ids| key(&info.weights, ids)).collect();
         let groups = group(&ids, info.tokenizer.specials().separator, pack_length);
         Self { ids, keys, groups }
     }
@@ -54,8 +59,8 @@ impl Sequences {
     }
 }
 
-fn key(info: &Info, ids: &[u32]) -> Key {
-    let mut hasher = blake3::Hasher::new_keyed(info.weights.as_bytes());
+fn key(weights: &blake3::Hash, ids: &[u32]) -> Key {
+    let mut hasher = blake3::Hasher::new_keyed(weights.as_bytes());
     hasher.update(bytemuck::cast_slice(ids));
     *hasher.finalize().as_bytes()
 }
@@ -163,8 +168,10 @@ impl Engine {
             Ok(scores) => {
                 let computed: HashMap<Key, f32> = batch.keys.iter().copied().zip(scores).collect();
                 if let Some(cache) = &mut self.cache {
-                    for (key, score) in computed.iter().filter(|(_, score)| score.is_finite()) {
-                        cache.put(*key, *score);
+                    for key in &batch.keys {
+                        if computed[key].is_finite() {
+                            cache.put(*key, computed[key]);
+                        }
                     }
                 }
                 for active in active.iter_mut() {
@@ -221,7 +228,8 @@ impl Engine {
                     !batch.members.contains(&key) && own.insert(key)
                 })
                 .collect();
-            let tokens = packed_tokens(new.iter().map(|&index| &sequences.ids[index][..]));
+            let members: Vec<&[u32]> = new.iter().map(|&index| &sequences.ids[index][..]).collect();
+            let tokens = packed_tokens(&members, SCORES);
             if batch.tokens > 0 && batch.tokens + tokens > self.pack_length {
                 return Taken::Full;
             }
@@ -251,7 +259,7 @@ impl Engine {
             });
         outcome.map_err(|error| {
             let reason = error.to_string();
-            eprintln!("error: the engine failed, every request is refused from now on: {reason}");
+            super::log(format_args!("error: the engine failed, every request is refused from now on: {reason}"));
             self.failed = Some(reason.clone());
             self.phase.send_if_modified(|phase| phase.fail(&reason));
             reason
@@ -290,14 +298,49 @@ fn answer(active: &mut VecDeque<Active>) {
     }
 }
 
-/// Tokens that sequences take in a pass, with what all of them begin with computed once.
-fn packed_tokens<'a>(mut sequences: impl Iterator<Item = &'a [u32]>) -> usize {
-    let Some(first) = sequences.next() else { return 0 };
-    let (mut common, mut tokens, mut others) = (first.len() - 1, first.len(), 0);
-    for ids in sequences {
-        common = first.iter().zip(&ids[..ids.len() - 1]).take(common).take_while(|(a, b)| a == b).count();
-        tokens += ids.len();
-        others += 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+    use rand::RngExt;
+
+    #[test]
+    fn groups_hold_what_shares_its_beginning_and_fit_a_pass() {
+        const SEPARATOR: u32 = 3;
+        let mut random = rng::stream(1, "groups", 0);
+        for _ in 0..200 {
+            let pack_length = random.random_range(8..80);
+            let sequences: Vec<Vec<u32>> = (0..random.random_range(1..40))
+                .map(|_| {
+                    let prompt = random.random_range(0..3);
+                    let mut ids = vec![10 + prompt; 4 + prompt as usize];
+                    if random.random_bool(0.9) {
+                        ids.push(SEPARATOR);
+                    }
+                    let own = random.random_range(1..12);
+                    ids.extend((0..own).map(|_| random.random_range(20..22)));
+                    ids
+                })
+                .collect();
+            let groups = group(&sequences, SEPARATOR, pack_length);
+            let mut seen: Vec<usize> = groups.iter().flatten().copied().collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..sequences.len()).collect::<Vec<_>>(), "each sequence is in one group");
+            for group in groups {
+                let members: Vec<&[u32]> = group.iter().map(|&index| &sequences[index][..]).collect();
+                let begin = |ids: &[u32]| ids.iter().position(|id| *id == SEPARATOR).map(|end| ids[..end].to_vec());
+                assert!(members.iter().all(|ids| members.len() == 1 || begin(ids).is_some()));
+                assert!(members.iter().all(|ids| begin(ids) == begin(members[0])));
+                assert!(members.len() == 1 || packed_tokens(&members, SCORES) <= pack_length);
+            }
+        }
     }
-    tokens - others * common
+
+    #[test]
+    fn scores_are_remembered_by_weights_and_ids() {
+        let [some, other] = [b"some", b"othr"].map(|weights| blake3::hash(weights));
+        let all = [key(&some, &[1, 2]), key(&some, &[1, 3]), key(&some, &[1]), key(&other, &[1, 2])];
+        assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])));
+        assert_eq!(all[0], key(&some, &[1, 2]));
+    }
 }

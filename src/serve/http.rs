@@ -2,6 +2,7 @@
 
 use std::future::{Future, pending};
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -99,6 +100,10 @@ fn engine(
     failure: oneshot::Sender<Error>,
 ) -> impl FnOnce() + Send + 'static {
     let (phase, metrics) = (app.phase.clone(), app.metrics.clone());
+    let load = move || {
+        let panicked = |_| Err(Error::machine("loading the model panicked"));
+        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(panicked)
+    };
     move || match load() {
         Ok(Loaded { info, score }) => {
             let info = Arc::new(info);

@@ -17,6 +17,8 @@ mod rewards;
 mod routes;
 mod work;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +74,8 @@ pub struct Info {
     pub weights: blake3::Hash,
     /// Number of parameters.
     pub parameters: usize,
+    /// What computes.
+    pub device: String,
 }
 
 /// A model that is ready to score, on the thread that loaded it.
@@ -80,6 +84,11 @@ pub struct Loaded {
     pub info: Info,
     /// Scores groups of sequences.
     pub score: Score,
+}
+
+/// Writes a line to the standard error. A reader that has gone away is no reason to stop serving.
+pub fn log(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Whether requests can be answered.

@@ -50,6 +50,11 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     }
     let template = template(context, &request)?;
     let Score { prompt, reference, candidates, normalize, .. } = request;
+    context.short("prompt", &prompt.0)?;
+    context.short("reference", &reference.0)?;
+    for (index, candidate) in candidates.0.iter().enumerate() {
+        context.short(format_args!("candidates[{index}]"), &candidate.0)?;
+    }
     let mut texts: Vec<&str> = candidates.0.iter().map(|text| text.0.as_str()).collect();
     if normalize == Normalize::Reference {
         texts.push(&reference.0);

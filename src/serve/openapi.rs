@@ -288,6 +288,7 @@ fn schemas() -> Value {
                         "owned_by": {"type": "string"},
                         "max_model_len": {"type": "integer"},
                         "parameters": {"type": "integer"},
+                        "device": {"type": "string"},
                         "weights_blake3": {"type": "string"},
                     },
                 }},

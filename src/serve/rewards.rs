@@ -35,7 +35,8 @@ pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
         let response = response(query, prompt).ok_or_else(|| {
             ApiError::invalid(format!("{place}: it does not contain prompts[{index}], which it should begin with"))
         })?;
-        row(context, &place, prompt, label, response)
+        let keys = [format!("prompts[{index}]"), format!("labels[{index}]"), place];
+        row(context, &keys, prompt, label, response)
     };
     Ok(Work::new(
         rows.map(sequence).collect::<Result<_, _>>()?,
@@ -62,15 +63,19 @@ struct Response {
 /// `POST /reward`: `{prompt, response, label}`, as slime's remote reward model asks; the answer is a number.
 pub fn reward(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     let Response { prompt, response, label } = parse(body)?;
-    let ids = row(context, "response", &prompt.0, &label.0, &response.0)?;
+    let keys = ["prompt", "label", "response"].map(String::from);
+    let ids = row(context, &keys, &prompt.0, &label.0, &response.0)?;
     Ok(Work::new(vec![ids], |_, scores, _| scores.first().copied().map_or(Value::Null, Value::from)))
 }
 
-/// A sequence cut as the model's template says.
-fn row(context: &Context, place: &str, prompt: &str, label: &str, response: &str) -> Result<Vec<u32>, ApiError> {
+/// A sequence cut as the model's template says; `keys` are where the three texts stand.
+fn row(context: &Context, keys: &[String; 3], prompt: &str, label: &str, response: &str) -> Result<Vec<u32>, ApiError> {
+    for (key, text) in keys.iter().zip([prompt, label, response]) {
+        context.short(key, text)?;
+    }
     encode_candidate(&context.info.tokenizer, prompt, label, response, &context.info.template)
         .map(|(ids, _)| ids)
-        .map_err(|error| ApiError::text(place, &error))
+        .map_err(|error| ApiError::text(&keys[2], &error))
 }
 
 #[cfg(test)]

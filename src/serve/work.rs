@@ -66,6 +66,18 @@ impl Context {
         format!("{kind}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Refuses a text that is too long to be worth encoding: encoding takes a hundred bytes for one of text.
+    pub fn short(&self, place: impl std::fmt::Display, text: &str) -> Result<(), ApiError> {
+        // Ordinary text has four bytes a token.
+        let (len, most) = (text.len(), (64 * self.info.max_length).max(1 << 20));
+        if len > most {
+            return Err(ApiError::invalid(format!(
+                "{place}: a text of {len} bytes; this server takes at most {most}, so cut it"
+            )));
+        }
+        Ok(())
+    }
+
     /// Refuses a sequence that is longer than the model reads.
     pub fn fits(&self, place: impl std::fmt::Display, ids: &[u32]) -> Result<(), ApiError> {
         let (len, most) = (ids.len(), self.info.max_length);

@@ -136,7 +136,7 @@ fn slime() {
 
 #[test]
 fn what_is_wrong_is_named() {
-    let server = Running::new(options());
+    let server = Running::new(Options { max_body: 4 << 20, ..options() });
     let good = rows(6, 1)[0].clone();
     let long = "x".repeat(2000);
     let ids = good.ids();
@@ -158,6 +158,7 @@ fn what_is_wrong_is_named() {
         ("/pooling", json!({"text": "a"}), "missing field `input`"),
         ("/pooling", json!({"input": good.encoded(), "encoding_format": "base64"}), "encoding_format"),
         ("/pooling", json!({"input": good.encoded().replace("\n", &long)}), "input: the sequence has "),
+        ("/classify", json!({"text": good.encoded().replace("\n", &"x".repeat(600_000))}), "text: a text of "),
         ("/reward", json!({"prompt": "a", "response": "b"}), "missing field `label`"),
         (
             "/reward",

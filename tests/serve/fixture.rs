@@ -144,6 +144,7 @@ pub fn info() -> Info {
         max_length: 700,
         weights: blake3::hash(b"small"),
         parameters: config.parameters(REWARD),
+        device: "cpu".into(),
     }
 }
 
