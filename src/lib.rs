@@ -14,6 +14,7 @@ pub mod model;
 pub mod polar;
 pub mod reference;
 pub mod rng;
+pub mod serve;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;

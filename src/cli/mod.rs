@@ -7,6 +7,7 @@ pub mod eval;
 pub mod inspect;
 mod model;
 pub mod score;
+pub mod serve;
 pub mod tokenize;
 pub mod train;
 pub mod zoo;
@@ -38,6 +39,8 @@ Start here:
       how often a trained model ranks pairs rightly
   polar-raw score --model runs/quickstart/model --input rows.jsonl
       one score a row
+  polar-raw serve --model runs/quickstart/model
+      scores over HTTP, for POLAR's client and others
 From the sources, write `cargo run --release --` for `polar-raw`.
 
 Exit status: 0 done, 1 the machine failed (disk, memory, driver), 2 something given was wrong."
@@ -55,6 +58,7 @@ enum Command {
     Tokenize(tokenize::TokenizeArgs),
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
+    Serve(serve::ServeArgs),
     Zoo(zoo::ZooArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -69,6 +73,7 @@ impl Cli {
             Command::Tokenize(args) => tokenize::run(args),
             Command::Convert(args) => convert::run(args),
             Command::Inspect(args) => inspect::run(args),
+            Command::Serve(args) => serve::run(args),
             Command::Zoo(args) => zoo::run(args),
             Command::Completions(args) => completions::run(args),
         }

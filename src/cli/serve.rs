@@ -1,0 +1,188 @@
+//! `polar-raw serve`: scores over HTTP.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::device::Device;
+use super::model;
+use crate::error::{Error, Result};
+use crate::eval::Scorer;
+use crate::files;
+use crate::model::Model;
+use crate::serve::{Compat, Info, Loaded, Options, ROUTES, Server, log};
+
+/// Answer requests for scores over HTTP.
+///
+/// Stands in for SGLang, vLLM and LMDeploy: POLAR's client works as it is, and so do the reward forms of OpenRLHF and
+/// slime. Requests of all connections are computed together, what they have in common once; scores are remembered, so
+/// that a request sent again costs little. /openapi.json describes every path.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  polar-raw serve --model runs/quickstart/model
+  curl -s http://127.0.0.1:30000/v1/score -d '{\"prompt\": \"2 + 2?\", \"reference\": \"4\", \"candidates\": [\"Four.\", \"5\"]}'
+
+SIGTERM and Ctrl-C answer what is in flight and end with status 0; a second one ends at once.")]
+pub struct ServeArgs {
+    /// The model's folder, such as runs/NAME/model.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Address to listen on; 0.0.0.0 is all of this machine's.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 30000)]
+    port: u16,
+    /// Whose reply /pooling gives; /vllm/pooling and /lmdeploy/pooling are there in any case.
+    #[arg(long, value_enum, default_value_t)]
+    compat: Compat,
+    /// A file with the key that requests must bear (Authorization: Bearer KEY). /health and /ready need none.
+    #[arg(long, value_name = "FILE", conflicts_with = "api_key_env")]
+    api_key_file: Option<PathBuf>,
+    /// The environment variable with that key.
+    #[arg(long, value_name = "NAME")]
+    api_key_env: Option<String>,
+    /// The model's name in answers. [default: the folder's]
+    #[arg(long, value_name = "NAME")]
+    model_name: Option<String>,
+    /// The largest body in MiB; all bodies together take at most four times that.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    max_body: u32,
+    /// Requests that wait or are computed; more are refused with 429.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    queue: u32,
+    /// Scores to remember, at about 100 bytes each; 0 for none.
+    #[arg(long, value_name = "SCORES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(0..=1 << 28))]
+    cache: u32,
+    /// Tokens of one pass, at most, unless a sequence is longer; more take more memory.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pack_length: u32,
+    /// The longest sequence that is taken, in tokens. [default: the model's own, and a sixteenth for text that got
+    /// longer by being cut and encoded again]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(8..=1 << 24))]
+    max_length: Option<u32>,
+    /// Seconds that a request may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
+    /// Write a line to the standard error for each answer.
+    #[arg(long)]
+    access_log: bool,
+    /// What computes; one of the devices of this build.
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
+}
+
+/// The longest pause within a request.
+const IDLE: Duration = Duration::from_secs(10);
+/// Bytes of a key, at most.
+const MAX_KEY: u64 = 4096;
+
+/// Serves until it is told to stop.
+pub fn run(args: ServeArgs) -> Result<()> {
+    let options = Options {
+        address: SocketAddr::new(args.host, args.port),
+        model: args.model_name.clone().unwrap_or_else(|| folder_name(&args.model)),
+        compat: args.compat,
+        api_key: api_key(&args)?,
+        max_body: (args.max_body as usize) << 20,
+        queue: args.queue as usize,
+        cache: args.cache as usize,
+        pack_length: args.pack_length as usize,
+        timeout: Duration::from_secs(args.timeout),
+        idle: IDLE,
+        access_log: args.access_log,
+    };
+    let open = !args.host.is_loopback() && options.api_key.is_none();
+    let name = options.model.clone();
+    let server = Server::bind(options)?;
+    let address = server.address()?;
+    let paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+    log(format_args!("listening on http://{address}: {}", paths.join(" ")));
+    if open {
+        log(format_args!("warning: whoever reaches {} may use this server; --api-key-file asks for a key", args.host));
+    }
+    let load = move || {
+        let loaded = load(&args)?;
+        let Info { parameters, device, max_length, .. } = &loaded.info;
+        let millions = *parameters as f64 / 1e6;
+        log(format_args!(
+            "ready: {name}, {millions:.1} M parameters, on {device}, sequences of up to {max_length} tokens"
+        ));
+        Ok(loaded)
+    };
+    server.run(load, stopped())
+}
+
+/// Resolves at the first SIGTERM or Ctrl-C; a second one ends the program.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        log(format_args!("warning: cannot listen for signals: they end the program at once"));
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    log(format_args!("stopping: what is in flight is answered; a second signal ends at once"));
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        std::process::exit(1);
+    });
+}
+
+fn folder_name(dir: &Path) -> String {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    dir.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+}
+
+fn api_key(args: &ServeArgs) -> Result<Option<String>> {
+    let (place, text) = match (&args.api_key_file, &args.api_key_env) {
+        (Some(path), _) => (path.display().to_string(), files::read_text(path, MAX_KEY)?),
+        (None, Some(name)) => {
+            let missing = |error| Error::user(format!("--api-key-env {name}: {error}"));
+            (name.clone(), std::env::var(name).map_err(missing)?)
+        }
+        (None, None) => return Ok(None),
+    };
+    let key = text.trim();
+    if key.is_empty() || !key.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(Error::user(format!("{place}: a key is one line of ASCII letters, digits and signs")));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+fn load(args: &ServeArgs) -> Result<Loaded> {
+    let opened = model::open(&args.model, args.device)?;
+    let tokenizer = model::tokenizer(&args.model, &opened.model)?;
+    let (config, mut template) = (opened.model.config(), opened.companion.template);
+    let most = config.max_position_embeddings;
+    let own = template.max_length + template.max_length / 16;
+    let max_length = args.max_length.map_or(own.min(most), |length| length as usize);
+    if max_length > most {
+        return Err(Error::user(format!(
+            "--max-length {max_length}: the model reads at most max_position_embeddings = {most}"
+        )));
+    }
+    template.max_length = template.max_length.min(max_length);
+    let info = Info {
+        tokenizer,
+        template,
+        vocab_size: config.vocab_size,
+        max_length,
+        weights: hash(&opened.model)?,
+        parameters: config.parameters(opened.model.outputs()),
+        device: opened.model.backend().name(),
+    };
+    let mut scorer = Scorer::new(opened.model, max_length.max(args.pack_length as usize))?;
+    Ok(Loaded { info, score: Box::new(move |groups| scorer.score(groups)) })
+}
+
+/// BLAKE3 of the weights as they are computed with.
+fn hash(model: &Model) -> Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    for spec in model.specs() {
+        hasher.update(spec.name.as_bytes());
+        hasher.update_rayon(bytemuck::cast_slice(&model.get(model.params(), spec)?));
+    }
+    Ok(hasher.finalize())
+}

@@ -1,0 +1,311 @@
+//! What all requests share: bounds on queue and memory, the way to the engine, and the router.
+
+use std::future::Future;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::{timeout, timeout_at};
+
+use super::engine::{Failure, Job, Sequences};
+use super::error::ApiError;
+use super::metrics::Metrics;
+use super::routes::{About, Action, ROUTES, known};
+use super::work::{Context, Usage, Work, now};
+use super::{Info, Options, Phase, openapi};
+
+/// All bodies together take at most this many times the largest one.
+const BODIES: usize = 4;
+/// The longest that a body may take to arrive.
+const BODY: Duration = Duration::from_secs(120);
+/// Paths that answer without a key, for those who look after the process.
+const OPEN: [&str; 2] = ["/health", "/ready"];
+
+/// The server's state.
+pub struct App {
+    options: Options,
+    model: Arc<str>,
+    key: Option<blake3::Hash>,
+    begun: u64,
+    /// Whether requests can be answered.
+    pub phase: watch::Sender<Phase>,
+    /// Requests to score that are being answered.
+    pub in_flight: watch::Sender<usize>,
+    /// What is counted.
+    pub metrics: Metrics,
+    jobs: mpsc::Sender<Job>,
+    queue: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+}
+
+impl App {
+    /// The state of a server whose model is yet to be loaded.
+    pub fn new(options: Options, jobs: mpsc::Sender<Job>) -> Self {
+        Self {
+            model: options.model.as_str().into(),
+            key: options.api_key.as_ref().map(|key| blake3::hash(key.as_bytes())),
+            begun: now(),
+            phase: watch::Sender::new(Phase::Loading),
+            in_flight: watch::Sender::new(0),
+            metrics: Metrics::new(),
+            jobs,
+            queue: Arc::new(Semaphore::new(options.queue)),
+            bodies: Arc::new(Semaphore::new((options.max_body * BODIES).min(Semaphore::MAX_PERMITS))),
+            options,
+        }
+    }
+
+    /// The model, if requests can be answered now.
+    fn info(&self) -> Result<Arc<Info>, ApiError> {
+        let unavailable = |code, message: String| Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message));
+        match &*self.phase.borrow() {
+            Phase::Ready(info) => Ok(info.clone()),
+            Phase::Loading => unavailable("loading", "the model is being loaded".into()),
+            Phase::Stopping => unavailable("stopping", "the server is stopping".into()),
+            Phase::Failed(reason) => Err(Failure::Engine(reason.clone()).into()),
+        }
+    }
+
+    fn about(&self, about: About) -> Response {
+        match about {
+            About::Health => Json(json!({"status": "ok"})).into_response(),
+            About::Ready => self.info().map(|_| Json(json!({"status": "ready"}))).into_response(),
+            About::Models => self.info().map(|info| Json(self.models(&info))).into_response(),
+            About::Metrics => {
+                const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                let waiting = self.options.queue - self.queue.available_permits();
+                self.metrics.queue_depth.set(waiting as i64);
+                ([(header::CONTENT_TYPE, TYPE)], self.metrics.text()).into_response()
+            }
+            About::OpenApi => Json(openapi::document()).into_response(),
+        }
+    }
+
+    fn models(&self, info: &Info) -> Value {
+        json!({
+            "object": "list",
+            "data": [{
+                "id": *self.model,
+                "object": "model",
+                "created": self.begun,
+                "owned_by": "polar-raw",
+                "max_model_len": info.max_length,
+                "parameters": info.parameters,
+                "device": info.device,
+                "weights_blake3": info.weights.to_hex().as_str(),
+            }],
+        })
+    }
+
+    /// Answers a request to score.
+    async fn score(
+        &self,
+        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        request: Request,
+    ) -> Result<Json<Value>, ApiError> {
+        let info = self.info()?;
+        let _flight = Flight::new(&self.in_flight);
+        let (body, held) = self.body(request).await?;
+        let place = self.queue.clone().try_acquire_owned().map_err(|_| {
+            let most = self.options.queue;
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", format!("{most} requests are waiting already"))
+        })?;
+        let context = Context { info, model: self.model.clone(), compat: self.options.compat };
+        let answer = self.answer(endpoint, context, body, held, place);
+        timeout(self.options.timeout, answer).await.unwrap_or_else(|_| {
+            let seconds = self.options.timeout.as_secs_f64();
+            Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "timeout",
+                format!(
+                    "not done within {seconds} s; what was computed is kept, so send it again or in smaller pieces"
+                ),
+            ))
+        })
+    }
+
+    async fn answer(
+        &self,
+        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        context: Context,
+        body: Vec<u8>,
+        held: Held,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Json<Value>, ApiError> {
+        let pack_length = self.options.pack_length;
+        // Parsing and tokenising take milliseconds for each megabyte: not on a thread that serves connections.
+        let prepared = tokio::task::spawn_blocking(move || {
+            let work = endpoint(&context, &body)?;
+            drop(body);
+            let (ids, reply) = work.split();
+            let usage = Usage { tokens: ids.iter().map(Vec::len).collect() };
+            let sequences = Sequences::new(ids, &context.info, pack_length);
+            Ok::<_, ApiError>((context, sequences, reply, usage, held))
+        });
+        let failed = || Failure::Engine("a thread of the server ended before its work was done".into());
+        let (context, sequences, reply, usage, _held) = prepared.await.map_err(|_| failed())??;
+        self.metrics.sequences.inc_by(usage.tokens.len() as u64);
+        self.metrics.tokens.inc_by(sequences.tokens() as u64);
+        let (sender, receiver) = oneshot::channel();
+        self.jobs.send(Job { sequences, reply: sender, place }).map_err(|_| failed())?;
+        let scores = receiver.await.map_err(|_| failed())??;
+        Ok(Json(reply(&context, &scores, &usage)))
+    }
+
+    /// Reads a body within bounds of size, memory and time.
+    async fn body(&self, request: Request) -> Result<(Vec<u8>, Held), ApiError> {
+        let most = self.options.max_body;
+        let too_large = || {
+            ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                format!(
+                    "the body has more than {most} bytes: send several requests, or start the server with a larger --max-body"
+                ),
+            )
+        };
+        let announced =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut body = request.into_body();
+        if announced.is_some_and(|length: usize| length > most) {
+            self.discard(body).await;
+            return Err(too_large());
+        }
+        let end = tokio::time::Instant::now() + BODY;
+        let (mut bytes, mut held) = (Vec::new(), Held(None));
+        loop {
+            let next = end.min(tokio::time::Instant::now() + self.options.idle);
+            let frame = timeout_at(next, body.frame()).await.map_err(|_| {
+                ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "the body did not arrive in time")
+            })?;
+            let Some(frame) = frame else { return Ok((bytes, held)) };
+            let frame = frame.map_err(|error| ApiError::invalid(format!("the body did not arrive whole: {error}")))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if bytes.len() + data.len() > most {
+                drop((bytes, held));
+                self.discard(body).await;
+                return Err(too_large());
+            }
+            if !held.grow(&self.bodies, data.len()) {
+                drop((bytes, held));
+                self.discard(body).await;
+                return Err(ApiError::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "memory_full",
+                    "the bodies of other requests take all the memory that there is for them",
+                ));
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+
+    /// Reads on for a moment, so that a client that is still sending gets to read the answer.
+    async fn discard(&self, mut body: Body) {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _ = timeout(self.options.idle, rest).await;
+    }
+
+    fn admits(&self, path: &str, headers: &HeaderMap) -> bool {
+        let Some(key) = self.key else { return true };
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        // Hashes are compared in constant time.
+        OPEN.contains(&path) || bearer.is_some_and(|token| blake3::hash(token.as_bytes()) == key)
+    }
+}
+
+/// Bytes of a body, counted among those of all requests.
+struct Held(Option<OwnedSemaphorePermit>);
+
+impl Held {
+    fn grow(&mut self, all: &Arc<Semaphore>, bytes: usize) -> bool {
+        let Ok(more) = all.clone().try_acquire_many_owned(bytes as u32) else { return false };
+        match &mut self.0 {
+            Some(held) => held.merge(more),
+            None => self.0 = Some(more),
+        }
+        true
+    }
+}
+
+/// A request to score that is being answered.
+struct Flight<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Flight<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// The router of all paths.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in &ROUTES {
+        router = router.route(
+            route.path,
+            match route.action {
+                Action::Score { endpoint, .. } => {
+                    post(move |State(app): State<Arc<App>>, request: Request| score(app, endpoint, request))
+                }
+                Action::Get(about) => get(async move |State(app): State<Arc<App>>| app.about(about)),
+            },
+        );
+    }
+    router
+        .fallback(async |request: Request| {
+            let message = format!("there is no {}; /openapi.json lists what there is", request.uri().path());
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let message = format!("{} is not for {}", request.uri().path(), request.method());
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
+/// A named future, because that of a closure would not be known to be `Send`.
+fn score(
+    app: Arc<App>,
+    endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+    request: Request,
+) -> impl Future<Output = Result<Json<Value>, ApiError>> + Send {
+    async move { app.score(endpoint, request).await }
+}
+
+/// Asks for the key, counts, and writes the access log.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let path = known(request.uri().path());
+    let method = request.method().clone();
+    let response = if app.admits(path, request.headers()) {
+        next.run(request).await
+    } else {
+        let message = "this server wants a key: Authorization: Bearer KEY";
+        ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
+    };
+    let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
+    app.metrics.answered(path, status, seconds);
+    if app.options.access_log {
+        super::log(format_args!("{method} {path} {status} {:.1} ms", seconds * 1e3));
+    }
+    response
+}

@@ -1,0 +1,180 @@
+//! Connections: accepting them, bounding them, and ending well.
+
+use std::future::{Future, pending};
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::app::{self, App};
+use super::engine::{Engine, Job};
+use super::{Loaded, Options, Phase};
+use crate::error::{Error, Result};
+
+/// Connections at a time; more wait in the system's queue.
+const CONNECTIONS: usize = 1024;
+/// Bytes of a request's head, and of a body that is not yet asked for, at most.
+const BUFFER: usize = 64 << 10;
+/// The longest that a connection may take to close at the end.
+const CLOSE: Duration = Duration::from_secs(5);
+/// The stack of the engine's thread, as large as a main thread's.
+const STACK: usize = 8 << 20;
+
+/// A server that listens and does not yet answer.
+pub struct Server {
+    listener: TcpListener,
+    options: Options,
+}
+
+impl Server {
+    /// Listens.
+    ///
+    /// # Errors
+    /// The user's, when the address is taken or not this machine's.
+    pub fn bind(options: Options) -> Result<Self> {
+        let address = options.address;
+        let failed = |error| Error::user(format!("cannot listen on {address}: {error}"));
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { listener, options })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The machine's.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.listener.local_addr().map_err(|error| Error::machine(format!("no address: {error}")))
+    }
+
+    /// Loads the model on a thread of its own, answers until `stop`, then answers what is in flight.
+    ///
+    /// # Errors
+    /// Those of `load`, and the machine's.
+    pub fn run(
+        self,
+        load: impl FnOnce() -> Result<Loaded> + Send + 'static,
+        stop: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let failed = |error| Error::machine(format!("cannot start the server: {error}"));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.min(4))
+            .max_blocking_threads(cores)
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let idle = self.options.idle;
+        let (sender, jobs) = mpsc::channel();
+        let (failure, failures) = oneshot::channel();
+        let app = Arc::new(App::new(self.options.clone(), sender));
+        let compute = engine(self.options, &app, load, jobs, failure);
+        let engine = thread::Builder::new().name("engine".into()).stack_size(STACK).spawn(compute).map_err(failed)?;
+        let outcome = runtime.block_on(serve(self.listener, app.clone(), idle, failures, stop));
+        let loading = matches!(*app.phase.borrow(), Phase::Loading);
+        // Ends the connections that did not end by themselves, and with them the last senders of jobs.
+        runtime.shutdown_timeout(CLOSE);
+        drop(app);
+        // A model that is being loaded is not waited for.
+        if !loading && engine.join().is_err() {
+            return Err(Error::machine("the engine panicked"));
+        }
+        outcome
+    }
+}
+
+/// What the engine's thread does: it loads the model, and computes until nobody can ask any more.
+fn engine(
+    options: Options,
+    app: &App,
+    load: impl FnOnce() -> Result<Loaded> + Send + 'static,
+    jobs: mpsc::Receiver<Job>,
+    failure: oneshot::Sender<Error>,
+) -> impl FnOnce() + Send + 'static {
+    let (phase, metrics) = (app.phase.clone(), app.metrics.clone());
+    let load = move || {
+        let panicked = |_| Err(Error::machine("loading the model panicked"));
+        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(panicked)
+    };
+    move || match load() {
+        Ok(Loaded { info, score }) => {
+            let info = Arc::new(info);
+            phase.send_if_modified(|phase| {
+                let loading = matches!(phase, Phase::Loading);
+                if loading {
+                    *phase = Phase::Ready(info);
+                }
+                loading
+            });
+            Engine::new(score, options.pack_length, options.cache, phase, metrics).run(&jobs);
+        }
+        // Nobody listens if the server has been stopped meanwhile.
+        Err(error) => drop(failure.send(error)),
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    idle: Duration,
+    failures: oneshot::Receiver<Error>,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let graceful = GracefulShutdown::new();
+    let failure = async {
+        match failures.await {
+            Ok(error) => error,
+            Err(_) => pending().await,
+        }
+    };
+    let drained = async {
+        stop.await;
+        app.phase.send_replace(Phase::Stopping);
+        // The sender is ours, so there is no error.
+        let _ = app.in_flight.subscribe().wait_for(|count| *count == 0).await;
+    };
+    tokio::select! {
+        outcome = accept(listener, &app, idle, &graceful) => return outcome,
+        error = failure => return Err(error),
+        () = drained => {}
+    }
+    let _ = timeout(CLOSE, graceful.shutdown()).await;
+    Ok(())
+}
+
+/// Accepts connections; also while the server stops, so that others are told.
+async fn accept(listener: TcpListener, app: &Arc<App>, idle: Duration, graceful: &GracefulShutdown) -> Result<()> {
+    let failed = |error| Error::machine(format!("cannot listen: {error}"));
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let service = TowerToHyperService::new(app::router(app.clone()));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = connections.clone().acquire_owned().await else { return pending().await };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                // Out of file descriptors: some will be given back.
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Answers are small and final: nothing is gained by waiting for more.
+        let _ = stream.set_nodelay(true);
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
+        tokio::spawn(async move {
+            // A connection that breaks is its client's matter.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,244 @@
+//! The values of requests, read as what they are: no JSON tree is made of a body of many megabytes.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+
+use super::error::ApiError;
+
+/// Sequences of one request, at most.
+pub const MAX_SEQUENCES: usize = 1 << 16;
+
+/// Parses a body; what is wrong is named by key and index.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let place = if path == "." { String::new() } else { format!("{path}: ") };
+        ApiError::invalid(format!("{place}{}", error.inner()))
+    })?;
+    json.end().map_err(|error| ApiError::invalid(format!("after the JSON object: {error}")))?;
+    Ok(value)
+}
+
+/// What the original servers take to score: encoded strings, or whole sequences of ids; one or many.
+#[derive(Debug, PartialEq)]
+pub enum Input {
+    /// One string.
+    Text(String),
+    /// Many strings.
+    Texts(Vec<String>),
+    /// One sequence.
+    Ids(Vec<u32>),
+    /// Many sequences.
+    Sequences(Vec<Vec<u32>>),
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InputVisitor;
+
+        impl<'de> Visitor<'de> for InputVisitor {
+            type Value = Input;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a list of strings, a list of token ids, or a list of lists of token ids")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Input, E> {
+                Ok(Input::Text(text.into()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Input, E> {
+                Ok(Input::Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Input, A::Error> {
+                match seq.next_element()? {
+                    None => Err(A::Error::custom("an empty list: there is nothing to score")),
+                    Some(Element::Text(first)) => rest(seq, first, MAX_SEQUENCES).map(Input::Texts),
+                    Some(Element::Id(first)) => rest(seq, first, usize::MAX).map(Input::Ids),
+                    Some(Element::Ids(first)) => rest(seq, first, MAX_SEQUENCES).map(Input::Sequences),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(InputVisitor)
+    }
+}
+
+fn rest<'de, A: SeqAccess<'de>, T: Deserialize<'de>>(mut seq: A, first: T, most: usize) -> Result<Vec<T>, A::Error> {
+    let mut all = vec![first];
+    while let Some(next) = seq.next_element()? {
+        if all.len() == most {
+            return Err(A::Error::custom(format_args!("more than {most} sequences in one request: send several")));
+        }
+        all.push(next);
+    }
+    Ok(all)
+}
+
+/// The first element of a list, which says what the others are.
+enum Element {
+    Text(String),
+    Id(u32),
+    Ids(Vec<u32>),
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ElementVisitor;
+
+        impl<'de> Visitor<'de> for ElementVisitor {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a token id or a list of token ids")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Element, E> {
+                Ok(Element::Text(text.into()))
+            }
+
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element, E> {
+                let unexpected = de::Unexpected::Unsigned(id);
+                u32::try_from(id).map(Element::Id).map_err(|_| E::invalid_value(unexpected, &"a token id"))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Element, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(id) = seq.next_element()? {
+                    ids.push(id);
+                }
+                Ok(Element::Ids(ids))
+            }
+        }
+
+        deserializer.deserialize_any(ElementVisitor)
+    }
+}
+
+/// A prompt or a trajectory: a string, or messages, whose contents are joined by newlines and whose roles are dropped,
+/// as POLAR's client does.
+#[derive(Debug, PartialEq)]
+pub struct Text(pub String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Message {
+            content: String,
+        }
+
+        struct TextVisitor;
+
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of messages {\"role\", \"content\"}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.into()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Text, E> {
+                Ok(Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text, A::Error> {
+                let Some(Message { content: mut text }) = seq.next_element()? else {
+                    return Err(A::Error::custom("an empty list of messages"));
+                };
+                while let Some(Message { content }) = seq.next_element()? {
+                    text.push('\n');
+                    text.push_str(&content);
+                }
+                Ok(Text(text))
+            }
+        }
+
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+/// A list of at least one and not more than [`MAX_SEQUENCES`].
+#[derive(Debug)]
+pub struct Many<T>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ManyVisitor<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ManyVisitor<T> {
+            type Value = Many<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Many<T>, A::Error> {
+                match seq.next_element()? {
+                    None => Err(A::Error::custom("an empty list: there is nothing to score")),
+                    Some(first) => rest(seq, first, MAX_SEQUENCES).map(Many),
+                }
+            }
+        }
+
+        deserializer.deserialize_seq(ManyVisitor(std::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_input() {
+        let read = |text: &str| serde_json::from_str::<Input>(text).unwrap();
+        assert_eq!(read("\"a\""), Input::Text("a".into()));
+        assert_eq!(read("[\"a\", \"\\n\"]"), Input::Texts(vec!["a".into(), "\n".into()]));
+        assert_eq!(read("[1, 2]"), Input::Ids(vec![1, 2]));
+        assert_eq!(read("[[1], [2, 3]]"), Input::Sequences(vec![vec![1], vec![2, 3]]));
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Body {
+        #[expect(dead_code, reason = "only errors are looked at")]
+        input: Input,
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_key_and_index() {
+        for (body, part) in [
+            ("{\"input\": [\"a\", 3]}", "input[1]: invalid type: integer `3`, expected a string"),
+            ("{\"input\": [1, -3]}", "input[1]: "),
+            ("{\"input\": [1, 4294967296]}", "input[1]: "),
+            ("{\"input\": [4294967296]}", "input[0]: "),
+            ("{\"input\": [[1], [2, \"x\"]]}", "input[1][1]: "),
+            ("{\"input\": []}", "input: an empty list"),
+            ("{\"input\": null}", "input: invalid type: null"),
+            ("{\"input\": {\"a\": 1}}", "input: invalid type: map"),
+            ("{}", "missing field `input`"),
+            ("[1, 2", "invalid type"),
+            ("", "EOF"),
+            ("{\"input\": \"a\"} x", "after the JSON object"),
+            ("{\"input\": \"a\", \"input\": \"b\"}", "duplicate field `input`"),
+        ] {
+            let message = format!("{:?}", parse::<Body>(body.as_bytes()).unwrap_err());
+            assert!(message.contains(part), "{body}: {message}");
+        }
+    }
+
+    #[test]
+    fn messages_are_joined() {
+        let read = |text: &str| serde_json::from_str::<Text>(text).map(|text| text.0);
+        assert_eq!(read("[{\"role\": \"user\", \"content\": \"a\"}, {\"content\": \"b\"}]").unwrap(), "a\nb");
+        assert_eq!(read("\"é\"").unwrap(), "é");
+        for bad in ["[]", "[\"a\"]", "[{\"role\": \"user\"}]", "3", "[{\"content\": null}]"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! `polar-raw serve`: scores over HTTP, in the forms of the servers that POLAR's users have, and in one of its own.
+//!
+//! The way of a request: `http` accepts it within bounds of connections, time and bytes; an endpoint (`routes`)
+//! makes sequences of its body on a thread of its own; the `engine` computes them together with those of other
+//! connections, or finds them in its cache; the endpoint makes the answer of the scores.
+
+mod app;
+mod compat;
+mod engine;
+mod error;
+mod http;
+mod input;
+mod metrics;
+mod native;
+mod openapi;
+mod rewards;
+mod routes;
+mod work;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use compat::Compat;
+pub use engine::Score;
+pub use http::Server;
+pub use openapi::document;
+pub use routes::{Action, ROUTES};
+
+use crate::polar::TemplateConfig;
+use crate::tokenizer::Tokenizer;
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The model's name in answers.
+    pub model: String,
+    /// Whose `/pooling` a bare path means.
+    pub compat: Compat,
+    /// What a request must bear, if anything.
+    pub api_key: Option<String>,
+    /// The largest body in bytes. All bodies together take at most four times that.
+    pub max_body: usize,
+    /// Requests that wait or are computed, at most.
+    pub queue: usize,
+    /// Scores that are remembered.
+    pub cache: usize,
+    /// Tokens of a pass, at most, unless a sequence is longer.
+    pub pack_length: usize,
+    /// The longest that a request may take once its body is there.
+    pub timeout: Duration,
+    /// The longest pause within a request's head or body; a connection without a request is closed after it.
+    pub idle: Duration,
+    /// Whether each answer is a line on the standard error.
+    pub access_log: bool,
+}
+
+/// A model, as requests need to know it.
+#[derive(Debug)]
+pub struct Info {
+    /// Makes ids of text.
+    pub tokenizer: Tokenizer,
+    /// How strings are built and cut where the request does not say.
+    pub template: TemplateConfig,
+    /// Ids are below.
+    pub vocab_size: usize,
+    /// The longest sequence that is taken.
+    pub max_length: usize,
+    /// BLAKE3 of the weights.
+    pub weights: blake3::Hash,
+    /// Number of parameters.
+    pub parameters: usize,
+    /// What computes.
+    pub device: String,
+}
+
+/// A model that is ready to score, on the thread that loaded it.
+pub struct Loaded {
+    /// What requests need to know.
+    pub info: Info,
+    /// Scores groups of sequences.
+    pub score: Score,
+}
+
+/// Writes a line to the standard error. A reader that has gone away is no reason to stop serving.
+pub fn log(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Whether requests can be answered.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Loading,
+    Ready(Arc<Info>),
+    Failed(String),
+    Stopping,
+}
+
+impl Phase {
+    /// The engine has failed; true if that is news.
+    fn fail(&mut self, reason: &str) -> bool {
+        let ready = matches!(self, Self::Ready(_));
+        if ready {
+            *self = Self::Failed(reason.into());
+        }
+        ready
+    }
+}

@@ -1,0 +1,93 @@
+//! The forms in which training frameworks ask for rewards. The label is the reference.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::input::{Many, Text, parse};
+use super::work::{Context, Work};
+use crate::polar::encode_candidate;
+
+/// How chat templates end a turn. A query of OpenRLHF is decoded with its special tokens, and the reference has none.
+const ENDS: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"];
+
+/// OpenRLHF's remote reward model: `query` is prompt and response in one string.
+#[derive(Deserialize)]
+struct Queries {
+    query: Many<String>,
+    prompts: Many<Text>,
+    labels: Many<Text>,
+}
+
+/// `POST /get_reward`: OpenRLHF's form.
+pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+    let Queries { query, prompts, labels } = parse(body)?;
+    let count = query.0.len();
+    if prompts.0.len() != count || labels.0.len() != count {
+        let (prompts, labels) = (prompts.0.len(), labels.0.len());
+        return Err(ApiError::invalid(format!(
+            "query, prompts and labels belong together, but there are {count}, {prompts} and {labels}"
+        )));
+    }
+    let rows = query.0.iter().zip(&prompts.0).zip(&labels.0).enumerate();
+    let sequence = |(index, ((query, Text(prompt)), Text(label))): (usize, ((&String, &Text), &Text))| {
+        let place = format!("query[{index}]");
+        let response = response(query, prompt).ok_or_else(|| {
+            ApiError::invalid(format!("{place}: it does not contain prompts[{index}], which it should begin with"))
+        })?;
+        let keys = [format!("prompts[{index}]"), format!("labels[{index}]"), place];
+        row(context, &keys, prompt, label, response)
+    };
+    Ok(Work::new(
+        rows.map(sequence).collect::<Result<_, _>>()?,
+        |_, scores, _| json!({"rewards": scores, "scores": scores, "extra_logs": Map::new()}),
+    ))
+}
+
+/// What follows the prompt in a query, without the token that ends the turn. The tokenizer of the policy may have put
+/// its BOS before the prompt.
+fn response<'a>(query: &'a str, prompt: &str) -> Option<&'a str> {
+    let response = &query[query.find(prompt)? + prompt.len()..];
+    let end = ENDS.iter().find_map(|end| response.trim_end().strip_suffix(end));
+    Some(end.unwrap_or(response))
+}
+
+/// One response.
+#[derive(Deserialize)]
+struct Response {
+    prompt: Text,
+    response: Text,
+    label: Text,
+}
+
+/// `POST /reward`: `{prompt, response, label}`, as slime's remote reward model asks; the answer is a number.
+pub fn reward(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+    let Response { prompt, response, label } = parse(body)?;
+    let keys = ["prompt", "label", "response"].map(String::from);
+    let ids = row(context, &keys, &prompt.0, &label.0, &response.0)?;
+    Ok(Work::new(vec![ids], |_, scores, _| scores.first().copied().map_or(Value::Null, Value::from)))
+}
+
+/// A sequence cut as the model's template says; `keys` are where the three texts stand.
+fn row(context: &Context, keys: &[String; 3], prompt: &str, label: &str, response: &str) -> Result<Vec<u32>, ApiError> {
+    for (key, text) in keys.iter().zip([prompt, label, response]) {
+        context.short(key, text)?;
+    }
+    encode_candidate(&context.info.tokenizer, prompt, label, response, &context.info.template)
+        .map(|(ids, _)| ids)
+        .map_err(|error| ApiError::text(&keys[2], &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::response;
+
+    #[test]
+    fn the_response_is_what_follows_the_prompt() {
+        assert_eq!(response("Ask: ans", "Ask: "), Some("ans"));
+        assert_eq!(response("<s>Ask: ans</s>", "Ask: "), Some("ans"));
+        assert_eq!(response("Ask: ans <|im_end|>\n", "Ask: "), Some("ans "));
+        assert_eq!(response("Ask: ans\n", "Ask: "), Some("ans\n"));
+        assert_eq!(response("ans", "Ask: "), None);
+    }
+}

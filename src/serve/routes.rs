@@ -1,0 +1,85 @@
+//! Every path that the server knows: one table, of which router and OpenAPI document are made.
+
+use super::compat;
+use super::error::ApiError;
+use super::native;
+use super::rewards;
+use super::work::{Context, Work};
+
+/// A path with what it does.
+pub struct Route {
+    /// The path.
+    pub path: &'static str,
+    /// A line about it.
+    pub summary: &'static str,
+    /// What answers.
+    pub action: Action,
+}
+
+/// What answers a path.
+#[derive(Clone, Copy)]
+pub enum Action {
+    /// `POST`: sequences to score; with the names of the schemas of request and answer.
+    Score {
+        /// Makes work of a body.
+        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        /// Schema of the body.
+        request: &'static str,
+        /// Schema of the answer.
+        reply: &'static str,
+    },
+    /// `GET`: something about the server.
+    Get(About),
+}
+
+/// What a `GET` tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// That the process lives.
+    Health,
+    /// Whether requests would be answered.
+    Ready,
+    /// The model.
+    Models,
+    /// Counters.
+    Metrics,
+    /// The OpenAPI document.
+    OpenApi,
+}
+
+const fn score(
+    path: &'static str,
+    summary: &'static str,
+    endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+    request: &'static str,
+    reply: &'static str,
+) -> Route {
+    Route { path, summary, action: Action::Score { endpoint, request, reply } }
+}
+
+const fn get(path: &'static str, summary: &'static str, about: About) -> Route {
+    Route { path, summary, action: Action::Get(about) }
+}
+
+/// All of them.
+pub const ROUTES: [Route; 14] = [
+    score("/v1/score", "Candidates of a prompt and reference", native::score, "ScoreRequest", "ScoreReply"),
+    score("/classify", "SGLang's form, or vLLM's, by the key", compat::classify, "ClassifyRequest", "ClassifyReply"),
+    score("/sglang/classify", "As /classify", compat::classify, "ClassifyRequest", "ClassifyReply"),
+    score("/vllm/classify", "As /classify", compat::classify, "ClassifyRequest", "ClassifyReply"),
+    score("/pooling", "vLLM's form or LMDeploy's, by --compat", compat::pooling, "PoolingRequest", "PoolingReply"),
+    score("/vllm/pooling", "vLLM's form", compat::vllm_pooling, "PoolingRequest", "PoolingReply"),
+    score("/lmdeploy/pooling", "LMDeploy's form", compat::lmdeploy_pooling, "PoolingRequest", "PoolingReply"),
+    score("/get_reward", "OpenRLHF's remote reward model", rewards::openrlhf, "QueryRequest", "QueryReply"),
+    score("/reward", "One response; the answer is a number", rewards::reward, "RewardRequest", "RewardReply"),
+    get("/v1/models", "The model that is served", About::Models),
+    get("/health", "200 while the process lives", About::Health),
+    get("/ready", "200 once the model is loaded and until the server stops", About::Ready),
+    get("/metrics", "Counters for Prometheus", About::Metrics),
+    get("/openapi.json", "This document", About::OpenApi),
+];
+
+/// The table's own string for a path, or `other`.
+pub fn known(path: &str) -> &'static str {
+    ROUTES.iter().find(|route| route.path == path).map_or("other", |route| route.path)
+}

@@ -1,0 +1,112 @@
+//! What an endpoint makes of a body: sequences to score, and the answer once the scores are there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::Info;
+use super::compat::Compat;
+use super::error::ApiError;
+
+/// What the endpoints need to know.
+#[derive(Clone)]
+pub struct Context {
+    /// The model.
+    pub info: Arc<Info>,
+    /// Its name in answers.
+    pub model: Arc<str>,
+    /// Whose `/pooling` a bare path means.
+    pub compat: Compat,
+}
+
+/// Sequences to score and what to answer.
+pub struct Work {
+    /// None is empty.
+    pub sequences: Vec<Vec<u32>>,
+    reply: Reply,
+}
+
+type Reply = Box<dyn FnOnce(&Context, &[f32], &Usage) -> Value + Send>;
+
+impl Work {
+    /// `reply` gets a score and a number of tokens for each sequence, in order.
+    pub fn new(
+        sequences: Vec<Vec<u32>>,
+        reply: impl FnOnce(&Context, &[f32], &Usage) -> Value + Send + 'static,
+    ) -> Self {
+        Self { sequences, reply: Box::new(reply) }
+    }
+
+    /// Takes the sequences; what is left makes the answer.
+    pub fn split(self) -> (Vec<Vec<u32>>, Reply) {
+        (self.sequences, self.reply)
+    }
+}
+
+/// Tokens of each sequence of a request.
+pub struct Usage {
+    /// In order.
+    pub tokens: Vec<usize>,
+}
+
+impl Usage {
+    /// As OpenAI's interface counts them.
+    pub fn to_json(&self) -> Value {
+        let total: usize = self.tokens.iter().sum();
+        json!({"prompt_tokens": total, "completion_tokens": 0, "total_tokens": total})
+    }
+}
+
+impl Context {
+    /// A name for an answer, unlike all others of this process.
+    pub fn id(&self, kind: &str) -> String {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        format!("{kind}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Refuses a text that is too long to be worth encoding: encoding takes a hundred bytes for one of text.
+    pub fn short(&self, place: impl std::fmt::Display, text: &str) -> Result<(), ApiError> {
+        // Ordinary text has four bytes a token.
+        let (len, most) = (text.len(), (64 * self.info.max_length).max(1 << 20));
+        if len > most {
+            return Err(ApiError::invalid(format!(
+                "{place}: a text of {len} bytes; this server takes at most {most}, so cut it"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a sequence that is longer than the model reads.
+    pub fn fits(&self, place: impl std::fmt::Display, ids: &[u32]) -> Result<(), ApiError> {
+        let (len, most) = (ids.len(), self.info.max_length);
+        if len > most {
+            return Err(ApiError::invalid(format!(
+                "{place}: the sequence has {len} tokens and this server takes at most {most}; cut it, or start the \
+                 server with a larger --max-length"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a sequence of ids that is none of this model's, or does not end where a score is read.
+    pub fn ids(&self, place: impl std::fmt::Display, ids: &[u32]) -> Result<(), ApiError> {
+        self.fits(&place, ids)?;
+        let (score, vocab) = (self.info.tokenizer.specials().score, self.info.vocab_size);
+        if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+            return Err(ApiError::invalid(format!("{place}[{index}]: {id} is no token id: it is not below {vocab}")));
+        }
+        if ids.last() != Some(&score) {
+            return Err(ApiError::invalid(format!(
+                "{place}: the sequence does not end with the score token, {score}, where the score is read"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
