@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::config::{Architecture, ModelConfig};
+use super::layout::Names;
 use super::pretrained::{self, Pretrained};
 use crate::error::Result;
 use crate::formats::Tensors;
@@ -149,7 +150,12 @@ fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
         crate::eval::Companion::read(path, config).ok().map(|companion| companion.template).filter(|_| reward);
     ModelFacts {
         architecture: config.architecture.class().into(),
-        names: format!("{:?}", model.layout().names),
+        names: match model.layout().names {
+            Names::InternLm2 => "InternLM2",
+            Names::HuggingFace => "Llama",
+            Names::Gguf => "llama.cpp",
+        }
+        .into(),
         parameters: config.parameters(heads),
         reward_head: heads.reward,
         lm_head: heads.lm,
