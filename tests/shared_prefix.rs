@@ -297,3 +297,33 @@ fn tokens_do_not_see_what_follows() {
         assert_ne!(loss(&text, n), loss(&changed, n), "its own target counts");
     }
 }
+
+#[test]
+fn the_softmax_of_the_logits_gives_the_next_token_loss() {
+    for seed in 0..4 {
+        let random = &mut rng::stream(seed, "logits", 0);
+        let config = config(random, 2, 2, 4);
+        let outputs = OutputHeads { reward: false, lm: true };
+        // More rows than the workspace has logits for at one time.
+        let groups: Groups = vec![vec![sequence(random, 150..=200)], vec![vec![1, 2]], vec![sequence(random, 2..=90)]];
+        let pack = pack(&groups, Wanted { scores: false, next_tokens: true, share_prefix: false });
+        let capacity = Capacity { tokens: 400, selected: 400, candidates: 4 };
+        for backend in [Rc::new(Cpu::new()) as Rc<dyn Backend>, Rc::new(Reference)] {
+            let model = model(backend.clone(), &config, outputs, seed);
+            let mut workspace = Workspace::new(backend.as_ref(), &config, outputs, capacity, false).unwrap();
+            let (mut loss, mut row) = (0.0, 0);
+            let mut add = |logits: &[f32]| {
+                assert_eq!(logits.len(), VOCAB);
+                let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+                loss += sum.ln() - f64::from(logits[pack.targets[row] as usize]);
+                row += 1;
+            };
+            model.logits(&mut workspace, &pack, &mut add).unwrap();
+            assert_eq!(row, pack.selected.len());
+            model.zero_losses(&workspace).unwrap();
+            model.next_token_loss(&mut workspace, &pack, 1.0).unwrap();
+            let right = model.losses(&workspace).unwrap().1;
+            assert!((loss - right).abs() <= NEAR * right, "{loss} {right}");
+        }
+    }
+}

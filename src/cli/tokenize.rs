@@ -1,5 +1,6 @@
 //! `polar-raw tokenize`: text to token ids and back, row by row.
 
+use std::ffi::OsStr;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use super::written;
 use crate::error::{Error, Result};
 use crate::files::Staged;
+use crate::model::pretrained;
 use crate::polar::Lines;
 use crate::tokenizer::{Names, Tokenizer};
 
@@ -22,7 +24,7 @@ use crate::tokenizer::{Names, Tokenizer};
   polar-raw tokenize --model DIR --input ids.jsonl --decode
   polar-raw tokenize --model DIR --specials")]
 pub struct TokenizeArgs {
-    /// A model's folder with tokenizer.json or tokenizer.model, or one of these files.
+    /// A model's folder, its tokenizer.json or tokenizer.model, or a GGUF file.
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// Rows, as JSONL, plain or zstd.
@@ -41,9 +43,10 @@ pub struct TokenizeArgs {
 
 /// Encodes or decodes every row of the input.
 pub fn run(args: TokenizeArgs) -> Result<()> {
-    let tokenizer = match args.model.is_dir() {
-        true => Tokenizer::load(&args.model)?,
-        false => Tokenizer::from_file(&args.model, Names::default())?,
+    let ending = args.model.extension().and_then(OsStr::to_str);
+    let tokenizer = match ending {
+        Some("json" | "model") if args.model.is_file() => Tokenizer::from_file(&args.model, Names::default())?,
+        _ => pretrained::tokenizer(&args.model)?.map_or_else(|| Tokenizer::load(&args.model), Ok)?,
     };
     let Some(input) = &args.input else {
         let specials = tokenizer.specials();

@@ -2,7 +2,7 @@
 
     python tests/golden/sentencepiece/make.py        (needs sentencepiece)
 
-The texts and the training text are those of tools/compat/sentencepiece.py, which compares far more of them.
+The texts and the training text are those of tools/compat/tokenizer_files.py, which compares far more of them.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ import json
 import pathlib
 
 here = pathlib.Path(__file__).resolve().parent
-spec = importlib.util.spec_from_file_location("compat", here.parents[2] / "tools" / "compat" / "sentencepiece.py")
+spec = importlib.util.spec_from_file_location("compat", here.parents[2] / "tools" / "compat" / "tokenizer_files.py")
 compat = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(compat)
 

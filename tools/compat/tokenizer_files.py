@@ -16,8 +16,6 @@ import sys
 import tempfile
 import time
 
-# This file's own name would hide the package.
-sys.path = [entry for entry in sys.path if pathlib.Path(entry or ".").resolve() != pathlib.Path(__file__).resolve().parent]
 import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2 as proto
