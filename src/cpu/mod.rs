@@ -168,9 +168,9 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
-        let (m, n, k) = self.checks("gemm").gemm(layout, out, a, b)?;
-        gemm::product(layout, m, n, k, out, a, b, accumulate);
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()> {
+        let shape = self.checks("gemm").gemm(layout, out, a, b, addend)?;
+        gemm::product(layout, shape, out, a, b, addend);
         Ok(())
     }
 

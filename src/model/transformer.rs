@@ -231,21 +231,17 @@ impl<'a> Pass<'a> {
         let x_mid = self.rows(slots.x_mid, layer.rows);
         if layer.last {
             b.gather_forward(&x_mid, &layer.x, &self.selected)?;
-        } else {
-            b.copy(&x_mid, &layer.x)?;
         }
-        b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, true)?;
+        let residual = if layer.last { &x_mid } else { &layer.x };
+        b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, Some(residual))?;
         self.add_bias(&x_mid, weights.wo_bias.as_ref())?;
 
         let normed = self.rows(slots.ffn_normed, layer.rows);
         b.rmsnorm_forward(&normed, &self.buffer(slots.ffn_rstd, &[layer.rows]), &x_mid, &weights.ffn_norm, eps)?;
         let gate_up = self.rows(slots.gate_up, layer.rows);
-        b.gemm(Gemm::Nt, &gate_up, &normed, &weights.w13, false)?;
         let ffn_hidden = self.rows(slots.ffn_hidden, layer.rows);
-        b.swiglu_forward(&ffn_hidden, &gate_up)?;
-        let out = self.output_of(l);
-        b.copy(&out, &x_mid)?;
-        b.gemm(Gemm::Nt, &out, &ffn_hidden, &weights.w2, true)
+        b.gemm_swiglu_forward(&ffn_hidden, &gate_up, &normed, &weights.w13)?;
+        b.gemm(Gemm::Nt, &self.output_of(l), &ffn_hidden, &weights.w2, Some(&x_mid))
     }
 
     fn add_bias(&self, y: &Tensor, bias: Option<&Tensor>) -> Result<()> {
@@ -264,7 +260,7 @@ impl<'a> Pass<'a> {
         let (t, bias) = (self.pack.tokens(), layer.weights.wqkv_bias.as_ref());
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, layer.weights.wqkv.rows()]);
-            b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, false)?;
+            b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, None)?;
             self.add_bias(&fused, bias)?;
             return b.rope_forward(qkv, &fused, &self.positions, heads, theta);
         }
@@ -272,7 +268,7 @@ impl<'a> Pass<'a> {
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
-            b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), false)?;
+            b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), None)?;
         }
         self.add_bias(&fused, bias.map(|bias| split.kv_columns(bias)).as_ref())?;
         b.rope_forward(Qkv { q: None, ..qkv }, &fused, &self.positions, heads, theta)?;
@@ -283,7 +279,7 @@ impl<'a> Pass<'a> {
         let fused = self.buffer(self.workspace.temporaries.qkv, &[layer.rows, heads.kv * split.q]);
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
-            b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), false)?;
+            b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), None)?;
         }
         self.add_bias(&fused, bias.map(|bias| split.q_columns(bias)).as_ref())?;
         b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &self.selected_positions, heads, theta)
@@ -412,23 +408,21 @@ impl<'a> Pass<'a> {
         let heads = self.model.heads();
         let dx_out = self.rows(if layer.last { temporaries.dx_selected } else { temporaries.dx }, s);
 
-        let ffn_hidden = self.rows(slots.ffn_hidden, s);
-        let dffn_hidden = self.buffer(temporaries.dffn_hidden, &[s, ffn_hidden.cols()]);
-        b.gemm(Gemm::Nn, &dffn_hidden, &dx_out, &weights.w2, false)?;
-        b.gemm(Gemm::Tn, &grads.w2, &dx_out, &ffn_hidden, true)?;
-        let gate_up = self.rows(slots.gate_up, s);
-        b.swiglu_backward(&gate_up, &dffn_hidden, &gate_up)?;
+        let (gate_up, ffn_hidden) = (self.rows(slots.gate_up, s), self.rows(slots.ffn_hidden, s));
+        b.gemm(Gemm::Tn, &grads.w2, &dx_out, &ffn_hidden, Some(&grads.w2))?;
+        // SwiGLU's result is not needed any more: its buffer is for its gradient, where a backend stores that.
+        b.gemm_swiglu_backward(&gate_up, &ffn_hidden, &dx_out, &weights.w2)?;
         let dgate_up = gate_up;
         let dnormed = self.rows(temporaries.dnormed, s);
-        b.gemm(Gemm::Nn, &dnormed, &dgate_up, &weights.w13, false)?;
-        b.gemm(Gemm::Tn, &grads.w13, &dgate_up, &self.rows(slots.ffn_normed, s), true)?;
+        b.gemm(Gemm::Nn, &dnormed, &dgate_up, &weights.w13, None)?;
+        b.gemm(Gemm::Tn, &grads.w13, &dgate_up, &self.rows(slots.ffn_normed, s), Some(&grads.w13))?;
         let (x_mid, rstd) = (self.rows(slots.x_mid, s), self.buffer(slots.ffn_rstd, &[s]));
         b.rmsnorm_backward(&dx_out, &grads.ffn_norm, &dnormed, &x_mid, &rstd, &weights.ffn_norm)?;
 
         let attended = self.rows(slots.attended, s);
         let dattended = self.buffer(temporaries.dattended, &[s, attended.cols()]);
-        b.gemm(Gemm::Nn, &dattended, &dx_out, &weights.wo, false)?;
-        b.gemm(Gemm::Tn, &grads.wo, &dx_out, &attended, true)?;
+        b.gemm(Gemm::Nn, &dattended, &dx_out, &weights.wo, None)?;
+        b.gemm(Gemm::Tn, &grads.wo, &dx_out, &attended, Some(&grads.wo))?;
         self.add_bias_gradient(grads.wo_bias.as_ref(), &dx_out)?;
         let dq = self.buffer(temporaries.dq, &[heads.kv, s, heads.group(), heads.dim]);
         let dk = self.buffer(temporaries.dk, &[heads.kv, t, heads.dim]);
@@ -463,8 +457,8 @@ impl<'a> Pass<'a> {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, wqkv.rows()]);
             b.rope_backward(&fused, dqkv, &self.positions, heads, theta)?;
             self.add_bias_gradient(dbias, &fused)?;
-            b.gemm(Gemm::Nn, dnormed, &fused, wqkv, false)?;
-            return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, true);
+            b.gemm(Gemm::Nn, dnormed, &fused, wqkv, None)?;
+            return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, Some(dwqkv));
         }
         let split = Split::new(heads);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
@@ -472,8 +466,9 @@ impl<'a> Pass<'a> {
         self.add_bias_gradient(dbias.map(|dbias| split.kv_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
-            b.gemm(Gemm::Nn, dnormed, &columns, &split.kv_rows(wqkv, group), group > 0)?;
-            b.gemm(Gemm::Tn, &split.kv_rows(dwqkv, group), &columns, &normed, true)?;
+            let dwkv = split.kv_rows(dwqkv, group);
+            b.gemm(Gemm::Nn, dnormed, &columns, &split.kv_rows(wqkv, group), (group > 0).then_some(dnormed))?;
+            b.gemm(Gemm::Tn, &dwkv, &columns, &normed, Some(&dwkv))?;
         }
         // Queries: the selected rows' own gradient, then added to all rows'. The buffers of the feed-forward network
         // and of attention are free by now.
@@ -486,8 +481,9 @@ impl<'a> Pass<'a> {
         self.add_bias_gradient(dbias.map(|dbias| split.q_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
-            b.gemm(Gemm::Nn, &dselected, &columns, &split.q_rows(wqkv, group), group > 0)?;
-            b.gemm(Gemm::Tn, &split.q_rows(dwqkv, group), &columns, &selected, true)?;
+            let dwq = split.q_rows(dwqkv, group);
+            b.gemm(Gemm::Nn, &dselected, &columns, &split.q_rows(wqkv, group), (group > 0).then_some(&dselected))?;
+            b.gemm(Gemm::Tn, &dwq, &columns, &selected, Some(&dwq))?;
         }
         b.gather_backward(dnormed, &dselected, &self.selected)
     }

@@ -32,6 +32,8 @@ pub fn table() -> Vec<Row> {
         row("copy", copy::cases),
         row("fill", fill::cases),
         row("gemm", gemm::cases),
+        row("gemm_swiglu_forward", gemm::swiglu_forward),
+        row("gemm_swiglu_backward", gemm::swiglu_backward),
         row("bias_forward", bias::forward),
         row("bias_backward", bias::backward),
         row("embedding_forward", embedding::forward),
