@@ -67,6 +67,18 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut SmallRng) {
 }
 
 #[test]
+fn a_tensor_without_elements_takes_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    for shape in ["[0,1099511627776]", "[1099511627776,0]"] {
+        let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#);
+        let path = folder.path().join("a.safetensors");
+        std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+        let figures = &inspect(&path, true).unwrap().tensors[0];
+        assert_eq!(figures.statistics.as_ref().unwrap().rms, 0.0);
+    }
+}
+
+#[test]
 fn mutated_files_are_read_or_refused() {
     let seconds = std::env::var("POLAR_RAW_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4.0);
     let seed = RandomState::new().hash_one(0);

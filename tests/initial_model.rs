@@ -8,6 +8,7 @@ use polar_raw::config::Config;
 use polar_raw::cpu::Cpu;
 use polar_raw::model::convert::{Kind, convert};
 use polar_raw::model::{Family, Model, Pretrained};
+use polar_raw::tokenizer::Tokenizer;
 use polar_raw::train::setup::{Setup, Start};
 
 const SMALL: &str = r#"
@@ -142,4 +143,18 @@ fn a_saved_model_knows_its_tokens() {
     let (_, model, notes) = setup(&config, Start::From(again.clone()), Some(&again));
     assert!(!notes.iter().any(|note| note.contains("are new")), "{notes:?}");
     assert!(tensor(&model, "model.tok_embeddings.weight").ends_with(&[7.0; 16]));
+}
+
+#[test]
+fn a_tokenizer_saved_with_more_ids_than_rows_gets_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let llama = foreign(folder.path(), 0);
+    Tokenizer::load(&llama).unwrap().save(&llama).unwrap();
+    let config = config("");
+    let (grown, model, notes) = setup(&config, Start::From(llama.clone()), Some(&llama));
+    assert_eq!(grown.model_config.vocab_size, 302);
+    assert!(notes.iter().any(|note| note.contains("[300, 301] are new")), "{notes:?}");
+    let table = tensor(&model, "model.tok_embeddings.weight");
+    assert!(table[300 * 16..].iter().any(|v| *v != 0.0));
+    assert_eq!(table[300 * 16..301 * 16], table[301 * 16..]);
 }

@@ -302,7 +302,7 @@ fn tokens_do_not_see_what_follows() {
 fn the_softmax_of_the_logits_gives_the_next_token_loss() {
     for seed in 0..4 {
         let random = &mut rng::stream(seed, "logits", 0);
-        let config = config(random, 2, 2, 4);
+        let config = config(random, 2, 2, 4, false);
         let outputs = OutputHeads { reward: false, lm: true };
         // More rows than the workspace has logits for at one time.
         let groups: Groups = vec![vec![sequence(random, 150..=200)], vec![vec![1, 2]], vec![sequence(random, 2..=90)]];

@@ -143,7 +143,7 @@ fn blocks<const N: usize>(bytes: &[u8], values: &mut [f32], block: impl Fn(&[u8;
 }
 
 fn quantise(values: &[f32], bytes: &mut Vec<u8>, block: impl Fn(&[f32; BLOCK], &mut Vec<u8>) -> bool) -> bool {
-    values.as_chunks().0.iter().fold(true, |fits, x| block(x, bytes) && fits)
+    values.as_chunks().0.iter().all(|x| block(x, bytes))
 }
 
 fn half_at(block: &[u8], place: usize) -> f32 {

@@ -45,7 +45,7 @@ impl Entry {
 
     /// Number of elements.
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        if self.shape.contains(&0) { 0 } else { self.rows().saturating_mul(self.row()) }
     }
 
     /// Reads rows out of the content of the file. `None` when they are not whole blocks of a quantised type.

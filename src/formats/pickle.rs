@@ -135,7 +135,9 @@ impl Machine<'_> {
                 2..=5 => {}
                 other => return Err(format!("its pickle has protocol {other}")),
             },
-            0x95 => drop(self.take(8)?),
+            0x95 => {
+                self.take(8)?;
+            }
             // EMPTY_DICT, EMPTY_TUPLE, EMPTY_LIST, NONE, NEWTRUE, NEWFALSE
             b'}' => self.push_dict(),
             b')' => self.push_tuple(Vec::new()),
@@ -168,7 +170,7 @@ impl Machine<'_> {
             // MARK, TUPLE, TUPLE1 to TUPLE3
             b'(' => self.marks.push(self.stack.len()),
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push_tuple(items);
             }
             0x85..=0x87 => {
@@ -225,7 +227,7 @@ impl Machine<'_> {
                 self.set(vec![key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.set(items)?;
             }
             other => {
@@ -298,7 +300,7 @@ impl Machine<'_> {
         self.stack.pop().ok_or_else(short)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn since_mark(&mut self) -> Result<Vec<Value>, String> {
         let from = self.marks.pop().ok_or_else(short)?;
         Ok(self.stack.split_off(from))
     }

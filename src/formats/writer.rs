@@ -1,7 +1,7 @@
 //! One file of tensors being written, in any format.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::gguf::{self, Value};
 use super::{Element, Format, safetensors, torch};
@@ -41,14 +41,14 @@ impl Piece {
 
 /// A file that takes its tensors one after the other. Dropped before [`Writer::finish`], it vanishes.
 pub struct Writer {
-    path: std::path::PathBuf,
+    path: PathBuf,
     out: Out,
     pieces: std::vec::IntoIter<Piece>,
 }
 
 enum Out {
     Safetensors(Staged),
-    Torch(torch::Writer<Staged>),
+    Torch(Box<torch::Writer<Staged>>),
     Gguf(Staged),
 }
 
@@ -68,7 +68,7 @@ impl Writer {
             }
             Format::Torch => {
                 let writer = torch::Writer::new(staged, &all().collect::<Vec<_>>());
-                Out::Torch(writer.map_err(|e| Error::io("write", path, &e))?)
+                Out::Torch(Box::new(writer.map_err(|e| Error::io("write", path, &e))?))
             }
             Format::Gguf => {
                 staged.append(&gguf::write_header(metadata, &all().collect::<Vec<_>>()))?;
@@ -95,7 +95,7 @@ impl Writer {
             Out::Safetensors(staged) | Out::Gguf(staged) => staged,
             Out::Torch(writer) => {
                 writer.next(size).map_err(failed)?;
-                writer
+                &mut **writer
             }
         };
         let mut bytes = Vec::new();
@@ -117,7 +117,7 @@ impl Writer {
     fn out_mut(&mut self) -> &mut dyn Write {
         match &mut self.out {
             Out::Safetensors(staged) | Out::Gguf(staged) => staged,
-            Out::Torch(writer) => writer,
+            Out::Torch(writer) => &mut **writer,
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::config::{Architecture, ModelConfig};
+use super::layout::Names;
 use super::pretrained::{self, Pretrained};
 use crate::error::Result;
 use crate::formats::Tensors;
@@ -149,7 +150,12 @@ fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
         crate::eval::Companion::read(path, config).ok().map(|companion| companion.template).filter(|_| reward);
     ModelFacts {
         architecture: config.architecture.class().into(),
-        names: format!("{:?}", model.layout().names),
+        names: match model.layout().names {
+            Names::InternLm2 => "InternLM2",
+            Names::HuggingFace => "Llama",
+            Names::Gguf => "llama.cpp",
+        }
+        .into(),
         parameters: config.parameters(heads),
         reward_head: heads.reward,
         lm_head: heads.lm,
@@ -196,10 +202,12 @@ fn of_tensors(tensors: &Tensors, statistics: bool) -> Result<Inspection> {
 /// Sums in f64, row by row.
 fn figures(tensors: &Tensors, name: &str) -> Result<Statistics> {
     let entry = tensors.readable(name)?;
-    let mut row = vec![0.0_f32; entry.row()];
+    // A tensor without elements may claim rows, or elements of a row, without end.
+    let (rows, width) = if entry.elements() == 0 { (0, 0) } else { (entry.rows(), entry.row()) };
+    let mut row = vec![0.0_f32; width];
     let (mut min, mut max, mut sum, mut squares, mut finite, mut non_finite) =
         (f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.0, 0_usize, 0_usize);
-    for i in 0..entry.rows() {
+    for i in 0..rows {
         tensors.read_rows(name, i..i + 1, &mut row)?;
         for value in row.iter().map(|v| f64::from(*v)) {
             if !value.is_finite() {

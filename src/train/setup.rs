@@ -147,7 +147,8 @@ impl Setup {
         let loaded =
             pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, stored, values))?;
         let mut notes = vec![format!("weights: from {}", dir.display())];
-        let added = self.feeder.tokenizer.as_ref().map_or(Vec::new(), Tokenizer::added);
+        let rows = pretrained.config().vocab_size;
+        let added = self.feeder.tokenizer.as_ref().map_or(Vec::new(), |tokenizer| new_tokens(tokenizer, rows));
         if !added.is_empty() {
             notes.push(format!("token ids {added:?} are new to the model: they start as the mean of the others"));
         }
@@ -178,7 +179,7 @@ impl Setup {
         model.set_rows(spec, 0, values)?;
         let by_token = ["model.tok_embeddings.weight", "output.weight"].contains(&spec.name.as_str());
         let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| by_token) else { return Ok(()) };
-        let added = tokenizer.added();
+        let added = new_tokens(tokenizer, stored.shape[0]);
         let (width, known) = (spec.shape[1], tokenizer.vocab_size() - added.len());
         let mut mean = vec![0.0_f64; width];
         for row in values.chunks(width).take(known) {
@@ -199,6 +200,13 @@ impl Setup {
     }
 }
 
+/// Separator and score token as far as a model whose embedding has `rows` rows does not know them.
+fn new_tokens(tokenizer: &Tokenizer, rows: usize) -> Vec<u32> {
+    let (specials, added) = (tokenizer.specials(), tokenizer.added());
+    let new = |id: &u32| added.contains(id) || *id as usize >= rows;
+    [specials.separator, specials.score].into_iter().filter(new).collect()
+}
+
 /// Tokenizer and architecture of a model's folder. A folder without a tokenizer will do where all data are ids.
 fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Option<Tokenizer>, ModelConfig)> {
     let mut config = pretrained::read_config(dir)?;
@@ -210,7 +218,7 @@ fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Optio
     };
     config.special.reward = Some(tokenizer.specials().score);
     // Separator and score token may need rows of their own.
-    let known = tokenizer.vocab_size() - tokenizer.added().len();
+    let known = tokenizer.vocab_size() - new_tokens(&tokenizer, config.vocab_size).len();
     if known <= config.vocab_size {
         config.vocab_size = config.vocab_size.max(tokenizer.vocab_size());
     } else {

@@ -24,6 +24,7 @@ parser.add_argument("--xtuner", help="the unpacked package, if it is not install
 arguments = parser.parse_args()
 
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 folder = tempfile.TemporaryDirectory()
 root = pathlib.Path(folder.name)
 seed = random.randrange(1 << 32)
@@ -123,7 +124,7 @@ for bias in (False, True):
     source = root / f"official-{bias}-True-5GB"
     for dtype in ("float32", "bfloat16", "float16"):
         for target in ("internlm2", "internlm2-bin"):
-            for size in (10**9, 50_000):
+            for size in (10**9, 50_000) if dtype == "float32" else (10**9,):
                 path = root / f"ours-{bias}-{dtype}-{target}-{size}"
                 run("convert", "--from", source, "--to", path, "--dtype", dtype, "--as", target, "--max-shard-bytes", size)
                 loaded, info = RewardModel.from_pretrained(path, output_loading_info=True)
@@ -150,6 +151,8 @@ for family in ("Llama", "Qwen2"):
             run("convert", "--from", converted, "--to", back, "--as", family.lower())
             what = f"{family}ForCausalLM, tied {tied}, bias {bias}"
             compare(f"{what}: to polar-raw and back, logits", logits(back, causal), expected, 1e-6)
+            if family == "Llama" and bias:
+                continue  # GGUF files with biases are Qwen2's, which has none for the output
             run("convert", "--from", path, "--to", path.with_suffix(".gguf"), "--as", "gguf")
             run("convert", "--from", path.with_suffix(".gguf"), "--to", path.with_suffix(".again"), "--as", family.lower())
             compare(f"{what}: to GGUF and back, logits", logits(path.with_suffix(".again"), causal), expected, 1e-6)

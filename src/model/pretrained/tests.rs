@@ -73,7 +73,7 @@ fn every_way_there_and_back_changes_nothing() {
         for bias in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let first = folder.path().join("first");
-            save(&first, &config(10, bias, architecture), seed);
+            save(&first, &config(12, bias, architecture), seed);
             fs::write(first.join("tokenizer.json"), "{}").unwrap();
             let original = load(&first);
             assert!(original.0.unused.is_empty());
@@ -91,7 +91,7 @@ fn every_way_there_and_back_changes_nothing() {
                     assert_eq!(zero.is_empty(), kind != Kind::HuggingFace(Family::Qwen2) || bias, "{kind:?}");
                     assert_eq!((loaded.heads, rest), (original.0.heads, original.1.clone()), "{kind:?} {bias}");
                     let kept = ModelConfig { bias, ..read_config(&back).unwrap() };
-                    let mut expected = config(10, bias, architecture);
+                    let mut expected = config(12, bias, architecture);
                     if kind == Kind::Gguf {
                         // It has no key for the score token, nor a tokenizer here.
                         expected.special = kept.special;
@@ -126,13 +126,14 @@ fn quantised_files_hold_what_their_blocks_say() {
             assert!(most <= if vector { 0.0 } else { error }, "{element} {name}: {most}");
             assert_eq!(most == 0.0, vector, "{element} {name}");
         }
-        let refused = convert(&first, &folder.path().join("f"), Kind::InternLm2, Some(element), usize::MAX);
+        let refused =
+            convert(&first, &folder.path().join(format!("{element}")), Kind::InternLm2, Some(element), usize::MAX);
         assert_eq!(refused.is_err(), ![Element::Bf16, Element::F16].contains(&element));
     }
     let ragged = folder.path().join("ragged");
-    save(&ragged, &config(10, false, Architecture::CausalLm), 1);
+    save(&ragged, &config(12, false, Architecture::CausalLm), 1);
     let refused = convert(&ragged, &folder.path().join("r.gguf"), Kind::Gguf, Some(Element::Q8_0), usize::MAX);
-    assert!(refused.unwrap_err().to_string().contains("has rows of 20 elements, no whole blocks of Q8_0"));
+    assert!(refused.unwrap_err().to_string().contains("has rows of 24 elements, no whole blocks of Q8_0"));
     assert!(!folder.path().join("r.gguf").exists());
 }
 
@@ -140,7 +141,7 @@ fn quantised_files_hold_what_their_blocks_say() {
 fn what_cannot_be_represented_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let first = folder.path().join("first");
-    let config = config(10, true, Architecture::RewardModel);
+    let config = config(12, true, Architecture::RewardModel);
     save(&first, &config, 3);
     let target = Target::safetensors(StorageDtype::F32, usize::MAX);
     write(&first, &config, config.architecture.heads(), target, &mut |spec| Ok(vec![0.5; spec.elements()])).unwrap();
@@ -163,7 +164,7 @@ fn what_cannot_be_represented_is_refused_and_leaves_nothing() {
 fn llama(model_type: &str) -> Value {
     let class = if model_type == "llama" { "LlamaForCausalLM" } else { "Qwen2ForCausalLM" };
     json!({
-        "architectures": [class], "model_type": model_type, "hidden_size": 20, "intermediate_size": 30,
+        "architectures": [class], "model_type": model_type, "hidden_size": 24, "intermediate_size": 30,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 13,
         "rope_theta": 5e4, "rms_norm_eps": 1e-5, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2,
         "torch_dtype": "bfloat16", "hidden_act": "silu", "tie_word_embeddings": false,
@@ -183,7 +184,7 @@ fn configurations_of_other_families() {
     assert!(with("llama", "tie_word_embeddings", json!(true)).unwrap().1.tied);
     assert_eq!(with("llama", "eos_token_id", json!([7, 8])).unwrap().0.special.eos, 7);
     assert_eq!(with("qwen2", "bos_token_id", Value::Null).unwrap().0.special.bos, 2);
-    assert_eq!(with("llama", "head_dim", json!(5)).unwrap().0.head_dim(), 5);
+    assert_eq!(with("llama", "head_dim", json!(6)).unwrap().0.head_dim(), 6);
     for (scaling, factor) in [
         (json!({"type": "dynamic", "factor": 2.0}), Some(2.0)),
         (json!({"rope_type": "default"}), None),
@@ -194,7 +195,7 @@ fn configurations_of_other_families() {
     let parameters = json!({"rope_type": "default", "rope_theta": 7e3});
     assert_eq!(with("llama", "rope_parameters", parameters).unwrap().0.rope_theta, 7e3);
     for (key, value, reason) in [
-        ("head_dim", json!(8), "head_dim = 8 is not supported: must be hidden_size / num_attention_heads = 20 / 4"),
+        ("head_dim", json!(8), "head_dim = 8 is not supported: must be hidden_size / num_attention_heads = 24 / 4"),
         ("mlp_bias", json!(true), "mlp_bias = true is not supported"),
         ("use_sliding_window", json!(true), "use_sliding_window = true is not supported"),
         ("hidden_act", json!("gelu"), "hidden_act = \"gelu\""),
@@ -217,7 +218,7 @@ fn configurations_of_other_families() {
 fn a_tied_head_is_a_copy_of_the_embedding() {
     let folder = tempfile::tempdir().unwrap();
     let (first, tied) = (folder.path().join("first"), folder.path().join("tied"));
-    save(&first, &config(10, false, Architecture::CausalLm), 5);
+    save(&first, &config(12, false, Architecture::CausalLm), 5);
     convert(&first, &tied, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
     let path = tied.join(FILE);
     let text = fs::read_to_string(&path).unwrap();
