@@ -1,11 +1,14 @@
 //! The command line: one file per subcommand.
 
 pub mod completions;
+pub mod convert;
 pub mod device;
 pub mod eval;
+pub mod inspect;
 mod model;
 pub mod score;
 pub mod serve;
+pub mod tokenize;
 pub mod train;
 pub mod zoo;
 
@@ -53,6 +56,9 @@ enum Command {
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
     Serve(serve::ServeArgs),
+    Tokenize(tokenize::TokenizeArgs),
+    Convert(convert::ConvertArgs),
+    Inspect(inspect::InspectArgs),
     Zoo(zoo::ZooArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -65,10 +71,18 @@ impl Cli {
             Command::Eval(args) => eval::run(args),
             Command::Score(args) => score::run(args),
             Command::Serve(args) => serve::run(args),
+            Command::Tokenize(args) => tokenize::run(args),
+            Command::Convert(args) => convert::run(args),
+            Command::Inspect(args) => inspect::run(args),
             Command::Zoo(args) => zoo::run(args),
             Command::Completions(args) => completions::run(args),
         }
     }
+}
+
+/// A count of at least one, for clap.
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number above 0".into())
 }
 
 /// Writes a text and a line end to standard output.

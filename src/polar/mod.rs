@@ -14,6 +14,7 @@ mod template;
 mod triple;
 
 pub use encoded::encode_encoded;
+pub(crate) use lines::Lines;
 pub use pack::{Pack, Wanted};
 pub use records::{Document, IdPair, Records, read, read_all};
 pub use sampling::{Summary, TripleSource, split_by_prompt};
