@@ -55,10 +55,10 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
+    Serve(serve::ServeArgs),
     Tokenize(tokenize::TokenizeArgs),
     Convert(convert::ConvertArgs),
     Inspect(inspect::InspectArgs),
-    Serve(serve::ServeArgs),
     Zoo(zoo::ZooArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -70,10 +70,10 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Score(args) => score::run(args),
+            Command::Serve(args) => serve::run(args),
             Command::Tokenize(args) => tokenize::run(args),
             Command::Convert(args) => convert::run(args),
             Command::Inspect(args) => inspect::run(args),
-            Command::Serve(args) => serve::run(args),
             Command::Zoo(args) => zoo::run(args),
             Command::Completions(args) => completions::run(args),
         }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
-use crate::serve::{Compat, Info, Loaded, Options, ROUTES, Server, log};
+use crate::serve::{Compat, Info, Loaded, Options, Server, log, paths};
 
 /// Answer requests for scores over HTTP.
 ///
@@ -98,7 +98,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
     let name = options.model.clone();
     let server = Server::bind(options)?;
     let address = server.address()?;
-    let paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+    let paths: Vec<&str> = paths().map(|(_, path)| path).collect();
     log(format_args!("listening on http://{address}: {}", paths.join(" ")));
     if open {
         log(format_args!("warning: whoever reaches {} may use this server; --api-key-file asks for a key", args.host));

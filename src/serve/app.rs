@@ -1,6 +1,5 @@
 //! What all requests share: bounds on queue and memory, the way to the engine, and the router.
 
-use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -263,7 +262,7 @@ pub fn router(app: Arc<App>) -> Router {
             route.path,
             match route.action {
                 Action::Score { endpoint, .. } => {
-                    post(move |State(app): State<Arc<App>>, request: Request| score(app, endpoint, request))
+                    post(async move |State(app): State<Arc<App>>, request: Request| app.score(endpoint, request).await)
                 }
                 Action::Get(about) => get(async move |State(app): State<Arc<App>>| app.about(about)),
             },
@@ -280,15 +279,6 @@ pub fn router(app: Arc<App>) -> Router {
         })
         .layer(middleware::from_fn_with_state(app.clone(), observe))
         .with_state(app)
-}
-
-/// A named future, because that of a closure would not be known to be `Send`.
-fn score(
-    app: Arc<App>,
-    endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
-    request: Request,
-) -> impl Future<Output = Result<Json<Value>, ApiError>> + Send {
-    async move { app.score(endpoint, request).await }
 }
 
 /// Asks for the key, counts, and writes the access log.

@@ -27,7 +27,7 @@ pub use compat::Compat;
 pub use engine::Score;
 pub use http::Server;
 pub use openapi::document;
-pub use routes::{Action, ROUTES};
+pub use routes::paths;
 
 use crate::polar::TemplateConfig;
 use crate::tokenizer::Tokenizer;

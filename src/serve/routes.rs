@@ -79,6 +79,11 @@ pub const ROUTES: [Route; 14] = [
     get("/openapi.json", "This document", About::OpenApi),
 ];
 
+/// Method and path of all of them.
+pub fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|route| (if matches!(route.action, Action::Score { .. }) { "POST" } else { "GET" }, route.path))
+}
+
 /// The table's own string for a path, or `other`.
 pub fn known(path: &str) -> &'static str {
     ROUTES.iter().find(|route| route.path == path).map_or("other", |route| route.path)

@@ -11,6 +11,7 @@ use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
 use polar_raw::eval::{Companion, Scorer};
 use polar_raw::model::config::{Architecture, SpecialIds, StorageDtype};
+use polar_raw::model::weights::Target;
 use polar_raw::model::{Model, ModelConfig, OutputHeads, weights};
 use polar_raw::polar::{TemplateConfig, Wrapper, encode_candidate};
 use polar_raw::serve::{Compat, Info, Loaded, Options, Score, Server};
@@ -55,8 +56,8 @@ pub fn model() -> Rc<Model> {
 pub fn save(dir: &Path) {
     let (model, config) = (model(), config());
     config.write(dir).unwrap();
-    weights::write(dir, &config, REWARD, StorageDtype::F32, 1 << 30, &mut |spec| model.get(model.params(), spec))
-        .unwrap();
+    let target = Target::safetensors(StorageDtype::F32, 1 << 30);
+    weights::write(dir, &config, REWARD, target, &mut |spec| model.get(model.params(), spec)).unwrap();
     tokenizer().save(dir).unwrap();
     Companion { template: template(), baselines: None }.write(dir).unwrap();
 }
