@@ -1,6 +1,7 @@
 //! POLAR ("Pre-Trained Policy Discriminators are General Reward Models", arXiv 2507.05197): trajectories and
 //! preferences, templates, triples and packed batches.
 
+mod client;
 mod lines;
 pub mod pack;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod score_rows;
 mod template;
 mod triple;
 
+pub use client::{Cut, CutSide, encode_as_client};
 pub(crate) use lines::Lines;
 pub use pack::{Pack, Wanted};
 pub use records::{Document, IdPair, Records, read, read_all};
