@@ -74,6 +74,9 @@ const ROWS: usize = 256;
 /// Passes of a window, about.
 const PASSES: usize = 16;
 
+/// Takes the answers of a window, with the rows at its end and what was done up to there.
+type Sink<'a> = dyn FnMut(&[u8], &ScoreRows, &Totals) -> Result<()> + 'a;
+
 /// What was done so far.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,7 +139,7 @@ fn open(args: &ScoreArgs) -> Result<(ScoreRows, Progress)> {
     } else {
         let file = File::open(place).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        (Box::new(file), metadata.is_file().then(|| metadata.len()))
+        (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
     let (source, bytes) = Counted::new(source);
     let hidden = args.output.is_none() && io::stdout().is_terminal();
@@ -219,11 +222,7 @@ impl Job<'_> {
 
     /// Scores window by window. Where a window ends depends on its own rows alone, so that whoever goes on at one
     /// computes the same passes.
-    fn score(
-        &mut self,
-        mut rows: ScoreRows,
-        write: &mut dyn FnMut(&[u8], &ScoreRows, &Totals) -> Result<()>,
-    ) -> Result<()> {
+    fn score(&mut self, mut rows: ScoreRows, write: &mut Sink<'_>) -> Result<()> {
         self.progress.begin();
         loop {
             let mut window = Vec::new();
