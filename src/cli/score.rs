@@ -1,23 +1,32 @@
-//! `polar-raw score`: one score a row, in order.
+//! `polar-raw score`: the scores of each row, in order.
 
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+mod partial;
+mod progress;
 
-use serde_json::json;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use self::partial::Partial;
+use self::progress::{Counted, Progress};
 use super::device::Device;
 use super::model;
 use crate::error::{Error, Result};
-use crate::eval::Scorer;
-use crate::files::Staged;
-use crate::polar::{ScoreInput, ScoreRow, ScoreRows, TemplateConfig, Wrapper, encode_candidate};
+use crate::eval::{Normalise, Scorer};
+use crate::model::Model;
+use crate::polar::{CutReport, CutSide, ScoreInput, ScoreRow, ScoreRows, TemplateConfig, Wrapper, encode_as_client};
 use crate::tokenizer::Tokenizer;
 
 /// Score candidate answers by how close they are to a reference answer.
 ///
-/// Reads rows {prompt, reference, output}, or {input_ids} with whole sequences of token ids that end with the score
-/// token, and writes a row {score} for each, in the same order. Higher is closer to the policy of the reference; only
-/// scores of one prompt and reference can be compared.
+/// Reads rows {prompt, reference, output}; {prompt, reference, outputs} with a list of candidates, whose common
+/// beginning is computed once; or {input_ids} with whole sequences of token ids that end with the score token. Writes
+/// a row {score} or {scores, best} for each, in the same order; best is the index of the highest. Higher is closer to
+/// the policy of the reference; only scores of one prompt and reference can be compared.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   polar-raw score --model runs/quickstart/model --input rows.jsonl --output scores.jsonl")]
@@ -25,60 +34,116 @@ pub struct ScoreArgs {
     /// The model's folder, such as runs/NAME/model.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Rows to score, as JSONL, plain or zstd.
+    /// Rows to score, as JSONL, plain or zstd; - for standard input.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to write, instead of standard output. The file appears when it is whole.
+    /// Where to write, instead of standard output. The file appears when it is whole; until then FILE.partial and
+    /// FILE.progress hold what is done.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Go on where an interrupted run with the same output stopped, if there was one.
+    #[arg(long, requires = "output")]
+    resume: bool,
     /// How prompt and trajectory are joined in rows that do not say. [default: as in training]
     #[arg(long, value_name = "sft|pretrain", value_parser = model::parse_wrapper)]
     wrapper: Option<Wrapper>,
+    /// Which end of a reference or candidate that is too long is cut off.
+    #[arg(long, value_enum, default_value_t)]
+    cut_side: CutSide,
+    /// The longest sequence in tokens; prompts are cut to it. [default: as in training]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+    /// The longest reference or candidate in tokens, BOS included. [default: as in training]
+    #[arg(long, value_name = "TOKENS")]
+    max_response_length: Option<usize>,
+    /// Add to each row how many tokens were cut off.
+    #[arg(long)]
+    report_cuts: bool,
+    /// Add normalised scores to each row.
+    #[arg(long, value_enum, default_value_t)]
+    normalise: Normalise,
     /// What computes; one of the devices of this build.
     #[arg(long, value_enum, default_value_t)]
     device: Device,
 }
 
-/// Tokens of one pass, at most, unless a sequence is longer.
+/// Tokens of one pass, at most, unless two of the longest sequences have more.
 const PASS: usize = 4096;
-/// Rows read before they are scored.
+/// Rows of a window, at most: they are read, scored and written together.
 const ROWS: usize = 256;
+/// Passes of a window, about.
+const PASSES: usize = 16;
+
+/// Takes the answers of a window, with the rows at its end and what was done up to there.
+type Sink<'a> = dyn FnMut(&[u8], &ScoreRows, &Totals) -> Result<()> + 'a;
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Totals {
+    rows: usize,
+    candidates: usize,
+    /// Candidates of which something was cut.
+    cut: usize,
+    cut_tokens: usize,
+}
 
 /// Scores every row of the input.
 pub fn run(args: ScoreArgs) -> Result<()> {
     let opened = model::open(&args.model, args.device)?;
-    let mut template = opened.companion.template;
-    template.wrapper = args.wrapper.unwrap_or(template.wrapper);
-    let most = opened.model.config().max_position_embeddings.max(template.max_length);
+    let own = opened.companion.template;
+    let template = TemplateConfig {
+        wrapper: args.wrapper.unwrap_or(own.wrapper),
+        max_length: args.max_length.unwrap_or(own.max_length),
+        max_response_length: args.max_response_length.unwrap_or(own.max_response_length),
+    };
+    template.check("--").map_err(dashes)?;
+    let positions = opened.model.config().max_position_embeddings;
+    if args.max_length.is_some_and(|length| length > positions) {
+        let length = template.max_length;
+        return Err(Error::user(format!("--max-length {length}: the model reads at most {positions} tokens")));
+    }
+    let (rows, progress) = open(&args)?;
     let mut job = Job {
         args: &args,
         template,
         tokenizer: None,
         vocab: opened.model.config().vocab_size,
-        most,
-        scorer: Scorer::new(opened.model.clone(), PASS.max(template.max_length))?,
+        most: positions.max(template.max_length),
+        window: PASSES * PASS.max(2 * template.max_length),
+        scorer: Scorer::new(opened.model.clone(), PASS.max(2 * template.max_length))?,
         model: &opened.model,
+        progress,
+        totals: Totals::default(),
     };
-    let rows = ScoreRows::open(&args.input)?;
-    match &args.output {
-        Some(path) => {
-            let mut staged = Staged::create(path)?;
-            job.score(rows, &mut |bytes| staged.append(bytes))?;
-            staged.commit()
-        }
-        None => {
-            let mut out = BufWriter::new(io::stdout().lock());
-            let result = job.score(rows, &mut |bytes| {
-                out.write_all(bytes).map_err(|e| Error::machine(format!("cannot write to standard output: {e}")))
-            });
-            // A reader that has gone away has seen what it wanted.
-            match out.flush() {
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-                Err(e) => Err(Error::machine(format!("cannot write to standard output: {e}"))),
-                Ok(()) => result,
-            }
-        }
-    }
+    let result = job.run(rows);
+    job.progress.finish();
+    result?;
+    job.summary();
+    Ok(())
+}
+
+/// The options' own spelling of the template's keys.
+fn dashes(error: Error) -> Error {
+    Error::user(
+        error.to_string().replace("max_length =", "max-length").replace("max_response_length =", "max-response-length"),
+    )
+}
+
+fn open(args: &ScoreArgs) -> Result<(ScoreRows, Progress)> {
+    let stdin = args.input == Path::new("-");
+    let place = if stdin { Path::new("standard input") } else { &args.input };
+    let failed = |e| Error::io("read", place, &e);
+    let (source, length): (Box<dyn Read + Send>, _) = if stdin {
+        (Box::new(io::stdin()), None)
+    } else {
+        let file = File::open(place).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        (Box::new(file), metadata.is_file().then_some(metadata.len()))
+    };
+    let (source, bytes) = Counted::new(source);
+    let hidden = args.output.is_none() && io::stdout().is_terminal();
+    Ok((ScoreRows::from_reader(place, source)?, Progress::new(length, bytes, hidden)))
 }
 
 struct Job<'a> {
@@ -89,50 +154,221 @@ struct Job<'a> {
     vocab: usize,
     /// The longest sequence that the model reads.
     most: usize,
+    /// Tokens of a window, about.
+    window: usize,
     scorer: Scorer,
-    model: &'a crate::model::Model,
+    model: &'a Model,
+    progress: Progress,
+    totals: Totals,
+}
+
+/// A row as it will be answered.
+struct Encoded {
+    line: usize,
+    sequences: Vec<Vec<u32>>,
+    cuts: Vec<CutReport>,
+    /// Whether the answer is `scores` or `score`.
+    many: bool,
 }
 
 impl Job<'_> {
-    fn score(&mut self, mut rows: ScoreRows, write: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        loop {
-            let chunk = rows.by_ref().take(ROWS).collect::<Result<Vec<_>>>()?;
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            let groups = chunk.into_iter().map(|row| Ok(vec![self.ids(row)?])).collect::<Result<Vec<_>>>()?;
-            for score in self.scorer.score(&groups)? {
-                write(format!("{}\n", json!({ "score": score })).as_bytes())?;
-            }
+    fn run(&mut self, mut rows: ScoreRows) -> Result<()> {
+        let Some(path) = &self.args.output else { return self.print(rows) };
+        let settings = self.settings()?;
+        let mut partial = if self.args.resume {
+            let (partial, totals) = Partial::resume(path, settings, &mut rows)?;
+            self.totals = totals;
+            partial
+        } else {
+            Partial::create(path, settings)?
+        };
+        self.score(rows, &mut |answers, rows, totals| partial.step(answers, rows, totals))?;
+        partial.commit()
+    }
+
+    fn print(&mut self, rows: ScoreRows) -> Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let mut gone = false;
+        let result = self.score(rows, &mut |answers, _, _| {
+            out.write_all(answers).and_then(|()| out.flush()).map_err(|e| {
+                gone = e.kind() == io::ErrorKind::BrokenPipe;
+                Error::machine(format!("cannot write to standard output: {e}"))
+            })
+        });
+        // A reader that has gone away has seen what it wanted.
+        if gone { Ok(()) } else { result }
+    }
+
+    /// What the scores depend on besides the rows.
+    fn settings(&self) -> Result<Map<String, Value>> {
+        let Self { args, template, .. } = self;
+        let device = args.device.to_possible_value().map(|value| value.get_name().to_owned());
+        let settings = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "model": fingerprint(&args.model)?,
+            "device": device,
+            "wrapper": template.wrapper,
+            "max_length": template.max_length,
+            "max_response_length": template.max_response_length,
+            "cut_side": args.cut_side,
+            "report_cuts": args.report_cuts,
+            "normalise": args.normalise,
+        });
+        match settings {
+            Value::Object(settings) => Ok(settings),
+            _ => Ok(Map::new()),
         }
     }
 
-    fn ids(&mut self, row: ScoreRow) -> Result<Vec<u32>> {
-        let place = format!("{}:{}", self.args.input.display(), row.line);
-        match row.input {
-            ScoreInput::Ids(ids) => {
-                if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
-                    let vocab = self.vocab;
-                    return Err(Error::user(format!("{place}: input_ids has {id}, not below vocab_size = {vocab}")));
-                }
-                if ids.len() > self.most {
-                    let (len, most) = (ids.len(), self.most);
-                    return Err(Error::user(format!(
-                        "{place}: input_ids has {len} ids; the model reads at most {most}"
-                    )));
-                }
-                Ok(ids)
+    /// Scores window by window. Where a window ends depends on its own rows alone, so that whoever goes on at one
+    /// computes the same passes.
+    fn score(&mut self, mut rows: ScoreRows, write: &mut Sink<'_>) -> Result<()> {
+        self.progress.begin();
+        loop {
+            let mut window = Vec::new();
+            let mut tokens = 0;
+            while window.len() < ROWS && tokens < self.window {
+                let Some(row) = rows.next() else { break };
+                let row = self.encode(row?)?;
+                tokens += row.sequences.iter().map(Vec::len).sum::<usize>();
+                window.push(row);
             }
-            ScoreInput::Text { prompt, reference, output, wrapper } => {
-                let template = TemplateConfig { wrapper: wrapper.unwrap_or(self.template.wrapper), ..self.template };
-                let tokenizer = match &mut self.tokenizer {
-                    Some(tokenizer) => tokenizer,
-                    empty => empty.insert(model::tokenizer(&self.args.model, self.model)?),
-                };
-                encode_candidate(tokenizer, &prompt, &reference, &output, &template)
-                    .map(|(ids, _)| ids)
-                    .map_err(|e| e.context(place))
+            if window.is_empty() {
+                return Ok(());
             }
+            let groups: Vec<_> = window.iter_mut().map(|row| std::mem::take(&mut row.sequences)).collect();
+            let mut scores = &self.scorer.score(&groups)?[..];
+            let mut answers = Vec::new();
+            for (row, group) in window.iter().zip(&groups) {
+                let (own, others) = scores.split_at(group.len());
+                scores = others;
+                let answer = self.answer(row, own)?;
+                writeln!(answers, "{answer}").map_err(|e| Error::machine(e.to_string()))?;
+            }
+            write(&answers, &rows, &self.totals)?;
+            self.progress.show(self.totals.rows, self.scorer.computed_tokens());
         }
     }
+
+    fn answer(&mut self, row: &Encoded, scores: &[f32]) -> Result<Value> {
+        let normalise = self.args.normalise;
+        if let Some(score) = scores.iter().find(|score| !score.is_finite()) {
+            let place = self.place(row.line);
+            return Err(Error::machine(format!("{place}: the score is {score}; the model's weights may be damaged")));
+        }
+        let normalised = normalise.apply(scores);
+        let scores = if normalise == Normalise::Reference { &scores[..scores.len() - 1] } else { scores };
+        let cuts = &row.cuts[..row.cuts.len().min(scores.len())];
+        self.totals.rows += 1;
+        self.totals.candidates += scores.len();
+        for cut in cuts.iter().filter(|cut| cut.any()) {
+            self.totals.cut += 1;
+            self.totals.cut_tokens += cut.prompt + cut.reference + cut.candidates;
+        }
+        let cut = |cut: &CutReport| json!({"prompt": cut.prompt, "reference": cut.reference, "output": cut.candidates});
+        let cuts = self.args.report_cuts.then(|| cuts.iter().map(cut).collect::<Vec<_>>());
+        let mut answer = Map::new();
+        if row.many {
+            answer.insert("scores".into(), json!(scores));
+            answer.extend(normalised.map(|values| ("normalised".into(), json!(values))));
+            answer.insert("best".into(), json!(best(scores)));
+            answer.extend(cuts.map(|cuts| ("cut".into(), json!(cuts))));
+        } else {
+            answer.insert("score".into(), json!(scores.first()));
+            answer.extend(normalised.map(|values| ("normalised".into(), json!(values.first()))));
+            answer.extend(cuts.map(|cuts| ("cut".into(), json!(cuts.first()))));
+        }
+        Ok(Value::Object(answer))
+    }
+
+    fn place(&self, line: usize) -> String {
+        if self.args.input == Path::new("-") {
+            return format!("standard input:{line}");
+        }
+        format!("{}:{line}", self.args.input.display())
+    }
+
+    fn encode(&mut self, row: ScoreRow) -> Result<Encoded> {
+        let place = self.place(row.line);
+        self.encoded(row).map_err(|error| error.context(place))
+    }
+
+    fn encoded(&mut self, ScoreRow { line, input }: ScoreRow) -> Result<Encoded> {
+        let normalise = self.args.normalise;
+        let many = matches!(input, ScoreInput::BestOf { .. });
+        if normalise.needs_group() && !many {
+            return Err(Error::user("--normalise z-score and rank compare candidates of one row: give it \"outputs\""));
+        }
+        let (prompt, reference, outputs, wrapper) = match input {
+            ScoreInput::Ids(ids) => {
+                let sequences = vec![self.checked(ids)?];
+                return Ok(Encoded { line, sequences, cuts: vec![CutReport::default()], many });
+            }
+            ScoreInput::Text { prompt, reference, output, wrapper } => (prompt, reference, vec![output], wrapper),
+            ScoreInput::BestOf { prompt, reference, outputs, wrapper } => (prompt, reference, outputs, wrapper),
+        };
+        let template = TemplateConfig { wrapper: wrapper.unwrap_or(self.template.wrapper), ..self.template };
+        let tokenizer = match &mut self.tokenizer {
+            Some(tokenizer) => tokenizer,
+            empty => empty.insert(model::tokenizer(&self.args.model, self.model)?),
+        };
+        let mut candidates: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        if normalise == Normalise::Reference {
+            candidates.push(&reference);
+        }
+        let cut = encode_as_client(tokenizer, &prompt, &reference, &candidates, &template, self.args.cut_side)?;
+        let (sequences, cuts) = cut.into_iter().map(|cut| (cut.ids, cut.cut)).unzip();
+        Ok(Encoded { line, sequences, cuts, many })
+    }
+
+    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
+        let (len, vocab, most) = (ids.len(), self.vocab, self.most);
+        if self.args.normalise == Normalise::Reference {
+            return Err(Error::user("--normalise reference needs the reference's text; input_ids has none"));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::user(format!("input_ids has {id}, not below vocab_size = {vocab}")));
+        }
+        if len > most {
+            return Err(Error::user(format!("input_ids has {len} ids; the model reads at most {most}")));
+        }
+        Ok(ids)
+    }
+
+    /// What was done and cut, on the standard error; a closed one is no reason to fail.
+    fn summary(&self) {
+        let Totals { rows, candidates, cut, cut_tokens } = self.totals;
+        let speed = self.scorer.computed_tokens() as f64 / self.progress.seconds();
+        let cuts = match cut {
+            0 => "nothing was cut".into(),
+            _ => format!("{cut_tokens} tokens were cut off the texts of {cut} of them (--report-cuts says which)"),
+        };
+        let _ = writeln!(io::stderr(), "{candidates} candidates in {rows} rows, {speed:.0} tok/s; {cuts}");
+    }
+}
+
+/// The index of the highest score, the first of equals.
+fn best(scores: &[f32]) -> usize {
+    scores.iter().enumerate().fold(0, |best, (i, score)| if *score > scores[best] { i } else { best })
+}
+
+/// A hash of the files that a model consists of.
+fn fingerprint(model: &Path) -> Result<String> {
+    const ENDINGS: [&str; 5] = ["json", "model", "safetensors", "bin", "gguf"];
+    let failed = |path: &Path, e| Error::io("read", path, &e);
+    let mut files = vec![model.to_path_buf()];
+    if model.is_dir() {
+        let entries = model.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        files = entries.map_err(|e| failed(model, e))?.into_iter().map(|entry| entry.path()).collect();
+        files.retain(|path| path.is_file() && ENDINGS.iter().any(|ending| path.extension() == Some(ending.as_ref())));
+        files.sort();
+    }
+    let mut all = blake3::Hasher::new();
+    for path in files {
+        let mut file = blake3::Hasher::new();
+        file.update_reader(File::open(&path).map_err(|e| failed(&path, e))?).map_err(|e| failed(&path, e))?;
+        all.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        all.update(b"/").update(file.finalize().as_bytes());
+    }
+    Ok(all.finalize().to_hex().to_string())
 }

@@ -2,11 +2,13 @@
 
 pub mod companion;
 mod measure;
+pub mod normalise;
 mod scorer;
 mod table;
 
 pub use companion::Companion;
 pub use measure::{Evaluation, evaluate};
+pub use normalise::Normalise;
 pub use scorer::Scorer;
 pub use table::{Accuracy, Example, Row, Table};
 

@@ -1,6 +1,7 @@
 //! POLAR ("Pre-Trained Policy Discriminators are General Reward Models", arXiv 2507.05197): trajectories and
 //! preferences, templates, triples and packed batches.
 
+mod client;
 mod encoded;
 mod lines;
 pub mod pack;
@@ -13,6 +14,7 @@ mod score_rows;
 mod template;
 mod triple;
 
+pub use client::{Cut, CutSide, encode_as_client};
 pub use encoded::encode_encoded;
 pub(crate) use lines::Lines;
 pub use pack::{Pack, Wanted};

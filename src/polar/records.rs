@@ -98,7 +98,7 @@ impl Records {
             Kind::Preference => Ok(Self::Preferences(Vec::new())),
             Kind::Pair => Ok(Self::Pairs(Vec::new())),
             Kind::Document | Kind::Text => Ok(Self::Documents(Vec::new())),
-            Kind::Score | Kind::ScoreIds => Err(Error::user(format!(
+            Kind::Score | Kind::BestOf | Kind::ScoreIds => Err(Error::user(format!(
                 "{} are for `polar-raw score`; training and evaluation take trajectories, preferences, pre-tokenised \
                  pairs or documents",
                 kind.name()

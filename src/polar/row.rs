@@ -16,6 +16,7 @@ pub(super) enum Kind {
     Trajectory,
     ScoreIds,
     Score,
+    BestOf,
     Text,
     Document,
 }
@@ -32,21 +33,23 @@ const fn shape(kind: Kind, name: &'static str, marks: &'static [&'static str], k
     Shape { kind, name, marks, keys }
 }
 
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 8] = [
     shape(Kind::Pair, "pre-tokenised pairs", &["chosen_ids", "rejected_ids"], &["chosen_ids", "rejected_ids"]),
     shape(Kind::Preference, "preferences", &["chosen", "rejected"], &["prompt", "reference", "chosen", "rejected"]),
     shape(Kind::Trajectory, "trajectories", &["policy"], &["prompt", "policy", "output"]),
     shape(Kind::ScoreIds, "pre-tokenised rows to score", &["input_ids"], &["input_ids"]),
+    shape(Kind::BestOf, "rows to score", &["outputs"], &["prompt", "reference", "outputs"]),
     shape(Kind::Score, "rows to score", &["reference"], &["prompt", "reference", "output"]),
     shape(Kind::Text, "texts", &["text"], &["text"]),
     shape(Kind::Document, "documents", &["output"], &["prompt", "output"]),
 ];
 
 /// Every key that means something.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "prompt",
     "reference",
     "output",
+    "outputs",
     "chosen",
     "rejected",
     "wrapper",
@@ -116,14 +119,17 @@ impl Row {
 
     /// Takes the text of `key`: a string, or a list of messages, whose contents are joined by newlines.
     pub(super) fn text(&mut self, key: &str) -> Result<String> {
+        let value = self.take(key);
+        text(value, key)
+    }
+
+    /// Takes the texts of `key`, at least one, each as [`Self::text`] has them.
+    pub(super) fn texts(&mut self, key: &str) -> Result<Vec<String>> {
         match self.take(key) {
-            Value::String(text) => Ok(text),
-            Value::Array(messages) if !messages.is_empty() => {
-                let contents: Result<Vec<String>> =
-                    messages.into_iter().enumerate().map(|(i, message)| content(message, key, i)).collect();
-                Ok(contents?.join("\n"))
+            Value::Array(values) if !values.is_empty() => {
+                values.into_iter().enumerate().map(|(i, value)| text(value, &format!("{key}[{i}]"))).collect()
             }
-            other => Err(unexpected(key, "a string or a list of messages {\"role\", \"content\"}", &other)),
+            other => Err(unexpected(key, "a list of texts, at least one", &other)),
         }
     }
 
@@ -165,6 +171,19 @@ impl Row {
 
     fn take(&mut self, key: &str) -> Value {
         self.values.get_mut(key).map_or(Value::Null, Value::take)
+    }
+}
+
+/// A string, or the contents of messages, joined by newlines.
+fn text(value: Value, key: &str) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Array(messages) if !messages.is_empty() => {
+            let contents: Result<Vec<String>> =
+                messages.into_iter().enumerate().map(|(i, message)| content(message, key, i)).collect();
+            Ok(contents?.join("\n"))
+        }
+        other => Err(unexpected(key, "a string or a list of messages {\"role\", \"content\"}", &other)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Rows to score, read one at a time.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::Wrapper;
-use super::lines::Lines;
+use super::lines::{Lines, MAX_LINE};
 use super::row::{Kind, Row};
-use crate::Result;
+use crate::{Error, Result};
 
 /// What is to be scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,17 @@ pub enum ScoreInput {
         reference: String,
         /// The candidate.
         output: String,
+        /// The row's own wrapper, if it names one.
+        wrapper: Option<Wrapper>,
+    },
+    /// `{prompt, reference, outputs}`, and `wrapper`, if the row has its own
+    BestOf {
+        /// The prompt that all answer.
+        prompt: String,
+        /// The trajectory to compare with.
+        reference: String,
+        /// The candidates, at least one.
+        outputs: Vec<String>,
         /// The row's own wrapper, if it names one.
         wrapper: Option<Wrapper>,
     },
@@ -39,6 +51,8 @@ pub struct ScoreRows {
     lines: Lines,
     rows: usize,
     ended: bool,
+    /// Of the lines so far.
+    read: blake3::Hasher,
 }
 
 impl ScoreRows {
@@ -50,12 +64,41 @@ impl ScoreRows {
         Ok(Self::new(Lines::open(path)?))
     }
 
+    /// As [`Self::open`], from anything that can be read; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_reader(path: &Path, source: impl Read + Send + 'static) -> Result<Self> {
+        Ok(Self::new(Lines::new(path, source, MAX_LINE)?))
+    }
+
     pub(super) fn new(lines: Lines) -> Self {
-        Self { lines, rows: 0, ended: false }
+        Self { lines, rows: 0, ended: false, read: blake3::Hasher::new() }
+    }
+
+    /// The number of lines that were read, and a hash of them.
+    pub fn so_far(&self) -> (usize, blake3::Hash) {
+        (self.lines.number(), self.read.finalize())
+    }
+
+    /// Passes over the rows of the first `lines` lines, unparsed; [`Self::so_far`] then tells what they were. `rows` of
+    /// them are no blank lines.
+    ///
+    /// # Errors
+    /// The user's: a file that cannot be read.
+    pub fn skip(&mut self, lines: usize, rows: usize) -> Result<()> {
+        while self.lines.number() < lines
+            && let Some(line) = self.lines.next()?
+        {
+            self.read.update(line.as_bytes()).update(b"\n");
+        }
+        self.rows += rows;
+        Ok(())
     }
 
     fn read(&mut self) -> Result<Option<ScoreRow>> {
         while let Some(line) = self.lines.next()? {
+            self.read.update(line.as_bytes()).update(b"\n");
             if line.trim().is_empty() {
                 continue;
             }
@@ -71,6 +114,18 @@ impl ScoreRows {
 fn input(mut row: Row) -> Result<ScoreInput> {
     if row.has("input_ids") {
         return Ok(ScoreInput::Ids(row.ids("input_ids")?));
+    }
+    if row.has("outputs") {
+        row.check(Kind::BestOf)?;
+        if row.has("output") {
+            return Err(Error::user("a row has either \"output\" or \"outputs\"; this one has both"));
+        }
+        return Ok(ScoreInput::BestOf {
+            prompt: row.text("prompt")?,
+            reference: row.text("reference")?,
+            outputs: row.texts("outputs")?,
+            wrapper: row.wrapper()?,
+        });
     }
     row.check(Kind::Score)?;
     Ok(ScoreInput::Text {

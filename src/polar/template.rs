@@ -1,4 +1,5 @@
-//! POLAR's string as token ids (section 4.1 of the paper), truncated as in xtuner's training code.
+//! POLAR's string as token ids (section 4.1 of the paper), truncated as in xtuner's training code; `client.rs` truncates
+//! as the official client does.
 //!
 //! `BOS prompt reference SEPARATOR prompt candidate SCORE`, with a newline between prompt and trajectory for the
 //! wrapper `sft`. Prompt and trajectory are encoded as one text, so that tokens may merge across the join. Special
@@ -10,7 +11,7 @@ use crate::tokenizer::{Specials, Tokenizer};
 use crate::{Error, Result};
 
 /// Ids beside the texts that the training code allows for: separator, score token, two newlines.
-const FRAME: usize = 4;
+pub(super) const FRAME: usize = 4;
 /// The shortest `max_length`: BOS, separator, score token, two newlines, and a token for each of the texts' joins.
 const MIN_LENGTH: usize = 8;
 

@@ -266,7 +266,7 @@ fn rows_to_evaluate_and_to_score() {
     };
     let good = r#"{"prompt": "p", "reference": "r", "output": "o"}"#;
     score(&format!("{good}\n{good}\nnot json\n"), &["rows.jsonl:3", "one JSON object"]);
-    score(&format!("{}{{}}\n", format!("{good}\n").repeat(600)), &["rows.jsonl:601", "missing key"]);
+    score(&format!("{}{{}}\n", format!("{good}\n").repeat(200)), &["rows.jsonl:201", "missing key"]);
     score(&format!("{good}\n\n{{\"input_ids\": [1, 9999]}}"), &["rows.jsonl:3", "9999", "vocab_size = 261"]);
     score(&format!("{{\"input_ids\": [{}4]}}", "1,".repeat(5000)), &["rows.jsonl:1", "5001 ids", "at most 4096"]);
     score("", &["rows.jsonl", "nothing in it"]);

@@ -5,6 +5,7 @@ mod data_kinds;
 mod devices;
 mod non_finite;
 mod resume;
+mod score;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
