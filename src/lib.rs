@@ -10,6 +10,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod model;
+pub mod page;
 pub mod polar;
 pub mod reference;
 pub mod rng;

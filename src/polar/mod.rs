@@ -13,7 +13,7 @@ mod template;
 mod triple;
 
 pub use pack::{Pack, Wanted};
-pub use records::{Document, IdPair, Records, read, read_all};
+pub use records::{Document, IdPair, Records, read, read_all, read_from};
 pub use sampling::{Summary, TripleSource, split_by_prompt};
 pub use score_rows::{ScoreInput, ScoreRow, ScoreRows};
 pub use template::{
