@@ -134,7 +134,14 @@ fn source(args: &EvalArgs, format: Format) -> Result<(Source, bool)> {
 }
 
 /// Opens, measures and drops one model.
-fn measured(args: &EvalArgs, path: &Path, label: String, name: &str, set: &Set, trials: &Trials) -> Result<ModelResult> {
+fn measured(
+    args: &EvalArgs,
+    path: &Path,
+    label: String,
+    name: &str,
+    set: &Set,
+    trials: &Trials,
+) -> Result<ModelResult> {
     let opened = model::open(path, args.device)?;
     let mut template = opened.companion.template;
     template.wrapper = args.wrapper.unwrap_or(template.wrapper);

@@ -45,9 +45,8 @@ pub fn compare(parts: &[Part], a: &[Judged], b: &[Judged], seed: u64) -> Vec<Dif
     let difference = |part: &Part| {
         let of = |judged: &[Judged]| accuracy(part.places.iter().map(|&at| &judged[at]));
         let (first, second) = (of(a), of(b));
-        let only = |x: &[Judged], y: &[Judged]| {
-            part.places.iter().filter(|&&at| x[at].right() && !y[at].right()).count()
-        };
+        let only =
+            |x: &[Judged], y: &[Judged]| part.places.iter().filter(|&&at| x[at].right() && !y[at].right()).count();
         let (only_a, only_b) = (only(a, b), only(b, a));
         // Per group: judgements, and how many more of them the second has right.
         let mut groups: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
@@ -149,7 +148,10 @@ mod tests {
         let b: Vec<bool> = (0..n).map(|i| i % 2 == 0 || i % 5 == 1).collect();
         let d = &compare(&all(n), &judged(&a, 1), &judged(&b, 1), 7)[0];
         assert_eq!((d.only_a, d.only_b, d.a.right, d.b.right), (0, 40, 200, 240));
-        assert!((d.difference - 0.1).abs() < 1e-12 && d.is_real() && d.interval.0 > 0.06 && d.interval.1 < 0.14, "{d:?}");
+        assert!(
+            (d.difference - 0.1).abs() < 1e-12 && d.is_real() && d.interval.0 > 0.06 && d.interval.1 < 0.14,
+            "{d:?}"
+        );
         assert_eq!(d, &compare(&all(n), &judged(&a, 1), &judged(&b, 1), 7)[0], "the seed decides");
         let c: Vec<bool> = (0..n).map(|i| if i < 20 { i % 2 == 1 } else { a[i] } || i == 100 || i == 101).collect();
         assert!(!compare(&all(n), &judged(&a, 1), &judged(&c, 1), 7)[0].is_real());

@@ -132,7 +132,8 @@ pub struct Group {
 impl Group {
     /// What the scores of the candidates at `places` are asked; places in judgements are places in `places`.
     pub fn judgements(&self, places: &[usize]) -> Vec<Judgement> {
-        let gain = |at: usize| places.get(at).and_then(|&place| self.candidates.get(place)).map_or(f64::NAN, |c| c.gain);
+        let gain =
+            |at: usize| places.get(at).and_then(|&place| self.candidates.get(place)).map_or(f64::NAN, |c| c.gain);
         let all = 0..places.len();
         match self.rule {
             Rule::Pairs => all

@@ -15,8 +15,8 @@ mod table;
 
 pub use companion::Companion;
 pub use measure::{Evaluation, evaluate};
-pub use scorer::Scorer;
 pub use page::write as write_page;
+pub use scorer::Scorer;
 pub use table::{Accuracy, Example, Row, Table};
 
 /// What a file of evaluation data is called in tables: its name without `.jsonl`, `.json` and `.zst`.

@@ -121,11 +121,7 @@ pub fn averages(set: &Set, judged: &[Judged]) -> Averages {
     };
     let sections: Vec<SectionFigure> = set.format.sections().iter().filter_map(section).collect();
     let mean = sections.iter().map(|s| s.accuracy).sum::<f64>() / sections.len().max(1) as f64;
-    Averages {
-        by_pairs: accuracy(judged.iter()).value(),
-        by_section: (!sections.is_empty()).then_some(mean),
-        sections,
-    }
+    Averages { by_pairs: accuracy(judged.iter()).value(), by_section: (!sections.is_empty()).then_some(mean), sections }
 }
 
 /// How scores go with length.

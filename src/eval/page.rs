@@ -238,8 +238,7 @@ fn margin_curve(model: &ModelResult) -> Markup {
     let stride = margins.len().div_ceil(POINTS / 6).max(1);
     let share = |i: usize| (i + 1) as f64 / margins.len() as f64;
     let last = margins.len() - 1;
-    let points: Vec<(f64, f64)> =
-        (0..last).step_by(stride).chain([last]).map(|i| (margins[i], share(i))).collect();
+    let points: Vec<(f64, f64)> = (0..last).step_by(stride).chain([last]).map(|i| (margins[i], share(i))).collect();
     let mean = model.margins.as_ref().map_or(0.0, |m| m.mean);
     let median = model.margins.as_ref().map_or(0.0, |m| m.quantiles[2]);
     let figures = format!("mean {mean:.3}, median {median:.3}").replace('-', "−");

@@ -53,7 +53,9 @@ impl Source {
                 "each candidate in turn is the reference for the others that are not better; it and candidates with its \
                  text are left out"
             }
-            (Self::File, _) => "references of a file, joined by id or else by prompt; a candidate with its text is left out",
+            (Self::File, _) => {
+                "references of a file, joined by id or else by prompt; a candidate with its text is left out"
+            }
         }
     }
 }
@@ -146,7 +148,8 @@ pub fn trials(set: &Set, source: Source, references: &References) -> Result<Tria
                 None => unknown.push(group),
             },
             Source::Best => {
-                let best = (0..group.candidates.len()).reduce(|a, b| if gain(group, b) > gain(group, a) { b } else { a });
+                let best =
+                    (0..group.candidates.len()).reduce(|a, b| if gain(group, b) > gain(group, a) { b } else { a });
                 if let Some(best) = best {
                     all.judge(at, group, group.candidates[best].answer.text(), Some(best));
                 }
@@ -160,7 +163,8 @@ pub fn trials(set: &Set, source: Source, references: &References) -> Result<Tria
         all.left_out_groups += usize::from(all.trials.len() == before);
     }
     if let Some(first) = unknown.first() {
-        let name = first.id.as_ref().map_or_else(|| format!("the prompt of line {}", first.line), |id| format!("id {id}"));
+        let name =
+            first.id.as_ref().map_or_else(|| format!("the prompt of line {}", first.line), |id| format!("id {id}"));
         return Err(Error::user(format!(
             "--references has nothing for {} of {} rows, first for {name}: add rows {{id, reference}} or {{prompt, reference}}",
             unknown.len(),
@@ -205,11 +209,7 @@ fn refuse(format: Format, source: Source) -> Result<()> {
         Format::RmBench | Format::RmbRanked => "best or leave-one-out, or file with --references FILE",
     };
     let what = if source == Source::Field { "have no reference of their own" } else { "give no such reference" };
-    Err(Error::user(format!(
-        "--reference-source {}: {} rows {what}; choose {instead}",
-        source.name(),
-        format.name()
-    )))
+    Err(Error::user(format!("--reference-source {}: {} rows {what}; choose {instead}", source.name(), format.name())))
 }
 
 impl Trials {
@@ -246,7 +246,8 @@ impl Trials {
         let other = |i: usize| {
             let trial = &self.trials[i];
             let group = &set.groups[trial.group];
-            let is_own = |text: &str| group.candidates.iter().any(|c| matches!(&c.answer, Answer::Text(t) if t == text));
+            let is_own =
+                |text: &str| group.candidates.iter().any(|c| matches!(&c.answer, Answer::Text(t) if t == text));
             let mut others = (0..n).map(|d| &self.trials[(i + start + d) % n]);
             let other = others.find(|other| {
                 let prompt = &set.groups[other.group].prompt;

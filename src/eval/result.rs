@@ -249,14 +249,7 @@ pub(super) fn percent(part: usize, of: usize) -> String {
 impl fmt::Display for EvalResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (data, references) = (&self.data, &self.references);
-        writeln!(
-            f,
-            "{}: {} rows of {}, {} judgements",
-            data.file,
-            data.rows,
-            data.format.name(),
-            data.judgements
-        )?;
+        writeln!(f, "{}: {} rows of {}, {} judgements", data.file, data.rows, data.format.name(), data.judgements)?;
         for note in &data.notes {
             writeln!(f, "{note}")?;
         }

@@ -72,8 +72,11 @@ fn best_of_four_is_strict_and_chance_is_a_quarter() {
     let set = set(Format::RewardBench2, Rule::BestOfN, &rows);
     let mut references = tempfile::NamedTempFile::new().unwrap();
     for i in 0..3 {
-        std::io::Write::write_all(&mut references, format!("{{\"prompt\": \"prompt {i}\", \"reference\": \"r\"}}\n").as_bytes())
-            .unwrap();
+        std::io::Write::write_all(
+            &mut references,
+            format!("{{\"prompt\": \"prompt {i}\", \"reference\": \"r\"}}\n").as_bytes(),
+        )
+        .unwrap();
     }
     let references = References::read(references.path()).unwrap();
     let trials = trials(&set, Source::File, &references).unwrap();

@@ -23,9 +23,8 @@ fn asked(set: &Set, trials: &[Trial]) -> Vec<(String, Vec<(String, String)>)> {
     let text = |trial: &Trial, place: usize| {
         set.groups[trial.group].candidates[trial.candidates[place]].answer.text().unwrap().to_string()
     };
-    let join = |trial: &Trial, places: &[usize]| {
-        places.iter().map(|&place| text(trial, place)).collect::<Vec<_>>().join(" ")
-    };
+    let join =
+        |trial: &Trial, places: &[usize]| places.iter().map(|&place| text(trial, place)).collect::<Vec<_>>().join(" ");
     let of = |trial: &Trial| {
         let judgements = trial.judgements.iter().map(|j| (join(trial, &j.better), join(trial, &j.worse)));
         (trial.reference.clone(), judgements.collect())
@@ -51,9 +50,8 @@ fn leave_one_out_asks_only_what_is_not_better_than_the_reference() {
     let candidates = [("good", 1.0), ("fine", 1.0), ("bad", 0.0), ("worse", 0.0)];
     let set = set(Format::RmBench, vec![group(Rule::Pairs, "p", &candidates)]);
     let found = trials(&set, Source::LeaveOneOut, &References::default()).unwrap();
-    let of = |reference: &str, other: &str| {
-        (reference.to_string(), vec![question(other, "bad"), question(other, "worse")])
-    };
+    let of =
+        |reference: &str, other: &str| (reference.to_string(), vec![question(other, "bad"), question(other, "worse")]);
     assert_eq!(asked(&set, &found.trials), [of("good", "fine"), of("fine", "good")]);
 }
 
@@ -69,7 +67,10 @@ fn a_candidate_with_the_references_text_is_left_out_and_counted() {
     let mut references = References::default();
     references.by_prompt = [("p", "bad"), ("q", "y")].map(|(p, r)| (p.to_string(), r.to_string())).into();
     let message = trials(&set, Source::File, &references).unwrap_err().to_string();
-    assert!(message.contains("nothing to judge in any of 2 groups") && message.contains("other references"), "{message}");
+    assert!(
+        message.contains("nothing to judge in any of 2 groups") && message.contains("other references"),
+        "{message}"
+    );
     references.by_prompt.insert("q".into(), "x and more".into());
     let found = trials(&set, Source::File, &references).unwrap();
     assert_eq!(asked(&set, &found.trials), [("x and more".into(), vec![question("x", "y")])]);
@@ -81,7 +82,10 @@ fn a_source_that_a_format_does_not_have_is_refused_with_what_to_choose() {
     for format in [Format::RewardBench, Format::RewardBench2, Format::RmBench, Format::JudgeBench, Format::RmbRanked] {
         let set = set(format, vec![group(Rule::Pairs, "p", &[("a", 1.0), ("b", 0.0)])]);
         let message = trials(&set, Source::Field, &References::default()).unwrap_err().to_string();
-        assert!(message.contains("have no reference of their own; choose") && message.contains("--references"), "{message}");
+        assert!(
+            message.contains("have no reference of their own; choose") && message.contains("--references"),
+            "{message}"
+        );
     }
     let pairs = set(Format::RewardBench, vec![group(Rule::Pairs, "p", &[("a", 1.0), ("b", 0.0)])]);
     let message = trials(&pairs, Source::Best, &References::default()).unwrap_err().to_string();
@@ -118,7 +122,8 @@ fn references_are_joined_by_id_or_else_by_prompt() {
 fn the_control_has_references_of_other_prompts_that_are_no_candidates() {
     let prompt = |i: usize| {
         let texts: Vec<String> = (0..4).map(|j| format!("{i} {j}")).collect();
-        let candidates: Vec<(&str, f64)> = texts.iter().zip([1.0, 1.0, 0.0, 0.0]).map(|(t, g)| (t.as_str(), g)).collect();
+        let candidates: Vec<(&str, f64)> =
+            texts.iter().zip([1.0, 1.0, 0.0, 0.0]).map(|(t, g)| (t.as_str(), g)).collect();
         group(Rule::Pairs, &format!("prompt {}", i % 5), &candidates)
     };
     let set = set(Format::RmBench, (0..10).map(prompt).collect());
@@ -126,8 +131,12 @@ fn the_control_has_references_of_other_prompts_that_are_no_candidates() {
     for seed in 0..8 {
         let control = found.shuffled(&set, seed).unwrap();
         for (trial, other) in found.trials.iter().zip(&control) {
-            assert_eq!((trial.group, &trial.candidates, &trial.judgements), (other.group, &other.candidates, &other.judgements));
-            let from = set.groups.iter().find(|g| g.candidates.iter().any(|c| c.answer.text() == Some(&other.reference)));
+            assert_eq!(
+                (trial.group, &trial.candidates, &trial.judgements),
+                (other.group, &other.candidates, &other.judgements)
+            );
+            let from =
+                set.groups.iter().find(|g| g.candidates.iter().any(|c| c.answer.text() == Some(&other.reference)));
             assert_ne!(from.unwrap().prompt, set.groups[trial.group].prompt);
         }
     }

@@ -98,7 +98,8 @@ impl Format {
     /// The format of a row, by its keys.
     fn of(row: &JsonRow) -> Option<Self> {
         let has = |keys: &[&str]| keys.iter().all(|key| row.has(key));
-        let list = |key: &str| row.get(&[key]).is_some_and(|v| v.as_array().is_some_and(|l| l.iter().any(|x| x.is_string())));
+        let list =
+            |key: &str| row.get(&[key]).is_some_and(|v| v.as_array().is_some_and(|l| l.iter().any(|x| x.is_string())));
         let conversation = row.has("conversation_input") || row.has("conversation");
         if has(&["chosen_ids", "rejected_ids"]) {
             Some(Self::Pairs)

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Set;
 use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, Rule};
-use crate::polar::{Records, TripleSource, Triple};
+use crate::polar::{Records, Triple, TripleSource};
 
 /// Groups of two of what a file of training data holds; of trajectories one drawing of triples by `seed`.
 ///

@@ -26,7 +26,8 @@ pub fn group(row: &JsonRow) -> Result<Group> {
         if texts.len() != STYLES {
             return Err(wrong(&[key], "a list of three answers: concise, detailed, detailed in Markdown"));
         }
-        let style = |(style, text): (usize, String)| Candidate { style: Some(style as u8), ..Candidate::new(text, gain) };
+        let style =
+            |(style, text): (usize, String)| Candidate { style: Some(style as u8), ..Candidate::new(text, gain) };
         candidates.extend(texts.into_iter().enumerate().map(style));
     }
     Ok(Group {

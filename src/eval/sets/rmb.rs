@@ -12,10 +12,8 @@ use crate::error::Result;
 use crate::eval::group::{Answer, Candidate, Group, Rule};
 
 /// The two goals of the paper.
-pub const SECTIONS: &[Section] = &[
-    named("Helpfulness", &[&["Helpfulness*"]]),
-    named("Harmlessness", &[&["Harmlessness*"]]),
-];
+pub const SECTIONS: &[Section] =
+    &[named("Helpfulness", &[&["Helpfulness*"]]), named("Harmlessness", &[&["Harmlessness*"]])];
 const REJECTED: &[&str] = &["reject", "rejected"];
 const LOSERS: &[&str] = &["loser_list", "rejected"];
 const BEST: &[&str] = &["bon_best", "chosen"];

@@ -63,7 +63,10 @@ pub fn is_array(text: &str) -> bool {
 pub fn parse(path: &Path, text: &str) -> Result<Vec<JsonRow>> {
     let rows = if is_array(text) { elements(path, text)? } else { lines(path, text)? };
     if rows.is_empty() {
-        return Err(Error::user(format!("{}: there is nothing in it; give a file with at least one row", path.display())));
+        return Err(Error::user(format!(
+            "{}: there is nothing in it; give a file with at least one row",
+            path.display()
+        )));
     }
     Ok(rows)
 }

@@ -158,7 +158,10 @@ fn lines_arrays_and_zstd_are_alike_and_keep_their_lines() {
 fn a_row_that_fits_nothing_is_named_with_what_was_expected() {
     let message = refusal(&[json!({"question": "?", "answer": "!"})], None);
     assert!(message.contains("rows:1") && message.contains("{question, answer}"), "{message}");
-    assert!(message.contains("judge-bench {question, response_A") && message.contains("preferences {prompt"), "{message}");
+    assert!(
+        message.contains("judge-bench {question, response_A") && message.contains("preferences {prompt"),
+        "{message}"
+    );
     let without = |mut row: Value, key: &str| {
         row.as_object_mut().unwrap().remove(key);
         row

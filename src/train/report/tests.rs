@@ -176,7 +176,8 @@ fn whatever_is_missing_or_no_number_leaves_a_page() {
     sample.table.rows[1].chosen = vec![2.0; 5];
     sample.table.rows[1].rejected = vec![2.0; 5];
     sample.table.rows[1].accuracies = vec![Accuracy::default(); 5];
-    sample.table.rows[2] = Row { name: "empty".into(), accuracies: vec![], chance: 0.5, chosen: vec![], rejected: vec![] };
+    sample.table.rows[2] =
+        Row { name: "empty".into(), accuracies: vec![], chance: 0.5, chosen: vec![], rejected: vec![] };
     sample.examples[0].scores = [f32::NAN, 0.0];
     let page = sample.page();
     assert!(page.contains("not scored: too long"));
