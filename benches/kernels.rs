@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             products(&mut bench, &model)?;
             attention(&mut bench, &model)?;
             norms(&mut bench, &model)?;
+            biases(&mut bench, &model)?;
             rope(&mut bench, &model)?;
             rows(&mut bench, &model)?;
             swiglu(&mut bench, &model)?;
@@ -374,6 +375,19 @@ fn norms(bench: &mut Bench, model: &Model) -> Result<()> {
         Work::bytes([bytes(&[&dx, &dx, &dy, &x, &rstd, &weight]) + partials, partials + bytes(&[&dweight, &dweight])]);
     bench
         .run("rmsnorm_backward", shape, work, &|| machine.cuda.rmsnorm_backward(&dx, &dweight, &dy, &x, &rstd, &weight))
+}
+
+fn biases(bench: &mut Bench, model: &Model) -> Result<()> {
+    let machine = bench.machine;
+    let (rows, columns) = (model.rows, (model.heads.query + 2 * model.heads.kv) * model.heads.dim);
+    let y = machine.bf16(&[rows, columns])?;
+    let (bias, dbias) = (machine.bf16(&[1, columns])?, machine.f32(&[1, columns])?);
+    let shape = format!("{rows}x{columns}");
+    let work = Work::bytes([bytes(&[&y, &y, &bias])]);
+    bench.run("bias_forward", shape.clone(), work, &|| machine.cuda.bias_forward(&y, &bias))?;
+    let partials = (4 * columns * rows.div_ceil(abi::BIAS_ROWS as usize)) as u64;
+    let work = Work::bytes([bytes(&[&y]) + partials, partials + bytes(&[&dbias, &dbias])]);
+    bench.run("bias_backward", shape, work, &|| machine.cuda.bias_backward(&dbias, &y))
 }
 
 fn rope(bench: &mut Bench, model: &Model) -> Result<()> {

@@ -232,6 +232,31 @@ typedef struct {
     uint32_t dim;
 } RopeParams;
 
+// ---- bias ----
+
+/// Threads of `bias_forward` and `bias_backward`.
+#define BIAS_THREADS 128
+/// Rows of one block, which `bias_backward` sums into one row of `partials`.
+#define BIAS_ROWS 64
+/// Threads of `bias_backward_sum`.
+#define BIAS_BACKWARD_SUM_THREADS 256
+
+/// `y += bias` in every row; or `partials[block, columns]`, the sums of the columns of `y`, which is then `dy`, and
+/// which `bias_backward_sum` (a block for 32 columns) adds to `dbias`. Column `j` has element `j / part * ldbias + j %
+/// part` of the bias. Grid: rows by the rows of a block, bands of columns. A thread has 8 columns if the name ends in
+/// `vec8` (`columns`, `part` and `ldbias` multiples of 8, `y` and `bias` at multiples of 16 bytes), otherwise one.
+typedef struct {
+    ALIASED(bf16) y;
+    POINTER(const bf16) bias;
+    POINTER(float) dbias;
+    /// `[blocks of rows, columns]`. Scratch.
+    ALIASED(float) partials;
+    uint32_t rows;
+    uint32_t columns;
+    uint32_t part;
+    uint32_t ldbias;
+} BiasParams;
+
 // ---- embedding, gather ----
 
 /// Threads of the kernels that move rows; they need `columns` a multiple of 8 and rows at multiples of 16 bytes if

@@ -49,3 +49,28 @@ __device__ inline float block_sum(float x, float *shared) {
     __syncthreads();
     return warp_sum(lane < warps ? shared[lane] : 0.0f);
 }
+
+// `f(column, sum)` for the sums of the columns of `x[rows, columns]`, 32 of them a block of `WARPS` warps: each warp adds
+// every `WARPS`th row, then their sums are added in order.
+template <uint32_t WARPS, class F>
+__device__ inline void column_sums(const float *x, uint32_t rows, uint32_t columns, F f) {
+    __shared__ float sums[WARPS][32];
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = blockIdx.x * 32 + lane;
+    float sum = 0.0f;
+    if (column < columns) {
+#pragma unroll 8
+        for (uint32_t row = warp; row < rows; row += WARPS) {
+            sum += x[static_cast<size_t>(row) * columns + column];
+        }
+    }
+    sums[warp][lane] = sum;
+    __syncthreads();
+    if (warp == 0 && column < columns) {
+        float total = 0.0f;
+#pragma unroll
+        for (uint32_t i = 0; i < WARPS; i++) {
+            total += sums[i][lane];
+        }
+        f(column, total);
+    }
+}

@@ -125,28 +125,9 @@ extern "C" __global__ void __launch_bounds__(RMSNORM_MAX_THREADS)
     rmsnorm_backward<1, RMSNORM_ANY_COLUMNS>(p);
 }
 
-// A warp adds 32 columns of every eighth row of partial sums; then the eight are added in order.
 extern "C" __global__ void __launch_bounds__(RMSNORM_BACKWARD_WEIGHT_THREADS)
     rmsnorm_backward_weight(const __grid_constant__ RmsnormBackwardParams p) {
-    constexpr uint32_t WARPS = RMSNORM_BACKWARD_WEIGHT_THREADS / 32;
-    __shared__ float sums[WARPS][32];
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = blockIdx.x * 32 + lane;
     const uint32_t partials = (p.rows + RMSNORM_BACKWARD_ROWS - 1) / RMSNORM_BACKWARD_ROWS;
-    float sum = 0.0f;
-    if (column < p.columns) {
-#pragma unroll 8
-        for (uint32_t i = warp; i < partials; i += WARPS) {
-            sum += p.partials[static_cast<size_t>(i) * p.columns + column];
-        }
-    }
-    sums[warp][lane] = sum;
-    __syncthreads();
-    if (warp == 0 && column < p.columns) {
-        float total = 0.0f;
-#pragma unroll
-        for (uint32_t i = 0; i < WARPS; i++) {
-            total += sums[i][lane];
-        }
-        p.dweight[column] += total;
-    }
+    column_sums<RMSNORM_BACKWARD_WEIGHT_THREADS / 32>(
+        p.partials, partials, p.columns, [&](uint32_t column, float sum) { p.dweight[column] += sum; });
 }

@@ -175,6 +175,12 @@ pub trait Backend {
     /// takes memory later.
     fn reserve(&self, extent: &Extent) -> Result<()>;
 
+    /// Rows of the scratch memory with which [`Backend::linear_cross_entropy`] is at its best: every so many rows it
+    /// reads the whole table, and adds to its whole gradient.
+    fn logit_rows(&self) -> usize {
+        128
+    }
+
     /// Copies `bytes` from the host into a dense tensor of that size.
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()>;
 
@@ -187,9 +193,30 @@ pub trait Backend {
     /// `x = value` everywhere; `x` is dense.
     fn fill(&self, x: &Tensor, value: f64) -> Result<()>;
 
-    /// `out (+)= op(a) op(b)`; each operand may be a band of columns of a wider matrix. With `accumulate` it adds to
-    /// `out`: the residual stream in the forward pass, gradients in the backward pass.
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()>;
+    /// `out = op(a) op(b) + addend`; each operand may be a band of columns of a wider matrix. The addend, of `out`'s
+    /// shape and dtype, is the residual stream in the forward pass; where gradients are added up it is `out` itself.
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()>;
+
+    /// The product into SwiGLU: `gate_up[T, 2F] = x[T, N] w13[2F, N]^T` and `y[T, F] = silu(gate) up`. One pass where a
+    /// backend has it so.
+    fn gemm_swiglu_forward(&self, y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor) -> Result<()> {
+        self.gemm(Gemm::Nt, gate_up, x, w13, None)?;
+        self.swiglu_forward(y, gate_up)
+    }
+
+    /// The way back through the product that SwiGLU's result goes into, and through SwiGLU: `gate_up[T, 2F]` becomes its
+    /// own gradient, from `dout[T, N]` by way of `dy = dout w2[N, F]`. `dy[T, F]` is scratch: its content is lost.
+    fn gemm_swiglu_backward(&self, gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor) -> Result<()> {
+        self.gemm(Gemm::Nn, dy, dout, w2, None)?;
+        self.swiglu_backward(gate_up, dy, gate_up)
+    }
+
+    /// `y[T, N] += bias` in every row. `bias[P, N / P]`, whose rows one after the other are as long as a row of `y`, may
+    /// be a band of columns of a wider matrix: what the groups of a fused `wqkv` have in common.
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()>;
+
+    /// `dbias[P, N / P] +=` the sum of the rows of `dy[T, N]`; `dbias` may be a band as well.
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()>;
 
     /// `y[T, hidden] = table[ids]`.
     fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()>;
@@ -376,7 +403,7 @@ pub trait BackendExt: Backend {
             let mut one = vec![0; c.dtype().size()];
             let mut time = |products: usize| -> Result<f64> {
                 let start = std::time::Instant::now();
-                (0..products).try_for_each(|_| self.gemm(Gemm::Nt, &c, &a, &b, false))?;
+                (0..products).try_for_each(|_| self.gemm(Gemm::Nt, &c, &a, &b, None))?;
                 self.read(&c.first(&[1]), &mut one)?;
                 Ok(start.elapsed().as_secs_f64())
             };

@@ -1,7 +1,7 @@
 //! Files that are either whole or absent: written beside their place, flushed to the disk, then renamed.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -73,10 +73,59 @@ impl Write for Staged {
     }
 }
 
+impl Seek for Staged {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
         // After a commit there is nothing of that name; after a failure there is nothing better to do.
         let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// A folder being filled under a temporary name beside its place. Dropped without [`StagedFolder::commit`], it vanishes.
+pub struct StagedFolder {
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl StagedFolder {
+    /// Starts the folder that will be `target`.
+    ///
+    /// # Errors
+    /// When something stands there already, or its parent cannot be written.
+    pub fn create(target: &Path) -> Result<Self> {
+        if target.exists() {
+            return Err(Error::user(format!("{} exists already: give the name of a new folder", target.display())));
+        }
+        let name = target.file_name().ok_or_else(|| Error::user(format!("{} is no folder", target.display())))?;
+        let temporary = target.with_file_name(format!(".{}{TEMPORARY}{}", name.to_string_lossy(), std::process::id()));
+        fs::create_dir_all(&temporary).map_err(|e| Error::io("create", target, &e))?;
+        Ok(Self { temporary, target: target.to_path_buf() })
+    }
+
+    /// Where to write for now.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Puts the folder in its place in one step.
+    ///
+    /// # Errors
+    /// When the disk fails, or something stands there by now.
+    pub fn commit(self) -> Result<()> {
+        sync_folder(&self.temporary)?;
+        fs::rename(&self.temporary, &self.target).map_err(|e| Error::io("write", &self.target, &e))?;
+        sync_folder(parent(&self.target))
+    }
+}
+
+impl Drop for StagedFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.temporary);
     }
 }
 

@@ -9,6 +9,7 @@ pub mod cuda;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod formats;
 pub mod model;
 pub mod page;
 pub mod polar;

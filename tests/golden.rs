@@ -7,8 +7,7 @@ use std::rc::Rc;
 use polar_raw::backend::Backend;
 use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
-use polar_raw::model::weights;
-use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads};
+use polar_raw::model::{Capacity, Model, OutputHeads, Pretrained};
 use polar_raw::polar::{Pack, Wanted};
 use polar_raw::train::Trainer;
 use serde::Deserialize;
@@ -60,10 +59,10 @@ fn folder() -> PathBuf {
 fn load() -> (Golden, Rc<Model>) {
     let dir = folder();
     let golden = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let config = ModelConfig::read(&dir).unwrap();
+    let pretrained = Pretrained::open(&dir).unwrap();
     let backend: Rc<dyn Backend> = Rc::new(Cpu::new());
-    let model = Model::new(backend, config.clone(), REWARD).unwrap();
-    weights::read_into(&dir, &config, REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
+    let model = Model::new(backend, pretrained.config().clone(), REWARD).unwrap();
+    pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
     (golden, Rc::new(model))
 }
 

@@ -68,7 +68,7 @@ fn pack(groups: &[Vec<Vec<u32>>], wanted: Wanted) -> Pack {
     pack
 }
 
-fn config(random: &mut impl Rng, layers: usize, group: usize, dim: usize) -> ModelConfig {
+fn config(random: &mut impl Rng, layers: usize, group: usize, dim: usize, bias: bool) -> ModelConfig {
     let kv = random.random_range(1..=2);
     let section = ModelSection {
         hidden_size: kv * group * dim,
@@ -79,7 +79,7 @@ fn config(random: &mut impl Rng, layers: usize, group: usize, dim: usize) -> Mod
         ..ModelSection::default()
     };
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
-    ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap()
+    ModelConfig { bias, ..ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap() }
 }
 
 fn outputs(objective: &ObjectiveSection) -> OutputHeads {
@@ -169,8 +169,9 @@ fn sharing_changes_nothing() {
     let mut random = rng::stream(seed, "models", 0);
     for (i, objective) in objectives().iter().enumerate() {
         let group = [1, 2, 4][i % 3];
-        let config = config(&mut random, 1 + (i + i / 3) % 3, group, 8);
-        let what = format!("{objective:?}, {} layers, groups of {group}", config.num_hidden_layers);
+        let config = config(&mut random, 1 + (i + i / 3) % 3, group, 8, i % 2 == 1);
+        let what =
+            format!("{objective:?}, {} layers, groups of {group}, bias: {}", config.num_hidden_layers, config.bias);
         let mut groups = groups(&mut random);
         if objective.kind == ObjectiveKind::Lm {
             // A token alone predicts nothing.
@@ -200,7 +201,7 @@ fn gradients_are_those_of_finite_differences() {
     let groups =
         vec![vec![vec![1, 5, 9, 8, 4], vec![1, 5, 9, 7, 3, 4], vec![1, 5, 6, 4]], vec![vec![11, 12], vec![13]]];
     for objective in objectives() {
-        let config = config(&mut random, 2, 2, 4);
+        let config = config(&mut random, 2, 2, 4, true);
         let mut trainer = trainer(model(Rc::new(Reference), &config, outputs(&objective), 5), &objective);
         let packs = [pack(&groups, wanted(&objective, true))];
         let grads = compute(&mut trainer, &packs).grads;
@@ -250,7 +251,7 @@ fn scores(model: &Model, groups: &Groups) -> Vec<f32> {
 #[test]
 fn rows_and_candidates_do_not_see_each_other() {
     let mut random = rng::stream(9, "isolation", 0);
-    let config = config(&mut random, 3, 2, 8);
+    let config = config(&mut random, 3, 2, 8, true);
     let model = model(Rc::new(Cpu::new()), &config, OutputHeads { reward: true, lm: false }, 2);
     let groups = groups(&mut random);
     let before = scores(&model, &groups);
@@ -273,7 +274,7 @@ fn rows_and_candidates_do_not_see_each_other() {
 #[test]
 fn tokens_do_not_see_what_follows() {
     let mut random = rng::stream(10, "causality", 0);
-    let config = config(&mut random, 2, 2, 8);
+    let config = config(&mut random, 2, 2, 8, false);
     let model = model(Rc::new(Cpu::new()), &config, OutputHeads { reward: false, lm: true }, 2);
     let capacity = Capacity { tokens: 64, selected: 64, candidates: 2 };
     let backend = model.backend().as_ref();
@@ -294,5 +295,35 @@ fn tokens_do_not_see_what_follows() {
         assert_eq!(loss(&text, n), loss(&changed, n), "the first {n} predictions");
         changed[n] = (changed[n] + 7) % VOCAB as u32;
         assert_ne!(loss(&text, n), loss(&changed, n), "its own target counts");
+    }
+}
+
+#[test]
+fn the_softmax_of_the_logits_gives_the_next_token_loss() {
+    for seed in 0..4 {
+        let random = &mut rng::stream(seed, "logits", 0);
+        let config = config(random, 2, 2, 4);
+        let outputs = OutputHeads { reward: false, lm: true };
+        // More rows than the workspace has logits for at one time.
+        let groups: Groups = vec![vec![sequence(random, 150..=200)], vec![vec![1, 2]], vec![sequence(random, 2..=90)]];
+        let pack = pack(&groups, Wanted { scores: false, next_tokens: true, share_prefix: false });
+        let capacity = Capacity { tokens: 400, selected: 400, candidates: 4 };
+        for backend in [Rc::new(Cpu::new()) as Rc<dyn Backend>, Rc::new(Reference)] {
+            let model = model(backend.clone(), &config, outputs, seed);
+            let mut workspace = Workspace::new(backend.as_ref(), &config, outputs, capacity, false).unwrap();
+            let (mut loss, mut row) = (0.0, 0);
+            let mut add = |logits: &[f32]| {
+                assert_eq!(logits.len(), VOCAB);
+                let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+                loss += sum.ln() - f64::from(logits[pack.targets[row] as usize]);
+                row += 1;
+            };
+            model.logits(&mut workspace, &pack, &mut add).unwrap();
+            assert_eq!(row, pack.selected.len());
+            model.zero_losses(&workspace).unwrap();
+            model.next_token_loss(&mut workspace, &pack, 1.0).unwrap();
+            let right = model.losses(&workspace).unwrap().1;
+            assert!((loss - right).abs() <= NEAR * right, "{loss} {right}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! All kinds of tokenizer: saved and loaded, hostile text, foreign and damaged files.
 
-use polar_raw::config::{TokenizerKind, TokenizerSection};
+use polar_raw::config::{TokenRef, TokenizerKind, TokenizerSection};
 use polar_raw::error::Kind;
-use polar_raw::tokenizer::{Names, Tokenizer};
+use polar_raw::tokenizer::{GgufVocabulary, Names, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -217,6 +217,159 @@ fn bad_files_are_the_users_mistake() {
     assert!(error(b"{}").contains("polar.kind"));
     let missing = TokenizerSection { kind: TokenizerKind::File, ..TokenizerSection::default() };
     assert!(Tokenizer::from_config(&missing, [""].iter()).unwrap_err().to_string().contains("tokenizer.path"));
+}
+
+/// A byte-level vocabulary as GGUF files have it: three control tokens, a user-defined one, bytes, some merges.
+fn byte_level(pre: &str) -> GgufVocabulary {
+    let letters = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).chain(0x100..0x144).filter_map(char::from_u32);
+    let named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>"].map(String::from);
+    let merges = ["1 2", "Ġ Ġ", "Ġ a", "a b", "' s", "Ã ©", "Ġ 1"].map(String::from).to_vec();
+    let unions = merges.iter().map(|merge| merge.replace(' ', ""));
+    let tokens: Vec<String> = named.into_iter().chain(letters.map(String::from)).chain(unions).collect();
+    let token_types = (0..tokens.len()).map(|id| [3, 3, 3, 4].get(id).copied().unwrap_or(1)).collect();
+    GgufVocabulary {
+        model: "gpt2".into(),
+        pre: Some(pre.into()),
+        tokens,
+        token_types,
+        merges,
+        bos: Some(1),
+        eos: Some(2),
+        unknown: Some(0),
+        ..GgufVocabulary::default()
+    }
+}
+
+/// A SentencePiece vocabulary as GGUF files have it.
+fn with_scores() -> GgufVocabulary {
+    let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
+    let named = ["<unk>", "<s>", "</s>"].map(String::from);
+    let words = ["a", "b", "▁", "▁a", "ab", "▁ab", "<tool>"].map(String::from);
+    let tokens: Vec<String> = named.into_iter().chain(bytes).chain(words).collect();
+    let kind = |id: usize| match id {
+        0 => 2,
+        1 | 2 => 3,
+        265 => 4,
+        3..=258 => 6,
+        _ => 1,
+    };
+    GgufVocabulary {
+        model: "llama".into(),
+        token_types: (0..tokens.len()).map(kind).collect(),
+        scores: (0..tokens.len()).map(|id| -(id as f32)).collect(),
+        bos: Some(1),
+        eos: Some(2),
+        unknown: Some(0),
+        tokens,
+        ..GgufVocabulary::default()
+    }
+}
+
+fn from_gguf(vocabulary: &GgufVocabulary) -> Tokenizer {
+    Tokenizer::from_gguf(vocabulary, Names::default()).unwrap()
+}
+
+#[test]
+fn byte_level_vocabularies_of_gguf_files() {
+    let pieces = |pre: &str, text: &str| {
+        let tokenizer = from_gguf(&byte_level(pre));
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+        ids.into_iter().map(|id| tokenizer.name(id).unwrap()).collect::<Vec<_>>()
+    };
+    // GPT-2 keeps numbers together and with the space before them; the others take digits, or three of them, alone.
+    assert_eq!(pieces("gpt-2", "12 1"), ["12", "Ġ1"]);
+    assert_eq!(pieces("default", "12 1"), ["12", "Ġ1"]);
+    assert_eq!(pieces("smollm", "12 1"), ["1", "2", "Ġ", "1"]);
+    assert_eq!(pieces("qwen2", "12 1"), ["1", "2", "Ġ", "1"]);
+    assert_eq!(pieces("llama-bpe", "12 1"), ["12", "Ġ", "1"]);
+    // Of several spaces the last goes with the word; a digit leaves them whole.
+    assert_eq!(pieces("gpt-2", "   ab"), ["ĠĠ", "Ġa", "b"]);
+    assert_eq!(pieces("smollm", "  1"), ["ĠĠ", "1"]);
+    assert_eq!(pieces("qwen2", "'s"), ["'s"]);
+    assert_eq!(pieces("smollm", "<think><|im_end|>")[..2], ["<think>", "<"], "user-defined words are taken whole");
+    // Form C, which decoding does not undo.
+    let ids = |pre: &str| from_gguf(&byte_level(pre)).encode("e\u{301}").unwrap().len();
+    assert_eq!((ids("qwen2"), ids("llama-bpe")), (1, 3));
+
+    let specials = from_gguf(&byte_level("smollm")).specials();
+    let size = byte_level("smollm").tokens.len() as u32;
+    assert_eq!((specials.bos, specials.eos), (None, Some(2)), "no BOS unless the file asks for it");
+    assert_eq!((specials.separator, specials.score), (size, size + 1));
+    let asks = GgufVocabulary { add_bos: Some(true), ..byte_level("smollm") };
+    assert_eq!(from_gguf(&asks).specials().bos, Some(1));
+}
+
+#[test]
+fn sentencepiece_vocabularies_of_gguf_files() {
+    let tokenizer = from_gguf(&with_scores());
+    let specials = tokenizer.specials();
+    assert_eq!((specials.bos, specials.eos), (Some(1), Some(2)));
+    assert_eq!(tokenizer.encode("ab a").unwrap(), [264, 262], "a space first; the best score first");
+    assert_eq!(tokenizer.encode("<tool>\n").unwrap(), [261, 265, 3 + 10]);
+    assert_eq!(tokenizer.decode(&[1, 262, 260, 262, 2]).unwrap(), "ab a");
+    let without = GgufVocabulary { add_space_prefix: Some(false), add_bos: Some(false), ..with_scores() };
+    assert_eq!(from_gguf(&without).encode("a").unwrap(), [259]);
+    assert_eq!(from_gguf(&without).specials().bos, None);
+}
+
+#[test]
+fn vocabularies_of_gguf_files_are_saved_as_files_of_their_kind() {
+    for (vocabulary, file) in [(byte_level("qwen2"), "tokenizer.json"), (with_scores(), "tokenizer.model")] {
+        let tokenizer = from_gguf(&vocabulary);
+        let dir = tempfile::tempdir().unwrap();
+        tokenizer.save(dir.path()).unwrap();
+        assert!(dir.path().join(file).exists() && dir.path().join("tokenizer.json").exists());
+        let loaded = Tokenizer::load(dir.path()).unwrap();
+        assert_eq!(loaded.specials(), tokenizer.specials());
+        for text in ["", " ab 12  a", "<s><|im_start|><think>é😀\n"] {
+            assert_eq!(loaded.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        }
+    }
+}
+
+#[test]
+fn bad_vocabularies_of_gguf_files_are_the_users_mistake() {
+    let refused = |vocabulary: GgufVocabulary, part: &str| {
+        let error = Tokenizer::from_gguf(&vocabulary, Names::default()).unwrap_err();
+        assert_eq!(error.kind(), Kind::User);
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    let good = || byte_level("smollm");
+    refused(GgufVocabulary::default(), "tokens");
+    refused(GgufVocabulary { model: "bert".into(), ..good() }, "\"bert\"");
+    refused(byte_level("magic"), "\"magic\"");
+    refused(GgufVocabulary { token_types: vec![1], ..good() }, "token_type");
+    refused(GgufVocabulary { scores: vec![1.0], ..good() }, "scores");
+    refused(GgufVocabulary { bos: Some(9999), ..good() }, "bos_token_id");
+    refused(GgufVocabulary { merges: vec!["a ?".into()], ..good() }, "merge 0");
+    let mut twice = good();
+    twice.tokens[9] = twice.tokens[8].clone();
+    refused(twice, "occurs twice");
+    refused(
+        GgufVocabulary { unknown: None, token_types: vec![1; with_scores().tokens.len()], ..with_scores() },
+        "unknown",
+    );
+}
+
+#[test]
+fn special_tokens_by_id() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "tokenizer.json", &bpe());
+    let section = |separator, score| TokenizerSection {
+        kind: TokenizerKind::File,
+        path: Some(dir.path().to_owned()),
+        separator,
+        score,
+        ..TokenizerSection::default()
+    };
+    let read = |section: &TokenizerSection| Tokenizer::from_config(section, [""].iter());
+    let tokenizer = read(&section(TokenRef::Id(5), TokenRef::Id(6))).unwrap();
+    assert_eq!((tokenizer.specials().separator, tokenizer.specials().score, tokenizer.vocab_size()), (5, 6, 8));
+    assert!(!tokenizer.encode("<x><think>").unwrap().iter().any(|id| [5, 6].contains(id)));
+    let error = read(&section(TokenRef::Id(99), TokenRef::Id(6))).unwrap_err();
+    assert!(error.to_string().contains("tokenizer.separator = 99"), "{error}");
+    assert!(read(&section(TokenRef::Id(5), TokenRef::Name("<x>".into()))).is_err(), "the same token");
 }
 
 #[test]

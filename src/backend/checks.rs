@@ -54,7 +54,14 @@ impl Checks {
     }
 
     /// Operands of [`crate::backend::Backend::gemm`]; returns `(m, n, k)`.
-    pub fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<(usize, usize, usize)> {
+    pub fn gemm(
+        &self,
+        layout: Gemm,
+        out: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        addend: Option<&Tensor>,
+    ) -> Result<(usize, usize, usize)> {
         for (name, t) in [("out", out), ("a", a), ("b", b)] {
             if t.dims().len() != 2 {
                 return self.fail(format!("{name} is {t:?} and no matrix"));
@@ -75,7 +82,54 @@ impl Checks {
             return self.fail(format!("{out:?} = {a:?} {b:?} has a wrong dtype"));
         }
         self.apart(&[out], &[a, b])?;
+        if let Some(addend) = addend {
+            if addend.dims() != out.dims() || addend.dtype() != out.dtype() {
+                return self.fail(format!("the addend {addend:?} is not as {out:?}"));
+            }
+            if !addend.same_place(out) {
+                self.apart(&[out], &[addend])?;
+            }
+        }
         Ok((m, n, k))
+    }
+
+    /// Operands of a bias, forward (`y` written) and backward (`bias`, its gradient, written).
+    pub fn bias(&self, y: &Tensor, bias: &Tensor, backward: bool) -> Result<()> {
+        self.float("y", y, &[y.rows(), y.cols()])?;
+        if bias.dims().len() != 2 || bias.len() != y.cols() {
+            return self.fail(format!("the bias {bias:?} does not fit {y:?}"));
+        }
+        if bias.dtype() != if backward { self.sum } else { self.float } {
+            return self.fail(format!("the bias {bias:?} has a wrong dtype"));
+        }
+        if backward { self.apart(&[bias], &[y]) } else { self.apart(&[y], &[bias]) }
+    }
+
+    /// Operands of the product into SwiGLU; returns `(m, n, k)` with `n` columns of the result.
+    pub fn gemm_swiglu_forward(
+        &self,
+        y: &Tensor,
+        gate_up: &Tensor,
+        x: &Tensor,
+        w13: &Tensor,
+    ) -> Result<(usize, usize, usize)> {
+        self.swiglu_forward(y, gate_up)?;
+        let (m, _, k) = self.gemm(Gemm::Nt, gate_up, x, w13, None)?;
+        self.apart(&[y], &[x, w13])?;
+        Ok((m, y.cols(), k))
+    }
+
+    /// Operands of the way back through SwiGLU and the product behind it; returns `(m, n, k)`.
+    pub fn gemm_swiglu_backward(
+        &self,
+        gate_up: &Tensor,
+        dy: &Tensor,
+        dout: &Tensor,
+        w2: &Tensor,
+    ) -> Result<(usize, usize, usize)> {
+        self.swiglu_backward(gate_up, dy, gate_up)?;
+        self.apart(&[gate_up], &[dout, w2])?;
+        self.gemm(Gemm::Nn, dy, dout, w2, None)
     }
 
     /// Operands of the embedding, forward (`rows` written) and backward (`table` written).

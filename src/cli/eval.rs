@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::device::Device;
-use super::model;
+use super::model::{self, Opened};
 use crate::error::{Error, Result};
 use crate::eval::compare::compare;
 use crate::eval::judge::{ModelJudge, Truncation, lengths};
@@ -67,6 +67,8 @@ pub struct EvalArgs {
 
 /// Evaluates, prints, and writes what was asked for.
 pub fn run(args: EvalArgs) -> Result<()> {
+    // What is wrong with the first model is said before the data are read.
+    let mut first = args.model.first().map(|path| model::open(path, args.device)).transpose()?;
     let set = sets::read(&args.data, args.format, args.seed)?;
     let (source, default) = source(&args, set.format)?;
     let references = args.references.as_deref().map_or_else(|| Ok(References::default()), References::read)?;
@@ -75,7 +77,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
 
     let mut models: Vec<ModelResult> = Vec::new();
     for (path, label) in args.model.iter().zip(labels(&args.model)) {
-        models.push(measured(&args, path, label, &name, &set, &trials)?);
+        let opened = first.take().map_or_else(|| model::open(path, args.device), Ok)?;
+        models.push(measured(&args, path, opened, label, &name, &set, &trials)?);
     }
     let comparisons = comparisons(&models, &parts(&models, &name, &set), args.seed);
     let result = EvalResult {

@@ -1,10 +1,13 @@
 //! The command line: one file per subcommand.
 
 pub mod completions;
+pub mod convert;
 pub mod device;
 pub mod eval;
+pub mod inspect;
 mod model;
 pub mod score;
+pub mod tokenize;
 pub mod train;
 pub mod zoo;
 
@@ -49,6 +52,9 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Score(score::ScoreArgs),
+    Tokenize(tokenize::TokenizeArgs),
+    Convert(convert::ConvertArgs),
+    Inspect(inspect::InspectArgs),
     Zoo(zoo::ZooArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -60,10 +66,18 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Score(args) => score::run(args),
+            Command::Tokenize(args) => tokenize::run(args),
+            Command::Convert(args) => convert::run(args),
+            Command::Inspect(args) => inspect::run(args),
             Command::Zoo(args) => zoo::run(args),
             Command::Completions(args) => completions::run(args),
         }
     }
+}
+
+/// A count of at least one, for clap.
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number above 0".into())
 }
 
 /// Writes a text and a line end to standard output.

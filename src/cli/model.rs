@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::Companion;
-use crate::model::{Model, ModelConfig, OutputHeads, weights};
+use crate::model::{Model, OutputHeads, Pretrained, pretrained};
 use crate::polar::Wrapper;
 use crate::tokenizer::Tokenizer;
 
@@ -19,9 +19,10 @@ pub struct Opened {
 /// Reads configuration, weights and companion of a reward model.
 pub fn open(dir: &Path, device: Device) -> Result<Opened> {
     const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
-    let config = ModelConfig::read(dir)?;
+    let pretrained = Pretrained::open(dir)?;
+    let config = pretrained.config().clone();
     let model = Model::new(device.open()?, config.clone(), REWARD)?;
-    let loaded = weights::read_into(dir, &config, REWARD, &mut |spec, values| model.set(spec, values))?;
+    let loaded = pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?;
     if !loaded.heads.reward {
         return Err(Error::user(format!(
             "{} has no reward head (v_head.weight): it is a language model. Train one from it: polar-raw train --init {} \
@@ -36,7 +37,7 @@ pub fn open(dir: &Path, device: Device) -> Result<Opened> {
 
 /// The tokenizer of a model's folder.
 pub fn tokenizer(dir: &Path, model: &Model) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::load(dir)?;
+    let tokenizer = pretrained::tokenizer(dir)?.map_or_else(|| Tokenizer::load(dir), Ok)?;
     if tokenizer.vocab_size() > model.config().vocab_size {
         return Err(Error::user(format!(
             "{}: the tokenizer has {} ids and the model {}; they do not belong together",

@@ -107,11 +107,17 @@ impl TokenizerSection {
         c.count("train_bytes", self.train_bytes, 1, 1 << 32)?;
         c.that("separator", "\"\"", !self.separator.is_empty(), "the name of a token")?;
         let must = "the name of a token other than the separator";
-        c.that("score", format!("{:?}", self.score), !self.score.is_empty() && self.score != self.separator, must)?;
+        c.that("score", &self.score, !self.score.is_empty() && self.score != self.separator, must)?;
+        let by_id = [&self.separator, &self.score].iter().any(|token| matches!(token, TokenRef::Id(_)));
+        if by_id && self.kind != TokenizerKind::File {
+            return Err(Error::user(
+                "tokenizer.separator and tokenizer.score are ids only with tokenizer.kind = \"file\": give names",
+            ));
+        }
         match (&self.path, self.kind) {
-            (None, TokenizerKind::File) => {
-                Err(Error::user("tokenizer.path is missing: tokenizer.kind = \"file\" needs a tokenizer.json"))
-            }
+            (None, TokenizerKind::File) => Err(Error::user(
+                "tokenizer.path is missing: tokenizer.kind = \"file\" needs a tokenizer.json or tokenizer.model",
+            )),
             (Some(path), TokenizerKind::Bytes | TokenizerKind::Bpe) => Err(Error::user(format!(
                 "tokenizer.path = {path:?} is read only with tokenizer.kind = \"file\": set that kind or leave out the path"
             ))),

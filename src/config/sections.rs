@@ -1,6 +1,7 @@
 //! The sections of the configuration and their defaults.
 
 use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 use crate::model::config::StorageDtype;
@@ -64,12 +65,38 @@ pub struct TokenizerSection {
     pub vocab_size: usize,
     /// Bytes of the run's own text that the BPE is trained on, at most.
     pub train_bytes: usize,
-    /// The `tokenizer.json` to read, for kind `file`.
+    /// The `tokenizer.json` or `tokenizer.model` to read, for kind `file`.
     pub path: Option<PathBuf>,
-    /// Name of the separator token in a `tokenizer.json`; added when it has none of that name.
-    pub separator: String,
-    /// Name of the score token in a `tokenizer.json`; added when it has none of that name.
-    pub score: String,
+    /// Name of the separator token, added when a file has none of that name; or its id in the file.
+    pub separator: TokenRef,
+    /// Name of the score token, added when a file has none of that name; or its id in the file.
+    pub score: TokenRef,
+}
+
+/// A token, by name or by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected the name of a token, or its id")]
+pub enum TokenRef {
+    /// Its place in the vocabulary of a file.
+    Id(u32),
+    /// Its spelling.
+    Name(String),
+}
+
+impl TokenRef {
+    /// Whether it is the empty name.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::Name(String::new())
+    }
+}
+
+impl Display for TokenRef {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{id}"),
+            Self::Name(name) => write!(f, "{name:?}"),
+        }
+    }
 }
 
 /// The kinds of tokenizer.
@@ -80,7 +107,7 @@ pub enum TokenizerKind {
     Bytes,
     /// A byte-level BPE trained on the run's own data.
     Bpe,
-    /// A Hugging Face `tokenizer.json`.
+    /// A Hugging Face `tokenizer.json`, or a SentencePiece `tokenizer.model`.
     File,
 }
 
@@ -263,8 +290,8 @@ impl Default for TokenizerSection {
             vocab_size: 1024,
             train_bytes: 4 << 20,
             path: None,
-            separator: "<|reward|>".into(),
-            score: "[UNUSED_TOKEN_130]".into(),
+            separator: TokenRef::Name("<|reward|>".into()),
+            score: TokenRef::Name("[UNUSED_TOKEN_130]".into()),
         }
     }
 }

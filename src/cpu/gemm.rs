@@ -70,8 +70,16 @@ const TILE: usize = 16;
 /// The product of [`crate::backend::Backend::gemm`], its operands checked.
 ///
 /// The output is cut into one band a thread, each computed alone: with few threads that keeps every core's caches to
-/// its own band and needs no barrier inside.
-pub fn product(layout: Gemm, m: usize, n: usize, k: usize, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) {
+/// its own band and needs no barrier inside. An addend in another place is copied to the output first, by the thread
+/// that adds to it.
+pub fn product(
+    layout: Gemm,
+    (m, n, k): (usize, usize, usize),
+    out: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    addend: Option<&Tensor>,
+) {
     let a_matrix = Matrix::new(a.address().cast(), a.row_stride());
     let b_matrix = Matrix::new(b.address().cast(), b.row_stride());
     let (a_matrix, b_matrix) = match layout {
@@ -80,7 +88,16 @@ pub fn product(layout: Gemm, m: usize, n: usize, k: usize, out: &Tensor, a: &Ten
         Gemm::Tn => (a_matrix.transposed(), b_matrix),
     };
     let rs = out.row_stride();
-    let task = Task { out: out.address().cast(), rs, a: a_matrix, b: b_matrix, k, accumulate };
+    let elsewhere = addend.filter(|addend| !addend.same_place(out));
+    let task = Task {
+        out: out.address().cast(),
+        rs,
+        a: a_matrix,
+        b: b_matrix,
+        k,
+        copied: elsewhere.map(|addend| Matrix::new(addend.address().cast(), addend.row_stride())),
+        accumulate: addend.is_some(),
+    };
     // Below about a tenth of a millisecond of work a second thread costs more than it gives.
     let threads = if m * n * k < 1 << 20 { 1 } else { rayon::current_num_threads() };
     let long = m.max(n);
@@ -105,6 +122,8 @@ struct Task {
     a: Matrix,
     b: Matrix,
     k: usize,
+    /// What the output begins as, if that is not what it holds.
+    copied: Option<Matrix>,
     accumulate: bool,
 }
 
@@ -119,7 +138,14 @@ impl Task {
         unsafe {
             let a = Matrix { address: self.a.address.add(i * self.a.rs), ..self.a };
             let b = Matrix { address: self.b.address.add(j * self.b.cs), ..self.b };
-            on_this_thread([m, n, self.k], self.out.add(i * self.rs + j), self.rs, a, b, 1.0, self.accumulate);
+            let out = self.out.add(i * self.rs + j);
+            if let Some(from) = self.copied {
+                for row in 0..m {
+                    let from = from.address.add((i + row) * from.rs + j);
+                    std::ptr::copy_nonoverlapping(from, out.add(row * self.rs), n);
+                }
+            }
+            on_this_thread([m, n, self.k], out, self.rs, a, b, 1.0, self.accumulate);
         }
     }
 }

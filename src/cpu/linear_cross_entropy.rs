@@ -23,7 +23,7 @@ pub fn run(
         let rows = targets.len();
         let x = x.slice_rows(start..start + rows);
         let logits = scratch.slice_rows(0..rows);
-        product(Gemm::Nt, rows, vocab, hidden, &logits, &x, table, false);
+        product(Gemm::Nt, (rows, vocab, hidden), &logits, &x, table, None);
         // SAFETY: scratch is a dense host tensor that overlaps nothing.
         let values = unsafe { slice_mut::<f32>(&logits) };
         let mut losses = [0.0f32; ROWS];
@@ -38,8 +38,8 @@ pub fn run(
             total += losses[..targets.len()].iter().map(|&loss| f64::from(loss)).sum::<f64>();
         }
         if let Some((dx, dtable)) = grads {
-            product(Gemm::Nn, rows, hidden, vocab, &dx.slice_rows(start..start + rows), &logits, table, false);
-            product(Gemm::Tn, vocab, hidden, rows, dtable, &logits, &x, true);
+            product(Gemm::Nn, (rows, hidden, vocab), &dx.slice_rows(start..start + rows), &logits, table, None);
+            product(Gemm::Tn, (vocab, hidden, rows), dtable, &logits, &x, Some(dtable));
         }
     }
     total as f32

@@ -6,6 +6,7 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod embedding;
 mod gather;
 mod gemm;
@@ -86,6 +87,18 @@ impl Cpu {
     }
 }
 
+/// A matrix of host memory from its first element to its last, with what lies between its rows if it is a band.
+///
+/// # Safety
+/// As [`slice_mut`], for what lies between the rows as well; and it is not empty.
+#[expect(clippy::mut_from_ref, reason = "as in `slice_mut`")]
+unsafe fn spread_mut(t: &Tensor) -> &mut [f32] {
+    assert!(t.dtype() == Dtype::F32, "a slice of {t:?}");
+    let len = (t.rows() - 1) * t.row_stride() + t.cols();
+    // SAFETY: in bounds, because the last row is; the rest by the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(t.address().cast(), len) }
+}
+
 /// The last of the positions.
 fn last(positions: &[u32]) -> u32 {
     positions.iter().copied().max().unwrap_or(0)
@@ -155,9 +168,27 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
-        let (m, n, k) = self.checks("gemm").gemm(layout, out, a, b)?;
-        gemm::product(layout, m, n, k, out, a, b, accumulate);
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()> {
+        let shape = self.checks("gemm").gemm(layout, out, a, b, addend)?;
+        gemm::product(layout, shape, out, a, b, addend);
+        Ok(())
+    }
+
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
+        self.checks("bias_forward").bias(y, bias, false)?;
+        if !y.is_empty() {
+            let parts = bias::Parts { columns: bias.cols(), stride: bias.row_stride() };
+            bias::forward(unsafe { slice_mut(y) }, y.cols(), unsafe { spread_mut(bias) }, parts);
+        }
+        Ok(())
+    }
+
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
+        self.checks("bias_backward").bias(dy, dbias, true)?;
+        if !dy.is_empty() {
+            let parts = bias::Parts { columns: dbias.cols(), stride: dbias.row_stride() };
+            bias::backward(unsafe { spread_mut(dbias) }, unsafe { slice(dy) }, dy.cols(), parts);
+        }
         Ok(())
     }
 

@@ -28,6 +28,9 @@ pub const RMSNORM_ANY_COLUMNS: u32 = 9;
 pub const RMSNORM_BACKWARD_ROWS: u32 = 16;
 pub const RMSNORM_BACKWARD_WEIGHT_THREADS: u32 = 256;
 pub const ROPE_THREADS: u32 = 256;
+pub const BIAS_THREADS: u32 = 128;
+pub const BIAS_ROWS: u32 = 64;
+pub const BIAS_BACKWARD_SUM_THREADS: u32 = 256;
 pub const ROWS_THREADS: u32 = 128;
 pub const EMBEDDING_BACKWARD_THREADS: u32 = 256;
 pub const SWIGLU_THREADS: u32 = 256;
@@ -324,6 +327,33 @@ const _: () = {
     ["Offset of field: RopeParams::kv_heads"][::std::mem::offset_of!(RopeParams, kv_heads) - 52usize];
     ["Offset of field: RopeParams::group"][::std::mem::offset_of!(RopeParams, group) - 56usize];
     ["Offset of field: RopeParams::dim"][::std::mem::offset_of!(RopeParams, dim) - 60usize];
+};
+#[doc = " `y += bias` in every row; or `partials[block, columns]`, the sums of the columns of `y`, which is then `dy`, and\n which `bias_backward_sum` (a block for 32 columns) adds to `dbias`. Column `j` has element `j / part * ldbias + j %\n part` of the bias. Grid: rows by the rows of a block, bands of columns. A thread has 8 columns if the name ends in\n `vec8` (`columns`, `part` and `ldbias` multiples of 8, `y` and `bias` at multiples of 16 bytes), otherwise one."]
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct BiasParams {
+    pub y: u64,
+    pub bias: u64,
+    pub dbias: u64,
+    #[doc = " `[blocks of rows, columns]`. Scratch."]
+    pub partials: u64,
+    pub rows: u32,
+    pub columns: u32,
+    pub part: u32,
+    pub ldbias: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BiasParams"][::std::mem::size_of::<BiasParams>() - 48usize];
+    ["Alignment of BiasParams"][::std::mem::align_of::<BiasParams>() - 8usize];
+    ["Offset of field: BiasParams::y"][::std::mem::offset_of!(BiasParams, y) - 0usize];
+    ["Offset of field: BiasParams::bias"][::std::mem::offset_of!(BiasParams, bias) - 8usize];
+    ["Offset of field: BiasParams::dbias"][::std::mem::offset_of!(BiasParams, dbias) - 16usize];
+    ["Offset of field: BiasParams::partials"][::std::mem::offset_of!(BiasParams, partials) - 24usize];
+    ["Offset of field: BiasParams::rows"][::std::mem::offset_of!(BiasParams, rows) - 32usize];
+    ["Offset of field: BiasParams::columns"][::std::mem::offset_of!(BiasParams, columns) - 36usize];
+    ["Offset of field: BiasParams::part"][::std::mem::offset_of!(BiasParams, part) - 40usize];
+    ["Offset of field: BiasParams::ldbias"][::std::mem::offset_of!(BiasParams, ldbias) - 44usize];
 };
 #[doc = " `out[i] = from[ids[i]]` or `out[ids[i]] += from[i]`, rows of `columns`. Grid: `rows`."]
 #[repr(C)]

@@ -7,31 +7,40 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result,
-    sys,
+    CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
 };
 use cudarc::nvrtc::Ptx;
+use emulator::Report;
 
+use super::emulator::Emulator;
 use super::ptx;
 use crate::error::{Error, Result};
 use crate::tensor::Storage;
 
-/// Bytes of pinned memory through which small operands go to the device: several packs' worth of ids and spans.
-const STAGING: usize = 8 << 20;
+/// Bytes of pinned memory through which small operands go to the device: more than the ids, positions and spans of a step
+/// of a million tokens, so that no step waits for room.
+const STAGING: usize = 64 << 20;
 /// Dynamic shared memory that a kernel may have without asking for more.
 const SHARED_BY_DEFAULT: usize = 48 << 10;
 
 /// Blocks of 256 threads that a multiprocessor runs at one time.
 const BLOCKS_AT_ONCE: usize = 8;
 
+/// A kernel of a loaded module.
+struct Function {
+    handle: CudaFunction,
+    /// Dynamic shared memory that it may have.
+    shared: usize,
+}
+
 /// A card, or what stands in for one.
 pub struct Device {
     name: String,
+    emulator: Option<Emulator>,
     multiprocessors: usize,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    modules: RefCell<HashMap<&'static str, Arc<CudaModule>>>,
-    functions: RefCell<HashMap<&'static str, CudaFunction>>,
+    functions: RefCell<HashMap<&'static str, Function>>,
     staging: RefCell<Staging>,
     scratch: RefCell<Option<Rc<Storage>>>,
     allocations: Cell<usize>,
@@ -75,16 +84,32 @@ impl Device {
         let staging = Staging::new(&context)?;
         Ok(Self {
             name,
+            emulator: None,
             multiprocessors: multiprocessors.max(1) as usize,
             context,
             stream,
-            modules: RefCell::default(),
             functions: RefCell::default(),
             staging: RefCell::new(staging),
             scratch: RefCell::default(),
             allocations: Cell::new(0),
             waits: Cell::new(0),
         })
+    }
+
+    /// The emulator in the card's place.
+    pub fn emulated() -> Result<Self> {
+        let emulator = Emulator::load()?;
+        Ok(Self { emulator: Some(emulator), ..Self::open(0)? })
+    }
+
+    /// See [`super::Cuda::reports`].
+    pub fn reports(&self) -> Result<Vec<Report>> {
+        self.emulator.as_ref().map_or_else(|| Ok(Vec::new()), Emulator::reports)
+    }
+
+    /// Refuses what was launched since the last call if the emulator found something wrong with it.
+    fn check(&self) -> Result<()> {
+        self.emulator.as_ref().map_or(Ok(()), Emulator::check)
     }
 
     /// What the driver calls it.
@@ -111,6 +136,11 @@ impl Device {
     /// How many times the host waited for the device.
     pub fn waits(&self) -> usize {
         self.waits.get()
+    }
+
+    /// How many kernels are loaded.
+    pub fn kernels(&self) -> usize {
+        self.functions.borrow().len()
     }
 
     /// Takes `bytes` of zeroed memory.
@@ -170,7 +200,7 @@ impl Device {
             .map_err(failed("copy from the card"))?;
         self.synchronize()?;
         self.staging.borrow_mut().used = 0;
-        Ok(())
+        self.check()
     }
 
     /// Copies `bytes` on the device.
@@ -210,37 +240,52 @@ impl Device {
             || Error::machine(format!("{kernel}: a grid of {grid:?} blocks is too large: use shorter packs"));
         let x = i32::try_from(grid[0]).map_err(|_| too_large())? as u32;
         let y = u16::try_from(grid[1]).map_err(|_| too_large())?.into();
+        if !self.functions.borrow().contains_key(kernel) {
+            let module = ptx::module_of(kernel)
+                .ok_or_else(|| Error::machine(format!("there is no PTX with the kernel {kernel} in this build")))?;
+            self.load(module)?;
+        }
         let mut functions = self.functions.borrow_mut();
-        let function = match functions.get(kernel) {
-            Some(function) => function,
-            None => functions.entry(kernel).or_insert(self.load(kernel, shared)?),
-        };
+        let function = functions
+            .get_mut(kernel)
+            .ok_or_else(|| Error::machine(format!("the kernel {kernel} was not loaded with its module")))?;
+        function.allow(kernel, shared as usize)?;
         let config = LaunchConfig { grid_dim: (x, y, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
         // SAFETY: by the caller's promise.
-        unsafe { self.stream.launch_builder(function).arg(params).launch(config) }
-            .map_err(|error| failed(&format!("start {kernel}"))(error))
-            .map(|_| ())
+        match unsafe { self.stream.launch_builder(&function.handle).arg(params).launch(config) } {
+            Ok(_) => Ok(()),
+            // The emulator has executed the kernel by now, and knows more of it.
+            Err(error) => self.check().and(Err(failed(&format!("start {kernel}"))(error))),
+        }
     }
 
-    fn load(&self, kernel: &'static str, shared: u32) -> Result<CudaFunction> {
-        let embedded = ptx::module_of(kernel)
-            .ok_or_else(|| Error::machine(format!("there is no PTX with the kernel {kernel} in this build")))?;
-        let mut modules = self.modules.borrow_mut();
-        let module = match modules.get(embedded.name) {
-            Some(module) => module,
-            None => {
-                let what = format!("load {}.ptx (it needs a driver of CUDA 12 or newer)", embedded.name);
-                let module = self.context.load_module(Ptx::from_src(embedded.ptx)).map_err(failed(&what))?;
-                modules.entry(embedded.name).or_insert(module)
-            }
-        };
-        let function = module.load_function(kernel).map_err(failed(&format!("find the kernel {kernel}")))?;
-        if shared as usize > SHARED_BY_DEFAULT {
+    /// Loads all kernels, which on a card means that its driver compiles them, unless it finds them in its cache.
+    pub fn load_all(&self) -> Result<()> {
+        let missing = |module: &&ptx::Module| !module.kernels().any(|name| self.functions.borrow().contains_key(name));
+        ptx::MODULES.iter().filter(missing).try_for_each(|module| self.load(module))
+    }
+
+    fn load(&self, module: &ptx::Module) -> Result<()> {
+        let what = format!("load {}.ptx (it needs a driver of CUDA 12 or newer)", module.name);
+        let loaded = self.context.load_module(Ptx::from_src(module.ptx)).map_err(failed(&what))?;
+        for kernel in module.kernels() {
+            let handle = loaded.load_function(kernel).map_err(failed(&format!("find the kernel {kernel}")))?;
+            self.functions.borrow_mut().insert(kernel, Function { handle, shared: SHARED_BY_DEFAULT });
+        }
+        Ok(())
+    }
+}
+
+impl Function {
+    /// Lets the kernel have `shared` bytes of dynamic shared memory.
+    fn allow(&mut self, kernel: &str, shared: usize) -> Result<()> {
+        if shared > self.shared {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let what = format!("give {kernel} {shared} bytes of shared memory");
-            function.set_attribute(attribute, shared as i32).map_err(failed(&what))?;
+            self.handle.set_attribute(attribute, shared as i32).map_err(failed(&what))?;
+            self.shared = shared;
         }
-        Ok(function)
+        Ok(())
     }
 }
 

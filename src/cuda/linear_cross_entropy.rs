@@ -26,7 +26,7 @@ pub fn run(
         let rows = logits.rows().min(x.rows() - first);
         let range = first..first + rows;
         let (chunk, logits) = (x.slice_rows(range.clone()), logits.slice_rows(0..rows));
-        gemm::gemm(device, Gemm::Nt, (rows, vocab, hidden), &logits, &chunk, table, false)?;
+        gemm::gemm(device, Gemm::Nt, (rows, vocab, hidden), &logits, &chunk, table, None)?;
         let params = CrossEntropyParams {
             logits: at(&logits),
             targets: at(&targets.slice_rows(range.clone())),
@@ -46,8 +46,8 @@ pub fn run(
         }
         if let Some((dx, dtable)) = grads {
             let dx = dx.slice_rows(range);
-            gemm::gemm(device, Gemm::Nn, (rows, hidden, vocab), &dx, &logits, table, false)?;
-            gemm::gemm(device, Gemm::Tn, (vocab, hidden, rows), dtable, &logits, &chunk, true)?;
+            gemm::gemm(device, Gemm::Nn, (rows, hidden, vocab), &dx, &logits, table, None)?;
+            gemm::gemm(device, Gemm::Tn, (vocab, hidden, rows), dtable, &logits, &chunk, Some(dtable))?;
         }
     }
     Ok(())

@@ -8,6 +8,7 @@
 pub mod abi;
 mod adamw;
 mod attention;
+mod bias;
 mod device;
 mod embedding;
 mod emulator;
@@ -27,14 +28,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use ::emulator::Report;
-
 use crate::backend::checks::Checks;
 use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
 pub use device::Device;
-use emulator::Emulator;
 
 /// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
 pub fn is_present() -> bool {
@@ -45,7 +43,6 @@ pub fn is_present() -> bool {
 /// A card, or the emulator in place of one.
 pub struct Cuda {
     device: Device,
-    emulator: Option<Emulator>,
     /// Rotary frequencies by head dimension and the bits of theta.
     frequencies: RefCell<HashMap<(usize, u64), Rc<Storage>>>,
 }
@@ -59,7 +56,7 @@ impl Cuda {
         if !is_present() {
             return Err(Error::user("there is no CUDA driver (libcuda) on this machine: use --device cpu"));
         }
-        Ok(Self { device: Device::open(ordinal)?, emulator: None, frequencies: RefCell::default() })
+        Ok(Self { device: Device::open(ordinal)?, frequencies: RefCell::default() })
     }
 
     /// Opens the emulator, which executes the same PTX on the CPU, slowly, and is stricter than a card: a race or a read
@@ -68,8 +65,7 @@ impl Cuda {
     /// # Errors
     /// The user's when the emulator's library does not lie beside the program.
     pub fn emulated() -> Result<Self> {
-        let emulator = Some(Emulator::load()?);
-        Ok(Self { device: Device::open(0)?, emulator, frequencies: RefCell::default() })
+        Ok(Self { device: Device::emulated()?, frequencies: RefCell::default() })
     }
 
     /// The device, on which any kernel of [`ptx`] can be launched by hand with the structures of [`abi`].
@@ -81,8 +77,8 @@ impl Cuda {
     ///
     /// # Errors
     /// When the emulator's library is of another build.
-    pub fn reports(&self) -> Result<Vec<Report>> {
-        self.emulator.as_ref().map_or_else(|| Ok(Vec::new()), Emulator::reports)
+    pub fn reports(&self) -> Result<Vec<::emulator::Report>> {
+        self.device.reports()
     }
 
     /// How many times memory was taken on the device.
@@ -135,10 +131,23 @@ impl Backend for Cuda {
     fn reserve(&self, extent: &Extent) -> Result<()> {
         rmsnorm::check(extent.hidden)?;
         attention::check(extent.heads.dim)?;
-        let norms = rmsnorm::scratch(extent.tokens, extent.hidden).max(global_norm::scratch(extent.parameters));
-        self.device.scratch(norms.max(attention::scratch(extent.tokens, extent.heads)))?;
+        self.device.load_all()?;
+        let widest = extent.hidden.max((extent.heads.query + 2 * extent.heads.kv) * extent.heads.dim);
+        let needed = [
+            rmsnorm::scratch(extent.tokens, extent.hidden),
+            bias::scratch(extent.tokens, widest),
+            global_norm::scratch(extent.parameters),
+            attention::scratch(extent.tokens, extent.heads),
+        ];
+        self.device.scratch(needed.into_iter().fold(0, usize::max))?;
         self.frequencies(extent.heads.dim, extent.theta)?;
         Ok(())
+    }
+
+    /// A product of 1024 rows does 1024 operations for each byte of the table that it reads, three times what a card
+    /// needs to be busy; the gradient, which is f32 and read and written, a quarter of that.
+    fn logit_rows(&self) -> usize {
+        1024
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {
@@ -152,8 +161,7 @@ impl Backend for Cuda {
         if bytes.len() != from.len() * from.dtype().size() || !from.is_dense() {
             return Err(Error::machine(format!("read: {} bytes from {from:?}", bytes.len())));
         }
-        self.device.read(at(from), bytes)?;
-        self.emulator.as_ref().map_or(Ok(()), Emulator::check)
+        self.device.read(at(from), bytes)
     }
 
     fn copy(&self, to: &Tensor, from: &Tensor) -> Result<()> {
@@ -166,9 +174,37 @@ impl Backend for Cuda {
         fill::fill(&self.device, x, value as f32)
     }
 
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
-        let shape = self.checks("gemm").gemm(layout, out, a, b)?;
-        gemm::gemm(&self.device, layout, shape, out, a, b, accumulate)
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()> {
+        let shape = self.checks("gemm").gemm(layout, out, a, b, addend)?;
+        gemm::gemm(&self.device, layout, shape, out, a, b, addend)
+    }
+
+    fn gemm_swiglu_forward(&self, y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor) -> Result<()> {
+        let shape = self.checks("gemm_swiglu_forward").gemm_swiglu_forward(y, gate_up, x, w13)?;
+        if gemm::swiglu_forward(&self.device, shape, y, gate_up, x, w13)? {
+            return Ok(());
+        }
+        self.gemm(Gemm::Nt, gate_up, x, w13, None)?;
+        self.swiglu_forward(y, gate_up)
+    }
+
+    fn gemm_swiglu_backward(&self, gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor) -> Result<()> {
+        let shape = self.checks("gemm_swiglu_backward").gemm_swiglu_backward(gate_up, dy, dout, w2)?;
+        if gemm::swiglu_backward(&self.device, shape, gate_up, dout, w2)? {
+            return Ok(());
+        }
+        self.gemm(Gemm::Nn, dy, dout, w2, None)?;
+        self.swiglu_backward(gate_up, dy, gate_up)
+    }
+
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
+        self.checks("bias_forward").bias(y, bias, false)?;
+        bias::forward(&self.device, y, bias)
+    }
+
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
+        self.checks("bias_backward").bias(dy, dbias, true)?;
+        bias::backward(&self.device, dbias, dy)
     }
 
     fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {

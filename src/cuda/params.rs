@@ -14,7 +14,7 @@ macro_rules! arguments {
 }
 
 arguments! {
-    GemmParams AttentionParams AttentionBackwardParams RmsnormParams RmsnormBackwardParams RopeParams RowsParams
-    EmbeddingBackwardParams SwigluParams RewardHeadParams CrossEntropyParams GlobalNormParams AdamwParams FillParams
+    GemmParams AttentionParams AttentionBackwardParams RmsnormParams RmsnormBackwardParams RopeParams BiasParams
+    RowsParams EmbeddingBackwardParams SwigluParams RewardHeadParams CrossEntropyParams GlobalNormParams AdamwParams FillParams
     CastParams
 }

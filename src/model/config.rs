@@ -12,11 +12,12 @@ use serde_json::{Map, Value, json};
 use crate::config::ModelSection;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::foreign::rope_scaling_factor;
 
 /// The name of the file in a model's folder.
 pub const FILE: &str = "config.json";
 /// Bytes of a `config.json`, at most.
-const MAX_BYTES: u64 = 1 << 20;
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 /// Parameters of a model, at most.
 const MAX_PARAMETERS: usize = 1 << 40;
 /// Elements that every tensor's offset into the flat buffer is a multiple of: 64 bytes of f32, one cache line.
@@ -44,6 +45,8 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// The factor of dynamic NTK scaling, which acts only beyond `max_position_embeddings`.
     pub rope_scaling_factor: Option<f64>,
+    /// Whether the projections of attention, `wqkv` and `wo`, have a bias.
+    pub bias: bool,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
     /// The longest sequence that the rotary embedding serves unscaled.
@@ -182,6 +185,7 @@ impl ModelConfig {
             vocab_size,
             rope_theta: section.rope_theta,
             rope_scaling_factor: None,
+            bias: false,
             rms_norm_eps: section.rms_norm_eps,
             max_position_embeddings: section.max_position_embeddings,
             initializer_range: section.initializer_range,
@@ -207,18 +211,25 @@ impl ModelConfig {
     /// As [`ModelConfig::read`], without the file's name.
     pub fn parse(text: &str) -> Result<Self> {
         let keys: Map<String, Value> = serde_json::from_str(text).map_err(|e| Error::user(e.to_string()))?;
-        let keys = Keys(&keys);
-        keys.only("model_type", "internlm2".to_string())?;
+        Self::from_keys(&Keys(&keys))
+    }
+
+    pub(super) fn from_keys(keys: &Keys) -> Result<Self> {
+        match keys.optional::<String>("model_type")?.as_deref() {
+            None | Some("internlm2") => {}
+            Some(other) => {
+                return Err(Error::user(format!(
+                    "model_type = {other:?} is not supported: must be \"internlm2\", \"llama\" or \"qwen2\""
+                )));
+            }
+        }
         keys.only("hidden_act", "silu".to_string())?;
         keys.only("tie_word_embeddings", false)?;
-        // InternLM2's own default is true, so it has to be there.
-        if keys.required::<bool>("bias")? {
-            return Err(Error::user("bias = true is not supported: this network has no biases"));
-        }
+        let known = [Architecture::RewardModel, Architecture::CausalLm];
         let heads = keys.required("num_attention_heads")?;
         let eos = keys.optional("eos_token_id")?.unwrap_or(2);
         let config = Self {
-            architecture: keys.architecture()?,
+            architecture: keys.architecture(&known.map(|architecture| (architecture.class(), architecture)))?,
             hidden_size: keys.required("hidden_size")?,
             intermediate_size: keys.required("intermediate_size")?,
             num_hidden_layers: keys.required("num_hidden_layers")?,
@@ -226,7 +237,11 @@ impl ModelConfig {
             num_key_value_heads: keys.optional("num_key_value_heads")?.unwrap_or(heads),
             vocab_size: keys.required("vocab_size")?,
             rope_theta: keys.optional("rope_theta")?.unwrap_or(10_000.0),
-            rope_scaling_factor: keys.rope_scaling_factor()?,
+            rope_scaling_factor: keys
+                .optional("rope_scaling")?
+                .map_or(Ok(None), |scaling| rope_scaling_factor(&scaling))?,
+            // InternLM2's own default is true, and its published models say false: it has to be there.
+            bias: keys.required("bias")?,
             rms_norm_eps: keys.optional("rms_norm_eps")?.unwrap_or(1e-6),
             max_position_embeddings: keys.optional("max_position_embeddings")?.unwrap_or(2048),
             initializer_range: keys.optional("initializer_range")?.unwrap_or(0.02),
@@ -257,10 +272,12 @@ impl ModelConfig {
             "architectures": [self.architecture.class()],
             "model_type": "internlm2",
             "attn_implementation": "eager",
-            "bias": false,
+            "bias": self.bias,
             "bos_token_id": self.special.bos,
             "eos_token_id": self.special.eos,
             "pad_token_id": self.special.pad,
+            // The official modelling code reads it, and its configuration class has no default for it.
+            "pretraining_tp": 1,
             "hidden_act": "silu",
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -311,15 +328,21 @@ impl ModelConfig {
         tensors.push("model.tok_embeddings.weight", &[self.vocab_size, hidden]);
         for layer in 0..self.num_hidden_layers {
             let mut push = |name: &str, shape: &[usize]| {
-                tensors.push(&format!("model.layers.{layer}.{name}.weight"), shape);
+                tensors.push(&format!("model.layers.{layer}.{name}"), shape);
             };
-            push("attention_norm", &[hidden]);
-            push("attention.wqkv", &[qkv, hidden]);
-            push("attention.wo", &[hidden, hidden]);
-            push("ffn_norm", &[hidden]);
-            push("feed_forward.w1", &[inner, hidden]);
-            push("feed_forward.w3", &[inner, hidden]);
-            push("feed_forward.w2", &[hidden, inner]);
+            push("attention_norm.weight", &[hidden]);
+            push("attention.wqkv.weight", &[qkv, hidden]);
+            if self.bias {
+                push("attention.wqkv.bias", &[qkv]);
+            }
+            push("attention.wo.weight", &[hidden, hidden]);
+            if self.bias {
+                push("attention.wo.bias", &[hidden]);
+            }
+            push("ffn_norm.weight", &[hidden]);
+            push("feed_forward.w1.weight", &[inner, hidden]);
+            push("feed_forward.w3.weight", &[inner, hidden]);
+            push("feed_forward.w2.weight", &[hidden, inner]);
         }
         tensors.push("model.norm.weight", &[hidden]);
         if heads.reward {
@@ -346,7 +369,7 @@ impl ModelConfig {
         }
     }
 
-    fn check(&self, prefix: &str) -> Result<()> {
+    pub(super) fn check(&self, prefix: &str) -> Result<()> {
         self.section().check(prefix)?;
         let vocab = self.vocab_size;
         if !(1..=1 << 22).contains(&vocab) {
@@ -386,22 +409,22 @@ impl Flat {
 }
 
 /// Typed reading of the keys of a JSON object. A key that is null counts as absent, as in `transformers`.
-struct Keys<'a>(&'a Map<String, Value>);
+pub(super) struct Keys<'a>(pub(super) &'a Map<String, Value>);
 
 impl Keys<'_> {
-    fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+    pub(super) fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => T::deserialize(value).map(Some).map_err(|e| Error::user(format!("{key}: {e}"))),
         }
     }
 
-    fn required<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+    pub(super) fn required<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         self.optional(key)?.ok_or_else(|| Error::user(format!("{key} is missing")))
     }
 
     /// Refuses any value but `only`, which is also the default.
-    fn only<T: DeserializeOwned + PartialEq + fmt::Debug>(&self, key: &str, only: T) -> Result<()> {
+    pub(super) fn only<T: DeserializeOwned + PartialEq + fmt::Debug>(&self, key: &str, only: T) -> Result<()> {
         match self.optional::<T>(key)? {
             Some(value) if value != only => {
                 Err(Error::user(format!("{key} = {value:?} is not supported: must be {only:?}")))
@@ -410,40 +433,27 @@ impl Keys<'_> {
         }
     }
 
-    fn architecture(&self) -> Result<Architecture> {
+    /// Which of the classes `known` the checkpoint names.
+    pub(super) fn architecture(&self, known: &[(&str, Architecture)]) -> Result<Architecture> {
         let names: Vec<String> = self.required("architectures")?;
-        let known = [Architecture::RewardModel, Architecture::CausalLm];
         match names.as_slice() {
-            [name] => known.into_iter().find(|a| a.class() == name),
+            [name] => known.iter().find(|(class, _)| class == name).map(|(_, architecture)| *architecture),
             _ => None,
         }
         .ok_or_else(|| {
-            let [reward, lm] = known.map(Architecture::class);
-            Error::user(format!("architectures = {names:?} is not supported: must be [\"{reward}\"] or [\"{lm}\"]"))
+            let known: Vec<String> = known.iter().map(|(class, _)| format!("[\"{class}\"]")).collect();
+            Error::user(format!("architectures = {names:?} is not supported: must be {}", known.join(" or ")))
         })
     }
 
     /// `dtype` is the newer name of `torch_dtype`.
-    fn dtype(&self) -> Result<StorageDtype> {
+    pub(super) fn dtype(&self) -> Result<StorageDtype> {
         let Some(name) = self.optional::<String>("torch_dtype")?.or(self.optional("dtype")?) else {
             return Ok(StorageDtype::F32);
         };
         StorageDtype::ALL.into_iter().find(|d| d.torch_name() == name).ok_or_else(|| {
             Error::user(format!("torch_dtype = {name:?} is not supported: must be float32, bfloat16 or float16"))
         })
-    }
-
-    fn rope_scaling_factor(&self) -> Result<Option<f64>> {
-        let Some(scaling) = self.optional::<Map<String, Value>>("rope_scaling")? else { return Ok(None) };
-        let kind = scaling.get("type").or_else(|| scaling.get("rope_type")).and_then(Value::as_str);
-        let factor = scaling.get("factor").and_then(Value::as_f64);
-        match (kind, factor) {
-            (Some("dynamic"), Some(factor)) if factor >= 1.0 && factor.is_finite() => Ok(Some(factor)),
-            _ => Err(Error::user(format!(
-                "rope_scaling = {} is not supported: must be null or {{\"type\": \"dynamic\", \"factor\": 1 or above}}",
-                Value::Object(scaling)
-            ))),
-        }
     }
 }
 

@@ -5,12 +5,14 @@ use crate::error::Result;
 use crate::rng;
 
 impl Model {
-    /// Draws all weights from `N(0, initializer_range)` and sets the norms to one, as the Hugging Face model does. Each
-    /// tensor has a random stream of its own, so that heads can be added without changing the rest.
+    /// Draws all weights from `N(0, initializer_range)` and sets the norms to one and biases to zero, as the Hugging Face
+    /// model does. Each tensor has a random stream of its own, so that heads can be added without changing the rest.
     pub fn initialise(&self, seed: u64) -> Result<()> {
         for spec in self.specs() {
             let values: Vec<f32> = if spec.name.contains("norm") {
                 vec![1.0; spec.elements()]
+            } else if spec.name.ends_with(".bias") {
+                vec![0.0; spec.elements()]
             } else {
                 let mut stream = rng::stream(seed, &spec.name, 0);
                 let scale = self.config().initializer_range as f32;

@@ -1,13 +1,20 @@
 //! The model: configuration, weights, transformer forward and backward, reward head.
 
 pub mod config;
+pub mod convert;
+mod foreign;
 mod init;
-pub mod safetensors;
+pub mod inspect;
+mod layout;
+pub mod pretrained;
 mod transformer;
 pub mod weights;
 mod workspace;
 
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
+pub use foreign::Family;
+pub use layout::{Layout, Names};
+pub use pretrained::Pretrained;
 pub use transformer::Objective;
 pub use workspace::{Capacity, Workspace};
 
@@ -108,6 +115,11 @@ impl Model {
         self.set_range(spec.offset, values)
     }
 
+    /// Sets a tensor's rows from `row` on, as many as there are values for.
+    pub fn set_rows(&self, spec: &TensorSpec, row: usize, values: &[f32]) -> Result<()> {
+        self.set_range(spec.offset + row * spec.shape.iter().skip(1).product::<usize>(), values)
+    }
+
     /// Sets all parameters at once.
     pub fn set_all(&self, values: &[f32]) -> Result<()> {
         self.set_range(0, values)
@@ -180,7 +192,11 @@ struct Views {
 struct LayerViews {
     attention_norm: Tensor,
     wqkv: Tensor,
+    /// `[K, (G + 2) D]`: a row for each group of `wqkv`'s rows.
+    wqkv_bias: Option<Tensor>,
     wo: Tensor,
+    /// `[1, hidden]`.
+    wo_bias: Option<Tensor>,
     ffn_norm: Tensor,
     /// `w1` and `w3` beneath each other, `[2 F, hidden]`: gate and up in one product.
     w13: Tensor,
@@ -197,11 +213,20 @@ impl Views {
         let layers = (0..config.num_hidden_layers)
             .map(|i| {
                 let of = |name: &str| view(&format!("model.layers.{i}.{name}.weight"));
+                let bias = |name: &str, groups: usize| -> Result<Option<Tensor>> {
+                    if !config.bias {
+                        return Ok(None);
+                    }
+                    let spec = spec(&format!("model.layers.{i}.{name}.bias"))?;
+                    Ok(Some(flat.window(spec.offset, &[groups, spec.elements() / groups])))
+                };
                 let w1 = spec(&format!("model.layers.{i}.feed_forward.w1.weight"))?;
                 Ok(LayerViews {
                     attention_norm: of("attention_norm")?,
                     wqkv: of("attention.wqkv")?,
+                    wqkv_bias: bias("attention.wqkv", config.num_key_value_heads)?,
                     wo: of("attention.wo")?,
+                    wo_bias: bias("attention.wo", 1)?,
                     ffn_norm: of("ffn_norm")?,
                     w13: flat.window(w1.offset, &[2 * w1.shape[0], w1.shape[1]]),
                     w2: of("feed_forward.w2")?,

@@ -42,6 +42,26 @@ impl Model {
         pass.lm_head(None)
     }
 
+    /// Runs a pack forward and hands the next-token logits of its selected tokens to `sink`, a row of `vocab_size` for
+    /// each, in order. Which tokens are selected is the pack's: all that a token follows, if it was packed for next
+    /// tokens.
+    ///
+    /// # Errors
+    /// The user's, when the model has no next-token head.
+    pub fn logits(&self, workspace: &mut Workspace, pack: &Pack, sink: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let pass = Pass::new(self, workspace, pack, 0.0)?;
+        pass.forward()?;
+        let (normed, table) = (pass.normed()?, pass.lm_table()?);
+        let scratch = pass.workspace.arena.get(pass.workspace.output.logits);
+        for start in (0..normed.rows()).step_by(scratch.rows()) {
+            let rows = start..normed.rows().min(start + scratch.rows());
+            let logits = scratch.slice_rows(0..rows.len());
+            self.backend.gemm(Gemm::Nt, &logits, &normed.slice_rows(rows), table, false)?;
+            self.backend.read_f32(&logits)?.chunks(table.rows()).for_each(&mut *sink);
+        }
+        Ok(())
+    }
+
     /// Runs a pack forward and backward: losses are added to the workspace's, gradients to the flat buffer `grads`.
     pub fn accumulate_gradients(
         &self,
@@ -211,20 +231,25 @@ impl<'a> Pass<'a> {
         let x_mid = self.rows(slots.x_mid, layer.rows);
         if layer.last {
             b.gather_forward(&x_mid, &layer.x, &self.selected)?;
-        } else {
-            b.copy(&x_mid, &layer.x)?;
         }
-        b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, true)?;
+        let residual = if layer.last { &x_mid } else { &layer.x };
+        b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, Some(residual))?;
+        self.add_bias(&x_mid, weights.wo_bias.as_ref())?;
 
         let normed = self.rows(slots.ffn_normed, layer.rows);
         b.rmsnorm_forward(&normed, &self.buffer(slots.ffn_rstd, &[layer.rows]), &x_mid, &weights.ffn_norm, eps)?;
         let gate_up = self.rows(slots.gate_up, layer.rows);
-        b.gemm(Gemm::Nt, &gate_up, &normed, &weights.w13, false)?;
         let ffn_hidden = self.rows(slots.ffn_hidden, layer.rows);
-        b.swiglu_forward(&ffn_hidden, &gate_up)?;
-        let out = self.output_of(l);
-        b.copy(&out, &x_mid)?;
-        b.gemm(Gemm::Nt, &out, &ffn_hidden, &weights.w2, true)
+        b.gemm_swiglu_forward(&ffn_hidden, &gate_up, &normed, &weights.w13)?;
+        b.gemm(Gemm::Nt, &self.output_of(l), &ffn_hidden, &weights.w2, Some(&x_mid))
+    }
+
+    fn add_bias(&self, y: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+        bias.map_or(Ok(()), |bias| self.backend.bias_forward(y, bias))
+    }
+
+    fn add_bias_gradient(&self, dbias: Option<&Tensor>, dy: &Tensor) -> Result<()> {
+        dbias.map_or(Ok(()), |dbias| self.backend.bias_backward(dbias, dy))
     }
 
     /// Queries, keys and values of a layer. In the last layer keys and values come from all tokens and queries from the
@@ -232,18 +257,20 @@ impl<'a> Pass<'a> {
     fn qkv_forward(&self, layer: &Layer, normed: &Tensor) -> Result<()> {
         let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
         let qkv = Qkv { q: Some(&layer.q), kv: Some((&layer.k, &layer.v)) };
-        let t = self.pack.tokens();
+        let (t, bias) = (self.pack.tokens(), layer.weights.wqkv_bias.as_ref());
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, layer.weights.wqkv.rows()]);
-            b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, false)?;
+            b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, None)?;
+            self.add_bias(&fused, bias)?;
             return b.rope_forward(qkv, &fused, &self.positions, heads, theta);
         }
         let split = Split::new(heads);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
-            b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), false)?;
+            b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), None)?;
         }
+        self.add_bias(&fused, bias.map(|bias| split.kv_columns(bias)).as_ref())?;
         b.rope_forward(Qkv { q: None, ..qkv }, &fused, &self.positions, heads, theta)?;
 
         // The selected rows of the norm's output; the buffer is free until the feed-forward network's own norm.
@@ -252,8 +279,9 @@ impl<'a> Pass<'a> {
         let fused = self.buffer(self.workspace.temporaries.qkv, &[layer.rows, heads.kv * split.q]);
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
-            b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), false)?;
+            b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), None)?;
         }
+        self.add_bias(&fused, bias.map(|bias| split.q_columns(bias)).as_ref())?;
         b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &self.selected_positions, heads, theta)
     }
 
@@ -294,12 +322,7 @@ impl<'a> Pass<'a> {
     /// Final norm and logits of the selected rows; gradients of the normed rows and of the head if `grads` are given.
     fn lm_head(&self, grads: Option<&Views>) -> Result<()> {
         let (b, s, output) = (self.backend, self.pack.selected.len(), &self.workspace.output);
-        let missing = || Error::user("the model has no language-model head (output.weight)");
-        let table = self.params.lm_head.as_ref().ok_or_else(missing)?;
-        let x = self.rows(output.x, s);
-        let normed = self.rows(output.normed, s);
-        let rstd = self.buffer(output.rstd, &[s]);
-        b.rmsnorm_forward(&normed, &rstd, &x, &self.params.norm, self.model.config.rms_norm_eps)?;
+        let (normed, table) = (self.normed()?, self.lm_table()?);
         let targets = self.buffer(self.workspace.inputs.targets, &[s]);
         b.write_u32(&targets, &self.pack.targets)?;
         let weights = self.buffer(self.workspace.inputs.target_weights, &[s]);
@@ -310,10 +333,27 @@ impl<'a> Pass<'a> {
             return b.linear_cross_entropy(loss, None, &normed, table, &targets, &weights, logits);
         };
         let dnormed = self.rows(output.dnormed, s);
-        let dtable = grads.lm_head.as_ref().ok_or_else(missing)?;
+        let dtable = grads.lm_head.as_ref().ok_or_else(|| Error::machine("no gradient for the next-token head"))?;
         b.linear_cross_entropy(loss, Some((&dnormed, dtable)), &normed, table, &targets, &weights, logits)?;
         let dx = self.rows(self.workspace.temporaries.dx_selected, s);
+        let (x, rstd) = (self.rows(output.x, s), self.buffer(output.rstd, &[s]));
         b.rmsnorm_backward(&dx, &grads.norm, &dnormed, &x, &rstd, &self.params.norm)
+    }
+
+    fn lm_table(&self) -> Result<&Tensor> {
+        let missing = || Error::user("the model has no language-model head (output.weight)");
+        self.params.lm_head.as_ref().ok_or_else(missing)
+    }
+
+    /// The final norm of the selected rows, for the next-token head.
+    fn normed(&self) -> Result<Tensor> {
+        let (s, output) = (self.pack.selected.len(), &self.workspace.output);
+        // Without the head there is no room for it.
+        self.lm_table()?;
+        let normed = self.rows(output.normed, s);
+        let (rstd, x) = (self.buffer(output.rstd, &[s]), self.rows(output.x, s));
+        self.backend.rmsnorm_forward(&normed, &rstd, &x, &self.params.norm, self.model.config.rms_norm_eps)?;
+        Ok(normed)
     }
 
     /// Losses, and their gradient in the last residual.
@@ -368,23 +408,22 @@ impl<'a> Pass<'a> {
         let heads = self.model.heads();
         let dx_out = self.rows(if layer.last { temporaries.dx_selected } else { temporaries.dx }, s);
 
-        let ffn_hidden = self.rows(slots.ffn_hidden, s);
-        let dffn_hidden = self.buffer(temporaries.dffn_hidden, &[s, ffn_hidden.cols()]);
-        b.gemm(Gemm::Nn, &dffn_hidden, &dx_out, &weights.w2, false)?;
-        b.gemm(Gemm::Tn, &grads.w2, &dx_out, &ffn_hidden, true)?;
-        let gate_up = self.rows(slots.gate_up, s);
-        b.swiglu_backward(&gate_up, &dffn_hidden, &gate_up)?;
+        let (gate_up, ffn_hidden) = (self.rows(slots.gate_up, s), self.rows(slots.ffn_hidden, s));
+        b.gemm(Gemm::Tn, &grads.w2, &dx_out, &ffn_hidden, Some(&grads.w2))?;
+        // SwiGLU's result is not needed any more: its buffer is for its gradient, where a backend stores that.
+        b.gemm_swiglu_backward(&gate_up, &ffn_hidden, &dx_out, &weights.w2)?;
         let dgate_up = gate_up;
         let dnormed = self.rows(temporaries.dnormed, s);
-        b.gemm(Gemm::Nn, &dnormed, &dgate_up, &weights.w13, false)?;
-        b.gemm(Gemm::Tn, &grads.w13, &dgate_up, &self.rows(slots.ffn_normed, s), true)?;
+        b.gemm(Gemm::Nn, &dnormed, &dgate_up, &weights.w13, None)?;
+        b.gemm(Gemm::Tn, &grads.w13, &dgate_up, &self.rows(slots.ffn_normed, s), Some(&grads.w13))?;
         let (x_mid, rstd) = (self.rows(slots.x_mid, s), self.buffer(slots.ffn_rstd, &[s]));
         b.rmsnorm_backward(&dx_out, &grads.ffn_norm, &dnormed, &x_mid, &rstd, &weights.ffn_norm)?;
 
         let attended = self.rows(slots.attended, s);
         let dattended = self.buffer(temporaries.dattended, &[s, attended.cols()]);
-        b.gemm(Gemm::Nn, &dattended, &dx_out, &weights.wo, false)?;
-        b.gemm(Gemm::Tn, &grads.wo, &dx_out, &attended, true)?;
+        b.gemm(Gemm::Nn, &dattended, &dx_out, &weights.wo, None)?;
+        b.gemm(Gemm::Tn, &grads.wo, &dx_out, &attended, Some(&grads.wo))?;
+        self.add_bias_gradient(grads.wo_bias.as_ref(), &dx_out)?;
         let dq = self.buffer(temporaries.dq, &[heads.kv, s, heads.group(), heads.dim]);
         let dk = self.buffer(temporaries.dk, &[heads.kv, t, heads.dim]);
         let dv = self.buffer(temporaries.dv, &[heads.kv, t, heads.dim]);
@@ -412,21 +451,24 @@ impl<'a> Pass<'a> {
         let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
         let t = self.pack.tokens();
         let normed = self.rows(layer.slots.normed, t);
-        let (wqkv, dwqkv) = (&layer.weights.wqkv, &grads.wqkv);
+        let (wqkv, dwqkv, dbias) = (&layer.weights.wqkv, &grads.wqkv, grads.wqkv_bias.as_ref());
         let dqkv = Qkv { q: Some(dq), kv: Some((dk, dv)) };
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, wqkv.rows()]);
             b.rope_backward(&fused, dqkv, &self.positions, heads, theta)?;
-            b.gemm(Gemm::Nn, dnormed, &fused, wqkv, false)?;
-            return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, true);
+            self.add_bias_gradient(dbias, &fused)?;
+            b.gemm(Gemm::Nn, dnormed, &fused, wqkv, None)?;
+            return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, Some(dwqkv));
         }
         let split = Split::new(heads);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
         b.rope_backward(&fused, Qkv { q: None, ..dqkv }, &self.positions, heads, theta)?;
+        self.add_bias_gradient(dbias.map(|dbias| split.kv_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
-            b.gemm(Gemm::Nn, dnormed, &columns, &split.kv_rows(wqkv, group), group > 0)?;
-            b.gemm(Gemm::Tn, &split.kv_rows(dwqkv, group), &columns, &normed, true)?;
+            let dwkv = split.kv_rows(dwqkv, group);
+            b.gemm(Gemm::Nn, dnormed, &columns, &split.kv_rows(wqkv, group), (group > 0).then_some(dnormed))?;
+            b.gemm(Gemm::Tn, &dwkv, &columns, &normed, Some(&dwkv))?;
         }
         // Queries: the selected rows' own gradient, then added to all rows'. The buffers of the feed-forward network
         // and of attention are free by now.
@@ -436,10 +478,12 @@ impl<'a> Pass<'a> {
         let dselected = self.rows(layer.slots.x_mid, s);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[s, heads.kv * split.q]);
         b.rope_backward(&fused, Qkv { kv: None, ..dqkv }, &self.selected_positions, heads, theta)?;
+        self.add_bias_gradient(dbias.map(|dbias| split.q_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
-            b.gemm(Gemm::Nn, &dselected, &columns, &split.q_rows(wqkv, group), group > 0)?;
-            b.gemm(Gemm::Tn, &split.q_rows(dwqkv, group), &columns, &selected, true)?;
+            let dwq = split.q_rows(dwqkv, group);
+            b.gemm(Gemm::Nn, &dselected, &columns, &split.q_rows(wqkv, group), (group > 0).then_some(&dselected))?;
+            b.gemm(Gemm::Tn, &dwq, &columns, &selected, Some(&dwq))?;
         }
         b.gather_backward(dnormed, &dselected, &self.selected)
     }
@@ -479,5 +523,14 @@ impl Split {
     fn kv_rows(&self, wqkv: &Tensor, group: usize) -> Tensor {
         let start = group * (self.q + self.kv) + self.q;
         wqkv.slice_rows(start..start + self.kv)
+    }
+
+    /// Of the bias of `wqkv`, a row for each group.
+    fn q_columns(&self, bias: &Tensor) -> Tensor {
+        bias.slice_cols(0..self.q)
+    }
+
+    fn kv_columns(&self, bias: &Tensor) -> Tensor {
+        bias.slice_cols(self.q..self.q + self.kv)
     }
 }

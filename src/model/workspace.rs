@@ -24,10 +24,6 @@ impl Capacity {
     }
 }
 
-/// Rows of the scratch memory of the cross-entropy, whose logits are held at one time: the full logits of a batch never
-/// are. The CPU takes them in smaller pieces, one for each thread.
-const LOGIT_ROWS: usize = 128;
-
 /// The buffers of one layer.
 pub(super) struct LayerSlots {
     pub x: Slot,
@@ -52,7 +48,6 @@ pub(super) struct Temporaries {
     pub dx: Slot,
     pub dx_selected: Slot,
     pub dnormed: Slot,
-    pub dffn_hidden: Slot,
     pub dattended: Slot,
     pub dq: Slot,
     pub dk: Slot,
@@ -111,7 +106,7 @@ impl Workspace {
         capacity: Capacity,
         training: bool,
     ) -> Result<Self> {
-        let (plan, slots) = plan(backend.float(), backend.accumulator(), config, outputs, capacity, training);
+        let (plan, slots) = plan(backend, config, outputs, capacity, training);
         let extent = Extent {
             tokens: capacity.tokens,
             hidden: config.hidden_size,
@@ -145,7 +140,7 @@ impl Workspace {
         capacity: Capacity,
         training: bool,
     ) -> usize {
-        let (mut plan, _) = plan(backend.float(), backend.accumulator(), config, outputs, capacity, training);
+        let (mut plan, _) = plan(backend, config, outputs, capacity, training);
         plan.place();
         plan.bytes()
     }
@@ -196,13 +191,13 @@ type Slots = (Vec<LayerSlots>, Temporaries, Inputs, OutputSlots);
 
 /// Ticks: layer `l` runs forward at `l + 1` and backward at `2 L + 2 - l`; the heads run at `L + 1`.
 fn plan(
-    float: Dtype,
-    sum: Dtype,
+    backend: &dyn Backend,
     config: &ModelConfig,
     outputs: OutputHeads,
     capacity: Capacity,
     training: bool,
 ) -> (Plan, Slots) {
+    let (float, sum) = (backend.float(), backend.accumulator());
     let (hidden, ffn, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
     let (heads, kv, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim());
     let (t, s, c) = (capacity.tokens, capacity.selected, capacity.candidates);
@@ -246,7 +241,6 @@ fn plan(
         dx: plan.buffer("residual gradient", float, &[back(t), hidden], backward.clone()),
         dx_selected: plan.buffer("selected residual gradient", float, &[back(s), hidden], backward.clone()),
         dnormed: plan.buffer("norm output gradient", float, &[back(t), hidden], layer_backward.clone()),
-        dffn_hidden: plan.buffer("swiglu output gradient", float, &[back(t) * ffn], layer_backward.clone()),
         dattended: plan.buffer("attention output gradient", float, &[back(t) * heads * dim], layer_backward.clone()),
         dq: plan.buffer("q gradient", float, &[back(t) * heads * dim], layer_backward.clone()),
         dk: plan.buffer("k gradient", float, &[back(t) * kv * dim], layer_backward.clone()),
@@ -274,7 +268,7 @@ fn plan(
         x: plan.buffer("last residual", float, &[s, hidden], layers..=end),
         normed: plan.buffer("final norm output", float, &[lm(s), hidden], head..=head),
         rstd: plan.buffer("final norm rstd", sum, &[lm(s)], head..=head),
-        logits: plan.buffer("logits", float, &[lm(LOGIT_ROWS.min(s)), config.vocab_size], head..=head),
+        logits: plan.buffer("logits", float, &[lm(backend.logit_rows().min(s)), config.vocab_size], head..=head),
         dnormed: plan.buffer("final norm output gradient", float, &[back(lm(s)), hidden], head..=head),
         score_x: plan.buffer("score rows of the residual", float, &[both, hidden], head..=head),
         dscore_x: plan.buffer("score rows' gradient", float, &[back(both), hidden], head..=head),

@@ -13,7 +13,7 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 const BUFFER: usize = 1 << 17;
 
 /// A reader of lines that knows where it is.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     path: PathBuf,
     reader: Box<dyn BufRead + Send>,
     max_line: usize,
@@ -24,7 +24,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Opens a file; zstd is known by its first bytes.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io("read", path, &error))?;
         Self::new(path, file, MAX_LINE)
     }
@@ -45,7 +45,7 @@ impl Lines {
     }
 
     /// The next line without its line end; `None` at the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<&str>> {
+    pub(crate) fn next(&mut self) -> Result<Option<&str>> {
         self.number += 1;
         if !self.fill()? {
             self.number -= 1;
@@ -72,7 +72,7 @@ impl Lines {
     }
 
     /// `file:line` of the line that was read last.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("{}:{}", self.path.display(), self.number)
     }
 

@@ -12,6 +12,7 @@ mod score_rows;
 mod template;
 mod triple;
 
+pub(crate) use lines::Lines;
 pub use pack::{Pack, Wanted};
 pub use records::{Document, IdPair, Records, read, read_all, read_from};
 pub use sampling::{Summary, TripleSource, split_by_prompt};

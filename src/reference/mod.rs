@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod embedding;
 mod gather;
 mod gemm;
@@ -137,9 +138,23 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
-        let (_, _, k) = checks("gemm").gemm(layout, out, a, b)?;
-        gemm::gemm(layout, &mut rows_mut(out), &rows(a), &rows(b), k, accumulate);
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()> {
+        let (_, _, k) = checks("gemm").gemm(layout, out, a, b, addend)?;
+        // A copy, because the addend may be the result's own place.
+        let addend: Option<Vec<Vec<f64>>> = addend.map(|t| rows(t).into_iter().map(<[f64]>::to_vec).collect());
+        gemm::gemm(layout, &mut rows_mut(out), &rows(a), &rows(b), k, addend.as_deref());
+        Ok(())
+    }
+
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
+        checks("bias_forward").bias(y, bias, false)?;
+        bias::forward(&mut rows_mut(y), &rows(bias));
+        Ok(())
+    }
+
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
+        checks("bias_backward").bias(dy, dbias, true)?;
+        bias::backward(&mut rows_mut(dbias), &rows(dy));
         Ok(())
     }
 

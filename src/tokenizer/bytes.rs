@@ -20,7 +20,7 @@ impl Tokenizer {
     pub fn bytes(names: Names) -> Result<Self> {
         names.check()?;
         let vocab_size = VOCAB_SIZE as usize;
-        Ok(Self(Arc::new(Inner { codec: Codec::Bytes, names, specials: OWN_IDS, vocab_size })))
+        Ok(Self(Arc::new(Inner { codec: Codec::Bytes, names, specials: OWN_IDS, vocab_size, read_size: vocab_size })))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Any Hugging Face `tokenizer.json`.
+//! Any Hugging Face `tokenizer.json`, or SentencePiece `tokenizer.model`.
 
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -14,7 +14,8 @@ const COMMON_BOS: [&str; 2] = ["<s>", "<|begin_of_text|>"];
 const COMMON_EOS: [&str; 3] = ["</s>", "<|end_of_text|>", "<|endoftext|>"];
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the one in the folder `path`, and the `tokenizer_config.json` beside it.
+    /// Reads a `tokenizer.json`, or a SentencePiece `tokenizer.model` (known by its ending), and the
+    /// `tokenizer_config.json` beside it. In a folder `path` it is the `tokenizer.json`, if there is one.
     ///
     /// Separator and score token are added when the vocabulary has none of these names. BOS is what the
     /// post-processor puts first; else the configuration's `bos_token`, unless `add_bos_token` is false; without a
@@ -23,15 +24,21 @@ impl Tokenizer {
     /// # Errors
     /// The user's: a missing or damaged file, ids that are not unique, bad names.
     pub fn from_file(path: &Path, names: Names) -> Result<Self> {
-        let path = if path.is_dir() { &path.join(store::TOKENIZER) } else { path };
+        let path = if path.is_dir() { &store::file_in(path) } else { path };
         let config = store::read_config(&path.with_file_name(store::CONFIG))?;
-        Self::from_parts(store::read_json(path)?, config, names).map_err(|error| error.context(path.display()))
+        if path.extension().is_some_and(|ending| ending == "model") {
+            Self::from_sentencepiece(store::read_bytes(path)?, config, names)
+        } else {
+            Self::from_parts(store::read_json(path)?, config, names)
+        }
+        .map_err(|error| error.context(path.display()))
     }
 
     /// Somebody else's tokenizer from the content of its files.
     pub(super) fn from_parts(json: Value, config: Option<Map<String, Value>>, names: Names) -> Result<Self> {
         names.check()?;
         let mut pipeline = Pipeline::from_json(json)?;
+        let read_size = pipeline.vocab_size();
         pipeline.add_specials([&names.separator, &names.score])?;
         let specials = Specials {
             bos: bos(&pipeline, config.as_ref()),
@@ -41,7 +48,7 @@ impl Tokenizer {
         };
         let vocab_size = pipeline.vocab_size();
         let codec = Codec::File { pipeline: Box::new(pipeline), config: config.unwrap_or_default() };
-        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size })))
+        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size })))
     }
 }
 

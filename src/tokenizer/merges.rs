@@ -26,7 +26,7 @@ pub(super) struct Merges {
 
 /// A multiplicative hash: a lookup for each pair of neighbours is most of what encoding costs.
 #[derive(Debug, Default)]
-struct PairHasher(u64);
+pub(super) struct PairHasher(u64);
 
 impl Hasher for PairHasher {
     fn finish(&self) -> u64 {
@@ -45,7 +45,7 @@ impl Hasher for PairHasher {
     }
 }
 
-fn key(left: u32, right: u32) -> u64 {
+pub(super) fn key(left: u32, right: u32) -> u64 {
     (u64::from(left) << 32) | u64::from(right)
 }
 

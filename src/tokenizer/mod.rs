@@ -1,23 +1,27 @@
-//! Text to token ids and back: one id a byte, a BPE trained on the run's own text, or a Hugging Face
-//! `tokenizer.json`.
+//! Text to token ids and back: one id a byte, a BPE trained on the run's own text, a Hugging Face `tokenizer.json`, a
+//! SentencePiece `tokenizer.model`, or the vocabulary of a GGUF file.
 //!
 //! Whatever the kind, text is data: [`Tokenizer::encode`] never yields a special token, however the text is spelt.
 //! Special tokens enter a sequence by their ids alone ([`Tokenizer::specials`]).
 
 mod bytes;
 mod file;
+mod gguf;
 mod merges;
 mod own;
 mod pipeline;
+mod sentencepiece;
 mod store;
 mod train;
 
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-use crate::config::{TokenizerKind, TokenizerSection};
+use crate::config::{TokenRef, TokenizerKind, TokenizerSection};
 use crate::{Error, Result};
+pub use gguf::GgufVocabulary;
 use pipeline::Pipeline;
+use sentencepiece::SentencePiece;
 pub use store::exists;
 use train::Trained;
 
@@ -84,6 +88,8 @@ struct Inner {
     names: Names,
     specials: Specials,
     vocab_size: usize,
+    /// Ids of the vocabulary before separator and score token were added to it.
+    read_size: usize,
 }
 
 #[derive(Debug)]
@@ -94,6 +100,8 @@ enum Codec {
     Trained(Box<Trained>),
     /// Somebody else's `tokenizer.json`, with what its `tokenizer_config.json` said.
     File { pipeline: Box<Pipeline>, config: Map<String, Value> },
+    /// Somebody else's `tokenizer.model`, with what its `tokenizer_config.json` said.
+    SentencePiece { model: Box<SentencePiece>, config: Map<String, Value> },
 }
 
 impl Tokenizer {
@@ -102,13 +110,21 @@ impl Tokenizer {
     /// # Errors
     /// The user's: bad names, too small a vocabulary, a missing or damaged `tokenizer.json`, no text to train on.
     pub fn from_config<S: AsRef<str>>(section: &TokenizerSection, texts: impl Iterator<Item = S>) -> Result<Self> {
-        let names = Names { separator: section.separator.clone(), score: section.score.clone() };
+        let name = |token: &TokenRef, key: &str| match token {
+            TokenRef::Name(name) => Ok(name.clone()),
+            TokenRef::Id(id) => {
+                let file = section.path.as_ref().map(|path| Self::from_file(path, Names::default())).transpose()?;
+                file.and_then(|file| file.name(*id))
+                    .ok_or_else(|| Error::user(format!("tokenizer.{key} = {id}: the tokenizer has no such id")))
+            }
+        };
+        let names = Names { separator: name(&section.separator, "separator")?, score: name(&section.score, "score")? };
         match (section.kind, &section.path) {
             (TokenizerKind::Bytes, _) => Self::bytes(names),
             (TokenizerKind::Bpe, _) => Self::train(texts, section.vocab_size, section.train_bytes, names),
             (TokenizerKind::File, Some(path)) => Self::from_file(path, names),
             (TokenizerKind::File, None) => Err(Error::user(
-                "tokenizer.kind = \"file\" needs tokenizer.path: the tokenizer.json to read (--set tokenizer.path=FILE)",
+                "tokenizer.kind = \"file\" needs tokenizer.path: the tokenizer.json or tokenizer.model to read (--set tokenizer.path=FILE)",
             )),
         }
     }
@@ -123,6 +139,7 @@ impl Tokenizer {
             Codec::Bytes => Ok(bytes::encode(text)),
             Codec::Trained(trained) => trained.encode(text),
             Codec::File { pipeline, .. } => pipeline.encode(text),
+            Codec::SentencePiece { model, .. } => model.encode(text),
         }
     }
 
@@ -136,6 +153,7 @@ impl Tokenizer {
             Codec::Bytes => Ok(bytes::decode(ids)),
             Codec::Trained(trained) => trained.decode(ids),
             Codec::File { pipeline, .. } => pipeline.decode(ids),
+            Codec::SentencePiece { model, .. } => Ok(model.decode(ids)),
         }
     }
 
@@ -144,9 +162,26 @@ impl Tokenizer {
         self.0.specials
     }
 
+    /// The spelling of an id in the vocabulary; a byte of the kind `bytes` has none.
+    pub fn name(&self, id: u32) -> Option<String> {
+        match &self.0.codec {
+            Codec::Bytes => own::special_names(&self.0.names).get(id as usize).map(ToString::to_string),
+            Codec::Trained(trained) => trained.pipeline.name(id),
+            Codec::File { pipeline, .. } => pipeline.name(id),
+            Codec::SentencePiece { model, .. } => model.name(id).map(String::from),
+        }
+    }
+
     /// One more than the largest id: the rows that an embedding needs.
     pub fn vocab_size(&self) -> usize {
         self.0.vocab_size
+    }
+
+    /// Those of separator and score token that were added to somebody else's vocabulary when it was read: no model that
+    /// came with it knows them.
+    pub fn added(&self) -> Vec<u32> {
+        let Specials { separator, score, .. } = self.0.specials;
+        [separator, score].into_iter().filter(|id| *id as usize >= self.0.read_size).collect()
     }
 
     /// The spellings of separator and score token.
@@ -154,12 +189,23 @@ impl Tokenizer {
         &self.0.names
     }
 
+    /// What it is, in words.
+    pub fn description(&self) -> String {
+        match self.0.codec {
+            Codec::Bytes => "bytes",
+            Codec::Trained(_) => "byte-level BPE, trained here",
+            Codec::File { .. } => "tokenizer.json",
+            Codec::SentencePiece { .. } => "SentencePiece tokenizer.model",
+        }
+        .into()
+    }
+
     /// Which kind it is.
     pub fn kind(&self) -> TokenizerKind {
         match self.0.codec {
             Codec::Bytes => TokenizerKind::Bytes,
             Codec::Trained(_) => TokenizerKind::Bpe,
-            Codec::File { .. } => TokenizerKind::File,
+            Codec::File { .. } | Codec::SentencePiece { .. } => TokenizerKind::File,
         }
     }
 }

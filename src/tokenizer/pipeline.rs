@@ -129,7 +129,7 @@ impl Pipeline {
 
     /// The spelling of `id`.
     pub(super) fn name(&self, id: u32) -> Option<String> {
-        self.tokenizer.get_added_tokens_decoder().get(&id).map(|token| token.content.clone())
+        self.tokenizer.id_to_token(id)
     }
 
     /// One more than the largest id.

@@ -1,15 +1,17 @@
-//! A tokenizer in a model's folder: `tokenizer.json` and `tokenizer_config.json`, as Hugging Face has them.
+//! A tokenizer in a model's folder: `tokenizer.json` or `tokenizer.model`, and `tokenizer_config.json`, as Hugging Face
+//! has them.
 
 use serde_json::{Map, Value, json};
 use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Codec, Names, Tokenizer, bytes};
 use crate::config::TokenizerKind;
 use crate::{Error, Result, files};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const SENTENCEPIECE: &str = "tokenizer.model";
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 /// The key of `tokenizer_config.json` that holds what this crate needs to know.
 const OWN_KEY: &str = "polar";
@@ -18,11 +20,19 @@ const MAX_BYTES: u64 = 512 << 20;
 
 /// Whether a folder holds a tokenizer.
 pub fn exists(dir: &Path) -> bool {
-    dir.join(TOKENIZER).exists()
+    file_in(dir).exists()
+}
+
+/// The tokenizer's file in the folder `dir`.
+pub(super) fn file_in(dir: &Path) -> PathBuf {
+    let (json, model) = (dir.join(TOKENIZER), dir.join(SENTENCEPIECE));
+    if model.exists() && !json.exists() { model } else { json }
 }
 
 impl Tokenizer {
-    /// Writes `tokenizer.json` and `tokenizer_config.json` into the folder `dir`, each whole or not at all.
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into the folder `dir`, each whole or not at all. A tokenizer
+    /// that was read from a `tokenizer.model` also leaves that one there, byte for byte; it is what [`Tokenizer::load`]
+    /// reads again.
     ///
     /// # Errors
     /// A folder that cannot be written, a full disk.
@@ -31,6 +41,10 @@ impl Tokenizer {
             Codec::Bytes => bytes::to_json(&self.0.names).to_string(),
             Codec::Trained(trained) => trained.json.to_string(),
             Codec::File { pipeline, .. } => pipeline.to_json()?,
+            Codec::SentencePiece { model, .. } => {
+                files::write_atomic(&dir.join(SENTENCEPIECE), model.file())?;
+                model.to_json(self.0.specials).to_string()
+            }
         };
         files::write_atomic(&dir.join(TOKENIZER), json.as_bytes())?;
         let config = format!("{:#}\n", Value::Object(self.config()));
@@ -43,12 +57,22 @@ impl Tokenizer {
     /// # Errors
     /// The user's: missing or damaged files.
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = dir.join(TOKENIZER);
         let config = read_config(&dir.join(CONFIG))?;
+        if config.as_ref().is_none_or(|config| !config.contains_key(OWN_KEY)) {
+            return Self::from_file(dir, Names::default());
+        }
+        let mut tokenizer = Self::load_own(dir, config)?;
+        // What was saved with a model belongs to it: the model knows the tokens that were added once.
+        if let Some(inner) = Arc::get_mut(&mut tokenizer.0) {
+            inner.read_size = inner.vocab_size;
+        }
+        Ok(tokenizer)
+    }
+
+    fn load_own(dir: &Path, config: Option<Map<String, Value>>) -> Result<Self> {
+        let path = dir.join(TOKENIZER);
         let own = config.as_ref().and_then(|config| config.get(OWN_KEY));
-        let Some(own) = own else {
-            return Self::from_file(&path, Names::default());
-        };
+        let own = own.cloned().unwrap_or_default();
         let damaged = |key: &str| {
             let place = format!("{}: key \"{OWN_KEY}.{key}\"", dir.join(CONFIG).display());
             Error::user(format!("{place} is missing or damaged; save the model again"))
@@ -56,6 +80,11 @@ impl Tokenizer {
         let name = |key| own[key].as_str().map(String::from).ok_or_else(|| damaged(key));
         let names = Names { separator: name("separator")?, score: name("score")? };
         let kind: TokenizerKind = serde_json::from_value(own["kind"].clone()).map_err(|_| damaged("kind"))?;
+        if own["file"] == SENTENCEPIECE {
+            let path = dir.join(SENTENCEPIECE);
+            return Self::from_sentencepiece(read_bytes(&path)?, config, names)
+                .map_err(|error| error.context(path.display()));
+        }
         let json = read_json(&path)?;
         match kind {
             TokenizerKind::Bytes if json != bytes::to_json(&names) => {
@@ -71,22 +100,24 @@ impl Tokenizer {
     /// What stands in `tokenizer_config.json`: what was there before, and this tokenizer's tokens.
     fn config(&self) -> Map<String, Value> {
         let inner = &self.0;
-        let (mut config, name_of): (_, Box<dyn Fn(Option<u32>) -> Value>) = match &inner.codec {
-            Codec::File { pipeline, config } => {
-                (config.clone(), Box::new(|id| id.and_then(|id| pipeline.name(id)).map_or(Value::Null, Value::from)))
-            }
-            Codec::Bytes | Codec::Trained(_) => {
-                let names = super::own::special_names(&inner.names);
-                (Map::new(), Box::new(move |id| id.map_or(Value::Null, |id| names[id as usize].into())))
-            }
+        let mut config = match &inner.codec {
+            Codec::File { config, .. } | Codec::SentencePiece { config, .. } => config.clone(),
+            Codec::Bytes | Codec::Trained(_) => Map::new(),
         };
+        let name_of = |id: Option<u32>| id.and_then(|id| self.name(id)).map_or(Value::Null, Value::from);
         config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+        // Names of Python files that do not come along.
+        config.remove("auto_map");
         config.insert("clean_up_tokenization_spaces".into(), false.into());
         config.insert("add_bos_token".into(), inner.specials.bos.is_some().into());
         config.insert("bos_token".into(), name_of(inner.specials.bos));
         config.insert("eos_token".into(), name_of(inner.specials.eos));
         let Names { separator, score } = &inner.names;
-        config.insert(OWN_KEY.into(), json!({"kind": self.kind(), "separator": separator, "score": score}));
+        let mut own = json!({"kind": self.kind(), "separator": separator, "score": score});
+        if matches!(inner.codec, Codec::SentencePiece { .. }) {
+            own["file"] = SENTENCEPIECE.into();
+        }
+        config.insert(OWN_KEY.into(), own);
         config
     }
 }
@@ -104,15 +135,18 @@ pub(super) fn read_config(path: &Path) -> Result<Option<Map<String, Value>>> {
 
 /// A file of JSON.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
+    let text = String::from_utf8(read_bytes(path)?)
+        .map_err(|_| Error::user(format!("{}: not UTF-8; get the file again", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::user(format!("{}: not JSON: {error}; get the file again", path.display())))
+}
+
+/// A file of any kind.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let unread = |error: std::io::Error| Error::io("read the tokenizer", path, &error);
     let length = fs::metadata(path).map_err(unread)?.len();
     if length > MAX_BYTES {
         return Err(Error::user(format!("{}: {length} bytes is no tokenizer", path.display())));
     }
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => Error::user(format!("{}: not UTF-8; get the file again", path.display())),
-        _ => unread(error),
-    })?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::user(format!("{}: not JSON: {error}; get the file again", path.display())))
+    fs::read(path).map_err(unread)
 }

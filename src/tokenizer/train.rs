@@ -67,7 +67,7 @@ impl Tokenizer {
         }
         let vocab_size = pipeline.vocab_size();
         let codec = Codec::Trained(Box::new(Trained { merges, pipeline, json }));
-        Ok(Self(Arc::new(Inner { codec, names, specials: OWN_IDS, vocab_size })))
+        Ok(Self(Arc::new(Inner { codec, names, specials: OWN_IDS, vocab_size, read_size: vocab_size })))
     }
 }
 
@@ -76,7 +76,7 @@ impl Tokenizer {
 pub(super) struct Trained {
     merges: Merges,
     /// The same tokenizer in the `tokenizers` crate.
-    pipeline: Pipeline,
+    pub(super) pipeline: Pipeline,
     /// Its `tokenizer.json`.
     pub(super) json: Value,
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Companion, Evaluation, Example, Row, Scorer, Table, evaluate};
 use crate::files;
 use crate::model::config::StorageDtype;
+use crate::model::weights::Target;
 use crate::model::{Capacity, Model, ModelConfig, Workspace, weights};
 use crate::polar::{Pack, Wanted};
 use crate::train::feed::Feeder;
@@ -150,7 +151,7 @@ fn save_model(folder: &Path, model: &Model, dtype: StorageDtype, feeder: &Feeder
     }
     companion.write(&temporary)?;
     let mut source = |spec: &crate::model::TensorSpec| model.get(model.master(), spec);
-    weights::write(&temporary, &config, model.outputs(), dtype, SHARD_BYTES, &mut source)?;
+    weights::write(&temporary, &config, model.outputs(), Target::safetensors(dtype, SHARD_BYTES), &mut source)?;
     let former = folder.with_file_name(format!(".{MODEL}.former"));
     let remove = |path: &Path| match path.exists() {
         true => fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, &e)),

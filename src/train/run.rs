@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::config::StorageDtype;
+use crate::model::weights::Target;
 use crate::model::{Model, ModelConfig, TensorSpec, weights};
 use crate::tensor::Tensor;
 use crate::train::checkpoint::{Checkpoint, Checkpoints, RunLock};
@@ -194,7 +195,8 @@ fn begin(request: &Request, setup: &Setup, model: &Model, data: &BTreeMap<String
     files::write_atomic(&folder.join(DATA), &data)?;
     if request.config.train.init.is_some() {
         let mut source = |spec: &TensorSpec| model.get(model.master(), spec);
-        weights::write(&folder, model.config(), model.outputs(), StorageDtype::F32, usize::MAX, &mut source)?;
+        let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+        weights::write(&folder, model.config(), model.outputs(), target, &mut source)?;
     }
     files::write_atomic(&request.run.join(CONFIG), config.as_bytes())
 }

@@ -12,12 +12,12 @@ use crate::config::{Config, ObjectiveKind, TokenizerKind};
 use crate::error::{Error, Result};
 use crate::eval::set_name;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::{Capacity, Model, ModelConfig, OutputHeads, weights};
+use crate::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained, TensorSpec, pretrained};
 use crate::polar::{
     Document, IdPair, Records, TemplateConfig, Trajectory, Triple, TripleSource, Wanted, encode_document, read,
     read_all, split_by_prompt,
 };
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use crate::train::feed::{Feeder, Source};
 use crate::zoo::{Split, Zoo};
 
@@ -143,9 +143,14 @@ impl Setup {
         let model = Model::trainable(backend, self.model_config.clone(), self.outputs)?;
         model.initialise(self.config.train.seed)?;
         let Some(dir) = init else { return Ok((model, Vec::new())) };
+        let pretrained = Pretrained::open(dir)?;
         let loaded =
-            weights::read_into(dir, &self.model_config, self.outputs, &mut |spec, values| model.set(spec, values))?;
+            pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, stored, values))?;
         let mut notes = vec![format!("weights: from {}", dir.display())];
+        let added = self.feeder.tokenizer.as_ref().map_or(Vec::new(), Tokenizer::added);
+        if !added.is_empty() {
+            notes.push(format!("token ids {added:?} are new to the model: they start as the mean of the others"));
+        }
         if self.outputs.reward && !loaded.heads.reward {
             let specs = model.specs().iter().filter(|spec| spec.name == "v_head.weight");
             for spec in specs {
@@ -162,6 +167,27 @@ impl Setup {
         Ok((model, notes))
     }
 
+    /// Gives the model one tensor of the model that it starts from.
+    ///
+    /// Tokens that are new to it start as the mean of those that it knows: a row of the usual length and direction, from
+    /// which the network computes something near its average, as it would not from a random or an untrained padding row.
+    fn take_over(&self, model: &Model, stored: &TensorSpec, values: &[f32]) -> Result<()> {
+        let Some(spec) = model.specs().iter().find(|spec| spec.name == stored.name) else {
+            return Err(Error::machine(format!("the model has no tensor {}", stored.name)));
+        };
+        model.set_rows(spec, 0, values)?;
+        let by_token = ["model.tok_embeddings.weight", "output.weight"].contains(&spec.name.as_str());
+        let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| by_token) else { return Ok(()) };
+        let added = tokenizer.added();
+        let (width, known) = (spec.shape[1], tokenizer.vocab_size() - added.len());
+        let mut mean = vec![0.0_f64; width];
+        for row in values.chunks(width).take(known) {
+            mean.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v) / known as f64);
+        }
+        let mean: Vec<f32> = mean.into_iter().map(|v| v as f32).collect();
+        added.iter().try_for_each(|id| model.set_rows(spec, *id as usize, &mean))
+    }
+
     /// The baselines, fitted to the first triples that the model trained on; none if they were no text.
     pub fn baselines(&self) -> Result<Option<Baselines>> {
         let trained = self.steps.saturating_mul(self.config.train.batch_size as u64);
@@ -175,18 +201,23 @@ impl Setup {
 
 /// Tokenizer and architecture of a model's folder. A folder without a tokenizer will do where all data are ids.
 fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Option<Tokenizer>, ModelConfig)> {
-    let mut config = ModelConfig::read(dir)?;
+    let mut config = pretrained::read_config(dir)?;
     config.architecture = architecture(outputs);
-    if ids_only && !tokenizer::exists(dir) {
-        return Ok((None, config));
-    }
-    let tokenizer = Tokenizer::load(dir)?;
+    let tokenizer = match pretrained::tokenizer(dir)? {
+        None if ids_only => return Ok((None, config)),
+        None => Tokenizer::load(dir)?,
+        Some(tokenizer) => tokenizer,
+    };
     config.special.reward = Some(tokenizer.specials().score);
-    if tokenizer.vocab_size() > config.vocab_size {
+    // Separator and score token may need rows of their own.
+    let known = tokenizer.vocab_size() - tokenizer.added().len();
+    if known <= config.vocab_size {
+        config.vocab_size = config.vocab_size.max(tokenizer.vocab_size());
+    } else {
         return Err(Error::user(format!(
             "{}: the tokenizer has {} ids and config.json has vocab_size = {}; they do not belong together",
             dir.display(),
-            tokenizer.vocab_size(),
+            known,
             config.vocab_size
         )));
     }

@@ -6,22 +6,31 @@ mod rounded;
 
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use polar_raw::backend::Backend;
+use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
-use polar_raw::cuda::Cuda;
+use polar_raw::cuda::abi::{FILL_THREADS, FillParams};
+use polar_raw::cuda::{Cuda, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads, weights};
+use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained};
 use polar_raw::polar::{Pack, Wanted};
 use polar_raw::rng;
+use polar_raw::tensor::Dtype;
 use polar_raw::train::Trainer;
 use rand::RngExt;
 use rounded::Rounded;
 use serde_json::Value;
 
 const VOCAB: usize = 97;
+
+/// What the emulator found and counted is the process's: who reads it, reads that of all. So one test runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The root mean square of the differences.
 fn distance(a: &[f64], b: &[f64]) -> f64 {
@@ -63,6 +72,7 @@ fn trainer(backend: Rc<dyn Backend>) -> Trainer {
     };
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
     let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
+    let config = ModelConfig { bias: true, ..config };
     let model = Model::trainable(backend, config, OutputHeads { reward: true, lm: true }).unwrap();
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: 160, selected: 160, candidates: 8 };
@@ -79,6 +89,7 @@ fn train(backend: Rc<dyn Backend>) -> (Vec<f64>, Vec<f64>) {
 
 #[test]
 fn ten_steps() {
+    let _alone = alone();
     let exact = train(Rc::new(Cpu::new()));
     let rounded = train(Rc::new(Rounded));
     let cuda = Rc::new(Cuda::emulated().unwrap());
@@ -91,23 +102,68 @@ fn ten_steps() {
 }
 
 #[test]
-fn a_step_takes_no_memory_and_waits_once() {
+fn a_step_takes_no_memory_loads_no_kernel_and_waits_once() {
+    let _alone = alone();
     let cuda = Rc::new(Cuda::emulated().unwrap());
     let (mut trainer, mut scores) = (trainer(cuda.clone()), Vec::new());
-    trainer.step(&packs(0), 1e-3, &mut scores).unwrap();
-    for step in 1..3 {
+    // All that there are: what a step launches, whatever its sizes, the driver has compiled before the first.
+    assert_eq!(cuda.device().kernels(), ptx::MODULES.iter().flat_map(ptx::Module::kernels).count());
+    for step in 0..3 {
         let before = (cuda.allocations(), cuda.waits());
         trainer.step(&packs(step), 1e-3, &mut scores).unwrap();
         assert_eq!((cuda.allocations(), cuda.waits()), (before.0, before.1 + 1), "step {step}");
     }
 }
 
+/// Where rows are aligned, the feed-forward network's products and SwiGLU are one kernel each way; elsewhere two.
+#[test]
+fn swiglu_is_fused_where_rows_are_aligned() {
+    let _alone = alone();
+    let cuda = Cuda::emulated().unwrap();
+    let tensor = |dims: &[usize]| {
+        let tensor = cuda.tensor(Dtype::Bf16, dims).unwrap();
+        cuda.fill(&tensor, 0.5).unwrap();
+        tensor
+    };
+    for (columns, forward, backward) in [
+        (16, &["gemm_nt_swiglu_64x64"][..], &["gemm_nn_swiglu_64x64"][..]),
+        (15, &["gemm_nt_any", "swiglu_forward_any"], &["gemm_nn_any", "swiglu_backward_any"]),
+    ] {
+        let (x, w13, w2) = (tensor(&[5, columns]), tensor(&[2 * columns, columns]), tensor(&[columns, columns]));
+        let (y, gate_up) = (tensor(&[5, columns]), tensor(&[5, 2 * columns]));
+        cuda.reports().unwrap();
+        let launched = || cuda.reports().unwrap().into_iter().map(|report| report.kernel).collect::<Vec<_>>();
+        cuda.gemm_swiglu_forward(&y, &gate_up, &x, &w13).unwrap();
+        assert_eq!(launched(), forward);
+        cuda.gemm_swiglu_backward(&gate_up, &y, &x, &w2).unwrap();
+        assert_eq!(launched(), backward);
+    }
+}
+
+/// A kernel that a card would stop is an error of its launch, which names the line; the next one begins afresh.
+#[test]
+fn a_fault_is_an_error_of_its_launch() {
+    let _alone = alone();
+    let cuda = Cuda::emulated().unwrap();
+    let out = cuda.tensor(Dtype::F32, &[8]).unwrap();
+    let launch = |count: u64| {
+        let params = FillParams { out: out.address() as u64, count, value: 1.0 };
+        // SAFETY: the emulator looks where a kernel writes.
+        unsafe { cuda.device().launch("fill_f32", [1, 1], FILL_THREADS, 0, &params) }
+    };
+    let fault = launch(1 << 20).unwrap_err().to_string();
+    assert!(fault.contains("fill_f32: out of bounds at PTX line") && fault.contains("fill.cu:"), "{fault}");
+    launch(8).unwrap();
+    assert_eq!(cuda.read_f32(&out).unwrap(), [1.0; 8]);
+}
+
 /// PyTorch's scores of the fixture.
 #[test]
 fn golden_scores() {
+    let _alone = alone();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/internlm2-tiny");
     let golden: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let config = ModelConfig::read(&dir).unwrap();
+    let pretrained = Pretrained::open(&dir).unwrap();
     let ids = |pair: &Value| {
         ["chosen", "rejected"].map(|key| serde_json::from_value::<Vec<u32>>(pair[key].clone()).unwrap()).to_vec()
     };
@@ -116,8 +172,8 @@ fn golden_scores() {
     let exact: Vec<f64> = scores.flat_map(|s| ["chosen", "rejected"].map(|key| s[key].as_f64().unwrap())).collect();
     let score = |backend: Rc<dyn Backend>| -> Vec<f64> {
         const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
-        let model = Model::new(backend, config.clone(), REWARD).unwrap();
-        weights::read_into(&dir, &config, REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
+        let model = Model::new(backend, pretrained.config().clone(), REWARD).unwrap();
+        pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
         let mut scorer = Scorer::new(Rc::new(model), 512).unwrap();
         scorer.score(&groups).unwrap().into_iter().map(f64::from).collect()
     };

@@ -117,8 +117,21 @@ impl Backend for Rounded {
         run([x], [], |[x], []| Reference.fill(x, value))
     }
 
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, accumulate: bool) -> Result<()> {
-        run([out], [a, b], |[out], [a, b]| Reference.gemm(layout, out, a, b, accumulate))
+    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()> {
+        match addend {
+            None => run([out], [a, b], |[out], [a, b]| Reference.gemm(layout, out, a, b, None)),
+            Some(addend) => {
+                run([out], [a, b, addend], |[out], [a, b, addend]| Reference.gemm(layout, out, a, b, Some(addend)))
+            }
+        }
+    }
+
+    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
+        run([y], [bias], |[y], [bias]| Reference.bias_forward(y, bias))
+    }
+
+    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
+        run([dbias], [dy], |[dbias], [dy]| Reference.bias_backward(dbias, dy))
     }
 
     fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {

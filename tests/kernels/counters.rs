@@ -3,8 +3,8 @@
 
 use emulator::Report;
 use polar_raw::cuda::abi::{
-    self, AdamwParams, AttentionParams, CastParams, GemmParams, GlobalNormParams, RmsnormBackwardParams, RmsnormParams,
-    RopeParams, RowsParams, Span, SwigluParams,
+    self, AdamwParams, AttentionParams, BiasParams, CastParams, GemmParams, GlobalNormParams, RmsnormBackwardParams,
+    RmsnormParams, RopeParams, RowsParams, Span, SwigluParams,
 };
 
 use crate::device::{Device, Kernels};
@@ -144,6 +144,26 @@ fn norms() {
     // A row of partial sums in f32 for 16 rows that are moved.
     let report = device.launch("rmsnorm_backward_vec8", [blocks, 1], threads, 0, &params);
     fewest_bytes_beyond_caches(&report, 8 * N + 4 * N / abi::RMSNORM_BACKWARD_ROWS as usize);
+}
+
+#[test]
+fn biases() {
+    let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(6));
+    let params = BiasParams {
+        y: device.bf16(&draw.bf16(N, 1.0)),
+        bias: device.bf16(&draw.bf16(COLUMNS, 1.0)),
+        dbias: device.f32(&draw.f32(COLUMNS, 1.0)),
+        partials: device.poisoned(4 * N / abi::BIAS_ROWS as usize),
+        rows: ROWS as u32,
+        columns: COLUMNS as u32,
+        part: COLUMNS as u32,
+        ldbias: COLUMNS as u32,
+    };
+    let grid = [ROWS as u32 / abi::BIAS_ROWS, COLUMNS as u32 / (8 * abi::BIAS_THREADS)];
+    fewest_bytes(&device.launch("bias_forward_vec8", grid, abi::BIAS_THREADS, 0, &params), 4 * N);
+    // A row of partial sums in f32 for the rows of a block.
+    let floor = 2 * N + 4 * N / abi::BIAS_ROWS as usize;
+    fewest_bytes_beyond_caches(&device.launch("bias_backward_vec8", grid, abi::BIAS_THREADS, 0, &params), floor);
 }
 
 #[test]

@@ -96,9 +96,9 @@ fn run(kernels: &Kernels, case: &Case) {
         out_is_f32: u32::from(out_is_f32),
     };
     launch(&device, kernel, &params);
-    let want = tensor(&before, &[m, n]);
+    let (want, before) = (empty(&[m, n]), tensor(&before, &[m, n]));
     let (a, b) = (tensor(&a, &[a_rows, a_columns]), tensor(&b, &[b_rows, b_columns]));
-    Reference.gemm(layout, &want, &a, &b, addend != Addend::None).unwrap();
+    Reference.gemm(layout, &want, &a, &b, (addend != Addend::None).then_some(&before)).unwrap();
     let got = if out_is_f32 { device.read_f32(out, m * ldout) } else { device.read_bf16(out, m * ldout) };
     let rounding = if out_is_f32 { 0.0 } else { BF16 };
     close(&what, &gathered(&got, n, ldout), &values_of(&want), rounding, 4.0 * F32 * (k + 4) as f64);
@@ -196,7 +196,7 @@ pub fn fused_with_swiglu(kernels: &Kernels) {
         };
         launch(&device, kernel, &params);
         let product = empty(&[m, 2 * f]);
-        Reference.gemm(Gemm::Nt, &product, &tensor(&x, &[m, k]), &tensor(&w, &[2 * f, k]), false).unwrap();
+        Reference.gemm(Gemm::Nt, &product, &tensor(&x, &[m, k]), &tensor(&w, &[2 * f, k]), None).unwrap();
         let stored = device.read_bf16(gate_up, m * 2 * f);
         close(kernel, &stored, &values_of(&product), BF16, 4.0 * F32 * k as f64);
         let y = empty(&[m, f]);
@@ -231,7 +231,7 @@ pub fn fused_with_swiglu_backward(kernels: &Kernels) {
         };
         launch(&device, kernel, &params);
         let dy = empty(&[m, f]);
-        Reference.gemm(Gemm::Nn, &dy, &tensor(&dx, &[m, k]), &tensor(&w2, &[k, f]), false).unwrap();
+        Reference.gemm(Gemm::Nn, &dy, &tensor(&dx, &[m, k]), &tensor(&w2, &[k, f]), None).unwrap();
         let want = empty(&[m, 2 * f]);
         Reference.swiglu_backward(&want, &dy, &tensor(&before, &[m, 2 * f])).unwrap();
         // The product is rounded to bf16 before it is used, and its gradient again.

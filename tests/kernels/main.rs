@@ -37,5 +37,5 @@ tests! {
         ragged_products products_that_are_not_aligned large_tiles many_tiles fused_with_swiglu
         fused_with_swiglu_backward;
     heads: reward_head reward_head_of_selected_rows linear_cross_entropy linear_cross_entropy_in_chunks;
-    rows: rmsnorm_forward rmsnorm_backward rope embedding gather swiglu order_does_not_matter;
+    rows: rmsnorm_forward rmsnorm_backward bias rope embedding gather swiglu order_does_not_matter;
 }

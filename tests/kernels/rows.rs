@@ -1,8 +1,9 @@
-//! Operations on rows: norm, rotary split, embedding, gather, SwiGLU.
+//! Operations on rows: norm, bias, rotary split, embedding, gather, SwiGLU.
 
 use polar_raw::backend::{Backend, Heads, Qkv, rope_angle};
 use polar_raw::cuda::abi::{
-    self, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams, SwigluParams,
+    self, BiasParams, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
+    SwigluParams,
 };
 use polar_raw::reference::Reference;
 
@@ -86,6 +87,44 @@ pub fn rmsnorm_backward(kernels: &Kernels) {
         Reference.rmsnorm_backward(&dx_t, &dweight_t, &dy_t, &x_t, &rstd, &weight_t).unwrap();
         close("dx", &device.read_bf16(params.dx, n), &values_of(&dx_t), BF16, 1e-5);
         close("dweight", &device.read_f32(params.dweight, columns), &values_of(&dweight_t), 1e-6, 1e-5);
+    }
+}
+
+pub fn bias(kernels: &Kernels) {
+    // Rows around a block's; parts with gaps between them; more columns than a block's threads have; more partial sums
+    // than there are warps to add them up.
+    let shapes =
+        [(1, 1, 1, 0), (64, 1, 8, 0), (65, 3, 16, 8), (3, 2, 5, 4), (130, 1, 1032, 0), (7, 1, 301, 0), (580, 2, 4, 1)];
+    for (rows, parts, part, gap) in shapes {
+        let (device, mut draw) = (Device::new(kernels), Draw::new(part as u64));
+        let (columns, ld) = (parts * part, part + gap);
+        let (y, wide, dwide) = (draw.bf16(rows * columns, 1.0), draw.bf16(parts * ld, 1.0), draw.f32(parts * ld, 1.0));
+        let mut params = BiasParams {
+            y: device.bf16(&y),
+            bias: device.bf16(&wide),
+            dbias: device.f32(&dwide),
+            partials: device.poisoned(4 * rows.div_ceil(abi::BIAS_ROWS as usize) * columns),
+            rows: rows as u32,
+            columns: columns as u32,
+            part: part as u32,
+            ldbias: ld as u32,
+        };
+        let (kind, each) = if part.is_multiple_of(8) { ("vec8", 8) } else { ("any", 1) };
+        let grid = [params.rows.div_ceil(abi::BIAS_ROWS), params.columns.div_ceil(each * abi::BIAS_THREADS)];
+        device.launch(&format!("bias_forward_{kind}"), grid, abi::BIAS_THREADS, 0, &params);
+        let band = |values: &[f64]| tensor(values, &[parts, ld]).slice_cols(0..part);
+        let want = tensor(&y, &[rows, columns]);
+        Reference.bias_forward(&want, &band(&wide)).unwrap();
+        let want: Vec<f64> = values_of(&want).into_iter().map(round_bf16).collect();
+        close("forward", &device.read_bf16(params.y, rows * columns), &want, 0.0, 0.0);
+
+        params.y = device.bf16(&y);
+        device.launch(&format!("bias_backward_{kind}"), grid, abi::BIAS_THREADS, 0, &params);
+        let threads = abi::BIAS_BACKWARD_SUM_THREADS;
+        device.launch("bias_backward_sum", [params.columns.div_ceil(32), 1], threads, 0, &params);
+        let want = tensor(&dwide, &[parts, ld]);
+        Reference.bias_backward(&want.slice_cols(0..part), &tensor(&y, &[rows, columns])).unwrap();
+        close("backward", &device.read_f32(params.dbias, parts * ld), &values_of(&want), 1e-6, 1e-5);
     }
 }
 

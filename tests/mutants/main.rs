@@ -142,6 +142,7 @@ fn every_operation_and_every_kind_of_slip_has_mutants() {
         "attention_backward_kv",
         "attention_backward_q",
         "attention_forward",
+        "bias",
         "embedding",
         "gather",
         "gemm",

@@ -1,6 +1,7 @@
 //! The program on the emulator: trained, stopped, resumed, evaluated and scored through the launchers that drive a card.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -51,4 +52,42 @@ fn the_emulator_trains_evaluates_and_scores() {
         row["score"].as_f64().unwrap()
     };
     assert!((score("emulator") - score("cpu")).abs() < 0.02);
+}
+
+/// A machine without a driver: `auto` says so in one line and takes the CPU, `cuda` says so and what to do.
+#[test]
+fn without_a_driver_the_program_says_so() {
+    if polar_raw::cuda::is_present() {
+        return;
+    }
+    let folder = Folder::new();
+    let train = |device: &str, run: &str| {
+        let mut train = folder.program(["train", "--config", "small.toml", "--device", device, "--run", run]);
+        train.args(["--set", "train.steps=1"]);
+        train
+    };
+    let refused = run(&mut train("cuda", "refused"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(stderr(&refused), "error: there is no CUDA driver (libcuda) on this machine: use --device cpu\n");
+    assert!(!folder.path("refused").exists());
+    let said = stderr(&succeed(&mut train("auto", "auto")));
+    let of_the_driver: Vec<&str> = said.lines().filter(|line| line.contains("CUDA")).collect();
+    assert_eq!(of_the_driver, ["device: the CPU, because this machine has no CUDA driver"]);
+    assert!(said.contains("on cpu"), "{said}");
+}
+
+/// The emulator's library lies beside the program; one that was copied without it says so.
+#[test]
+fn without_its_library_there_is_no_emulator() {
+    let folder = Folder::new();
+    let program = folder.path("polar-raw");
+    let built = env!("CARGO_BIN_EXE_polar-raw");
+    if fs::hard_link(built, &program).is_err() {
+        fs::copy(built, &program).unwrap();
+    }
+    let args = ["train", "--config", "small.toml", "--device", "emulator", "--run", "run"];
+    let output = run(Command::new(&program).current_dir(folder.path("")).args(args));
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.starts_with("error: there is no libemulator.so in ") && said.lines().count() == 1, "{said}");
 }

@@ -4,8 +4,12 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
+use polar_raw::cpu::Cpu;
+use polar_raw::model::weights::{self, Target};
+use polar_raw::model::{Model, ModelConfig, Pretrained};
 use polar_raw::rng;
 use rand::RngExt;
 use serde_json::Value;
@@ -398,6 +402,36 @@ fn a_run_from_another_model_resumes_before_its_first_checkpoint() {
     assert!(run.checkpoints().is_empty());
     fs::remove_dir_all(folder.path("model")).unwrap();
     run.ends_as(&expected);
+}
+
+#[test]
+fn a_run_of_a_model_with_biases_resumes() {
+    let folder = Folder::new();
+    succeed(&mut Run::new(&folder, "model", &["train.steps=1"]).command());
+    let dir = folder.path("model/model");
+    let config = ModelConfig { bias: true, ..ModelConfig::read(&dir).unwrap() };
+    let model = Model::new(Rc::new(Cpu::new()), config.clone(), config.architecture.heads()).unwrap();
+    model.initialise(3).unwrap();
+    config.write(&dir).unwrap();
+    let mut get = |spec: &_| model.get(model.params(), spec);
+    let target = Target::safetensors(config.dtype, 1 << 30);
+    weights::write(&dir, &config, model.outputs(), target, &mut get).unwrap();
+
+    let sets = ["train.steps=300", "train.checkpoint_every=10"];
+    let args = ["--init", "model/model"];
+    let expected = uninterrupted(&folder, &sets, &args);
+    let run = Run { args: args.to_vec(), ..Run::new(&folder, "run", &sets) };
+    run.interrupt(25, libc::SIGKILL);
+    run.ends_as(&expected);
+    // The biases began as zeros, and were trained.
+    let trained = Pretrained::open(&run.path("model")).unwrap();
+    assert!(trained.config().bias);
+    trained
+        .read_into(trained.heads(), &mut |spec, values| {
+            assert!(values.iter().any(|&value| value != 0.0), "{}", spec.name);
+            Ok(())
+        })
+        .unwrap();
 }
 
 #[test]

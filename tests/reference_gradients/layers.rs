@@ -1,4 +1,4 @@
-use polar_raw::backend::{Backend, Gemm, Heads, Qkv};
+use polar_raw::backend::{Backend, BackendExt, Gemm, Heads, Qkv};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 
@@ -12,14 +12,50 @@ fn gemm() {
     let (a, b, dout) = (random.tensor(&[m, k]), random.tensor(&[n, k]), random.tensor(&[m, n]));
     let out = poisoned(&[m, n]);
     let objective = || {
-        Reference.gemm(Gemm::Nt, &out, &a, &b, false).unwrap();
+        Reference.gemm(Gemm::Nt, &out, &a, &b, None).unwrap();
         dot(&out, &dout)
     };
     let (da, db) = (poisoned(&[m, k]), full(&[n, k], BASE));
-    Reference.gemm(Gemm::Nn, &da, &dout, &b, false).unwrap();
-    Reference.gemm(Gemm::Tn, &db, &dout, &a, true).unwrap();
+    Reference.gemm(Gemm::Nn, &da, &dout, &b, None).unwrap();
+    Reference.gemm(Gemm::Tn, &db, &dout, &a, Some(&db)).unwrap();
     assert_gradient("a", &objective, &a, &da, 0.0);
     assert_gradient("b", &objective, &b, &db, BASE);
+}
+
+/// Another matrix is added, and stays as it was.
+#[test]
+fn gemm_with_an_addend() {
+    let mut random = Random::new("gemm addend");
+    let (a, b, addend) = (random.tensor(&[3, 4]), random.tensor(&[5, 4]), random.tensor(&[3, 5]));
+    let (product, out, before) = (poisoned(&[3, 5]), poisoned(&[3, 5]), read(&addend));
+    Reference.gemm(Gemm::Nt, &product, &a, &b, None).unwrap();
+    Reference.gemm(Gemm::Nt, &out, &a, &b, Some(&addend)).unwrap();
+    for ((out, product), addend) in read(&out).iter().zip(read(&product)).zip(&before) {
+        assert!((out - product - addend).abs() < 1e-14);
+    }
+    assert_eq!(read(&addend), before);
+    assert!(Reference.gemm(Gemm::Nt, &out, &a, &b, Some(&addend.slice_rows(0..2))).is_err());
+}
+
+/// The feed-forward network: its gradient by gate and up, from that of its result.
+#[test]
+fn gemm_swiglu() {
+    let mut random = Random::new("gemm swiglu");
+    let (x, w13, w2) = (random.tensor(&[3, 4]), random.tensor(&[10, 4]), random.tensor(&[6, 5]));
+    let (y, gate_up, dout) = (poisoned(&[3, 5]), poisoned(&[3, 10]), random.tensor(&[3, 6]));
+    Reference.gemm_swiglu_forward(&y, &gate_up, &x, &w13).unwrap();
+    let (product, silu, out) = (poisoned(&[3, 10]), poisoned(&[3, 5]), poisoned(&[3, 6]));
+    Reference.gemm(Gemm::Nt, &product, &x, &w13, None).unwrap();
+    assert_eq!(read(&gate_up), read(&product));
+    let objective = || {
+        Reference.swiglu_forward(&silu, &product).unwrap();
+        Reference.gemm(Gemm::Nt, &out, &silu, &w2, None).unwrap();
+        dot(&out, &dout)
+    };
+    objective();
+    assert_eq!(read(&y), read(&silu));
+    Reference.gemm_swiglu_backward(&gate_up, &y, &dout, &w2).unwrap();
+    assert_gradient("gate and up", &objective, &product, &gate_up, 0.0);
 }
 
 /// Operands may be bands of columns, and what lies beside a band stays as it was.
@@ -28,7 +64,7 @@ fn gemm_of_bands() {
     let mut random = Random::new("gemm bands");
     let (wide, a, b) = (full(&[3, 9], BASE), random.tensor(&[3, 7]), random.tensor(&[4, 6]));
     let (out, a, b) = (wide.slice_cols(2..6), a.slice_cols(1..6), b.slice_cols(0..5));
-    Reference.gemm(Gemm::Nt, &out, &a, &b, true).unwrap();
+    Reference.gemm(Gemm::Nt, &out, &a, &b, Some(&out)).unwrap();
     let at = |t: &Tensor, i: usize, j: usize| read(&t.slice_rows(i..i + 1))[j];
     for i in 0..3 {
         for j in 0..9 {
@@ -36,6 +72,26 @@ fn gemm_of_bands() {
             let expected = BASE + if (2..6).contains(&j) { sum(j - 2) } else { 0.0 };
             assert!((at(&wide, i, j) - expected).abs() < 1e-14, "{i} {j}");
         }
+    }
+}
+
+/// A bias, and one in parts that lie in a wider matrix.
+#[test]
+fn bias() {
+    let mut random = Random::new("bias");
+    for columns in [0..4, 1..3] {
+        let (y, dy) = (random.tensor(&[5, 3 * columns.len()]), random.tensor(&[5, 3 * columns.len()]));
+        let (wide, dwide) = (random.tensor(&[3, 4]), full(&[3, 4], BASE));
+        let (bias, dbias) = (wide.slice_cols(columns.clone()), dwide.slice_cols(columns));
+        let before = read(&y);
+        let objective = || {
+            Reference.write_f64(&y, &before).unwrap();
+            Reference.bias_forward(&y, &bias).unwrap();
+            dot(&y, &dy)
+        };
+        Reference.bias_backward(&dbias, &dy).unwrap();
+        // Elements of the wider matrix that are no part of the bias have no gradient.
+        assert_gradient("bias", &objective, &wide, &dwide, BASE);
     }
 }
 

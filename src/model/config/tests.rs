@@ -22,6 +22,7 @@ fn what_is_written_reads_back() {
     for dtype in StorageDtype::ALL {
         config.dtype = dtype;
         config.rope_scaling_factor = (dtype == StorageDtype::F16).then_some(2.0);
+        config.bias = dtype == StorageDtype::Bf16;
         config.write(folder.path()).unwrap();
         assert_eq!(ModelConfig::read(folder.path()).unwrap(), config);
     }
@@ -53,6 +54,24 @@ fn tensors_tile_the_flat_buffer() {
 }
 
 #[test]
+fn a_bias_follows_the_weight_that_it_belongs_to() {
+    let config = ModelConfig { bias: true, ..tiny() };
+    let heads = config.architecture.heads();
+    let tensors = config.tensors(heads);
+    let place = |name: &str| tensors.iter().position(|t| t.name == name).unwrap();
+    for layer in 0..2 {
+        for (name, elements) in [("wqkv", 20), ("wo", 12)] {
+            let weight = place(&format!("model.layers.{layer}.attention.{name}.weight"));
+            let bias = &tensors[weight + 1];
+            assert_eq!(bias.name, format!("model.layers.{layer}.attention.{name}.bias"));
+            assert_eq!(bias.shape, [elements]);
+            assert_eq!(bias.offset % ALIGNMENT, 0);
+        }
+    }
+    assert_eq!(config.parameters(heads), tiny().parameters(heads) + 2 * (20 + 12));
+}
+
+#[test]
 fn published_sizes_have_the_published_parameters() {
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(92_527) };
     // 7.36e9 and 1.70e9 parameters, by the sum over InternLM2.5's tensors without the language-model head.
@@ -79,11 +98,10 @@ fn what_does_not_fit_is_named() {
         ("num_key_value_heads", json!(2), "num_key_value_heads = 2: must be a divisor"),
         ("num_hidden_layers", json!(100_000), "num_hidden_layers = 100000: must be between"),
         ("vocab_size", json!(6), "reward_token_id = 6: must be below vocab_size = 6"),
-        ("bias", json!(true), "bias = true"),
         ("bias", Value::Null, "bias is missing"),
         ("tie_word_embeddings", json!(true), "tie_word_embeddings = true"),
         ("hidden_act", json!("gelu"), "hidden_act = \"gelu\""),
-        ("model_type", json!("llama"), "model_type = \"llama\""),
+        ("model_type", json!("gpt2"), "model_type = \"gpt2\""),
         ("architectures", json!(["LlamaForCausalLM"]), "architectures = [\"LlamaForCausalLM\"]"),
         ("architectures", json!([]), "architectures = []"),
         ("torch_dtype", json!("float64"), "torch_dtype = \"float64\""),

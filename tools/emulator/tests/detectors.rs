@@ -355,3 +355,39 @@ fn copies_on_the_device_carry_what_was_written() {
     assert!(device.memory.copy(y, x, 25).is_err());
     assert!(device.memory.write(y + 20, &[0; 5]).is_err());
 }
+
+#[test]
+fn the_seed_decides_the_order_of_blocks_and_warps() {
+    // Each warp draws a number and leaves it at its place.
+    let ptx = ".version 7.1 .target sm_80 .address_size 64
+        .visible .entry k(.param .u64 x) { .reg .pred %p<2>; .reg .b64 %rd<4>; .reg .b32 %r<8>;
+        ld.param.u64 %rd1, [x]; mov.u32 %r1, %tid.x; and.b32 %r2, %r1, 31; setp.ne.u32 %p1, %r2, 0; @%p1 ret;
+        atom.global.add.u32 %r3, [%rd1], 1; mov.u32 %r4, %ctaid.x; shr.u32 %r5, %r1, 5; mad.lo.u32 %r6, %r4, 8, %r5;
+        mad.wide.u32 %rd2, %r6, 4, %rd1; st.global.u32 [%rd2+4], %r3; ret; }";
+    let (blocks, warps) = (6, 8);
+    let drawn = |seed| {
+        let mut device = Device::new(Config { seed, ..Config::default() });
+        let kernel = device.load(ptx).unwrap().kernel("k").unwrap();
+        let x = device.memory.allocate(4 * (1 + blocks * warps)).unwrap();
+        device.memory.write(x, &[0; 4]).unwrap();
+        let launch =
+            || device.launch(&kernel, [blocks as u32, 1, 1], [32 * warps as u32, 1, 1], 0, &[&x.to_le_bytes()]);
+        // On one thread, so that blocks follow each other.
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(alone.install(launch).unwrap().findings, []);
+        let mut bytes = vec![0; 4 * blocks * warps];
+        device.memory.read(x + 4, &mut bytes).unwrap();
+        bytes.chunks_exact(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).collect::<Vec<_>>()
+    };
+    let order = |numbers: &[u32]| {
+        let mut places: Vec<usize> = (0..numbers.len()).collect();
+        places.sort_by_key(|&place| numbers[place]);
+        places
+    };
+    let of_warps = |drawn: &[u32]| order(&drawn[..warps]);
+    let of_blocks = |drawn: &[u32]| order(&drawn.chunks(warps).map(|block| block[0]).collect::<Vec<_>>());
+    let all: Vec<Vec<u32>> = (0..4).map(drawn).collect();
+    assert_eq!(all[3], drawn(3));
+    assert!(all.iter().any(|drawn| of_warps(drawn) != of_warps(&all[0])), "warps run in one order");
+    assert!(all.iter().any(|drawn| of_blocks(drawn) != of_blocks(&all[0])), "blocks run in one order");
+}

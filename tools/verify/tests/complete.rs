@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Functions of the trait that are not operations on numbers.
-const MEMORY: [&str; 7] = ["name", "float", "accumulator", "allocate", "reserve", "write", "read"];
+const MEMORY: [&str; 8] = ["name", "float", "accumulator", "allocate", "reserve", "logit_rows", "write", "read"];
 
 fn operations_of_the_trait() -> BTreeSet<&'static str> {
     let source = include_str!("../../../src/backend.rs");

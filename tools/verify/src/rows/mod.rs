@@ -2,6 +2,7 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod copy;
 mod embedding;
 mod fill;
@@ -31,6 +32,10 @@ pub fn table() -> Vec<Row> {
         row("copy", copy::cases),
         row("fill", fill::cases),
         row("gemm", gemm::cases),
+        row("gemm_swiglu_forward", gemm::swiglu_forward),
+        row("gemm_swiglu_backward", gemm::swiglu_backward),
+        row("bias_forward", bias::forward),
+        row("bias_backward", bias::backward),
         row("embedding_forward", embedding::forward),
         row("embedding_backward", embedding::backward),
         row("rmsnorm_forward", rmsnorm::forward),

@@ -19,6 +19,21 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// What `silu(gate) up` may be off where gate and up are off by `off`: `silu'` is at most 1.1, and `silu` no more than
+/// the magnitude of what it is taken of.
+pub fn error_of_product([gate, up]: [f64; 2], off: [f64; 2], eps: f64) -> f64 {
+    let (gate, up) = (gate.abs() + off[0], up.abs() + off[1]);
+    1.1 * (up * off[0] + gate * off[1]) + bound(eps, gate * up, gate * up)
+}
+
+/// What the gradients of gate and up may be off where that of the result is `dy` and off by `off`.
+pub fn error_of_gradient([gate, up]: [f64; 2], dy: f64, off: f64, eps: f64) -> (f64, f64) {
+    let (s, dy) = (sigmoid(gate), dy.abs() + off);
+    let (slope, silu) = (s * (1.0 + gate.abs() * (1.0 - s)) * up.abs(), s * gate.abs());
+    let factor = (1.0 + gate.abs()) * up.abs() * dy;
+    (slope * off + bound(eps, slope * dy, factor), silu * off + bound(eps, silu * dy, gate.abs() * dy))
+}
+
 pub fn forward() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize)| {
         Spec::new(format!("{rows}x{cols}"), super::small(rows * cols), move |draw| {

@@ -5,26 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::ops::Range;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::{Element, Entry, Opaque};
 
 /// Bytes of the JSON header, at most; the `safetensors` crate has the same bound.
 const MAX_HEADER_BYTES: usize = 100_000_000;
 /// Bytes of the length in front of the header.
 const PREFIX: usize = 8;
-
-/// Where a tensor lies in its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Type of its elements.
-    pub dtype: Dtype,
-    /// Row-major shape.
-    pub shape: Vec<usize>,
-    /// Its bytes, counted from the start of the file and within it.
-    pub bytes: Range<usize>,
-}
 
 /// Reads the header of the safetensors file whose whole content is `file`.
 ///
@@ -56,20 +46,47 @@ pub fn read_header(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let start = PREFIX + length;
     let entry = |info: &TensorInfo| {
         let (begin, end) = info.data_offsets;
-        Entry { dtype: info.dtype, shape: info.shape.clone(), bytes: start + begin..start + end }
+        let (element, bytes) = (element(info.dtype), start + begin..start + end);
+        Entry { element, shape: info.shape.clone(), bytes, strides: None }
     };
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
 }
 
+/// What is known here of a type of safetensors.
+fn element(dtype: Dtype) -> Element {
+    let opaque = |name| Element::Other(Opaque { name, block: 1, bits: dtype.bitsize() });
+    match dtype {
+        Dtype::F32 => Element::F32,
+        Dtype::BF16 => Element::Bf16,
+        Dtype::F16 => Element::F16,
+        Dtype::F64 => opaque("F64"),
+        Dtype::I64 => opaque("I64"),
+        Dtype::I32 => opaque("I32"),
+        Dtype::U8 => opaque("U8"),
+        Dtype::BOOL => opaque("BOOL"),
+        _ => opaque("a type other than these"),
+    }
+}
+
+/// The name that safetensors has for a type that is written.
+fn dtype(element: Element) -> Dtype {
+    match element {
+        Element::Bf16 => Dtype::BF16,
+        Element::F16 => Dtype::F16,
+        _ => Dtype::F32,
+    }
+}
+
 /// The bytes in front of the data: length and JSON header, padded so that the data begins at a multiple of 8.
 /// `tensors` gives names, shapes and types in the order in which their data follows.
-pub fn write_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], Dtype)>) -> Vec<u8> {
+pub fn write_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], Element)>) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
     let mut end = 0;
-    for (name, shape, dtype) in tensors {
+    for (name, shape, element) in tensors {
         let begin = end;
-        end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        end += element.bytes(shape.iter().product()).unwrap_or(0);
+        let dtype = dtype(element);
         header.insert(name.into(), serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }));
     }
     let mut json = serde_json::Value::Object(header).to_string().into_bytes();
@@ -130,13 +147,14 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let mut bytes = write_header([("a", &[2, 3][..], Dtype::F32), ("b", &[5], Dtype::BF16)]);
+        let mut bytes = write_header([("a", &[2, 3][..], Element::F32), ("b", &[5], Element::Bf16)]);
         assert_eq!(bytes.len() % 8, 0);
         let start = bytes.len();
         bytes.resize(start + 34, 0);
+        let entry = |element, shape: &[usize], bytes| Entry { element, shape: shape.to_vec(), bytes, strides: None };
         let tensors = read_header(&bytes).unwrap();
-        assert_eq!(tensors["a"], Entry { dtype: Dtype::F32, shape: vec![2, 3], bytes: start..start + 24 });
-        assert_eq!(tensors["b"], Entry { dtype: Dtype::BF16, shape: vec![5], bytes: start + 24..start + 34 });
+        assert_eq!(tensors["a"], entry(Element::F32, &[2, 3], start..start + 24));
+        assert_eq!(tensors["b"], entry(Element::Bf16, &[5], start + 24..start + 34));
         assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok());
     }
 
@@ -210,7 +228,7 @@ mod tests {
             cut in prop::option::of(any::<prop::sample::Index>()),
         ) {
             let names: Vec<(String, [usize; 1])> = sizes.iter().map(|&n| (format!("t{n}"), [n])).collect();
-            let mut bytes = write_header(names.iter().map(|(name, shape)| (name.as_str(), &shape[..], Dtype::F32)));
+            let mut bytes = write_header(names.iter().map(|(name, shape)| (name.as_str(), &shape[..], Element::F32)));
             bytes.resize(bytes.len() + 4 * sizes.iter().sum::<usize>(), 1);
             for (place, value) in damage {
                 let place = place.index(bytes.len());
@@ -221,7 +239,7 @@ mod tests {
             }
             if let Ok(tensors) = read_header(&bytes) {
                 for tensor in tensors.values() {
-                    prop_assert_eq!(bytes[tensor.bytes.clone()].len(), tensor.shape.iter().product::<usize>() * tensor.dtype.bitsize() / 8);
+                    prop_assert_eq!(Some(bytes[tensor.bytes.clone()].len()), tensor.element.bytes(tensor.elements()));
                 }
             }
         }

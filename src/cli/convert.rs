@@ -1,0 +1,93 @@
+//! `polar-raw convert`: a model from one family and format to another.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::print;
+use crate::error::Result;
+use crate::formats::Element;
+use crate::model::Family;
+use crate::model::convert::{Kind, convert};
+use crate::train::finish::SHARD_BYTES;
+
+/// Convert a model between families and formats.
+///
+/// Reads InternLM2 (POLAR's), Llama and Qwen2 models: Hugging Face folders with safetensors or PyTorch files, and GGUF
+/// files in F32, F16, BF16, Q8_0, Q4_0 and Q4_1. The tokenizer goes along. The result is whole or absent.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  polar-raw convert --from SmolLM2-135M-Instruct.Q4_1.gguf --to smollm2
+  polar-raw convert --from POLAR-1_8B --to polar.safetensors.d --dtype bfloat16
+  polar-raw convert --from runs/quickstart/model --to reward.gguf --as gguf --dtype q8_0")]
+pub struct ConvertArgs {
+    /// The model: a folder, or a GGUF file.
+    #[arg(long, value_name = "PATH")]
+    from: PathBuf,
+    /// Where to write: a folder, or for --as gguf a file, that does not exist yet.
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+    /// What to make of it.
+    #[arg(long = "as", value_enum, default_value_t)]
+    target: TargetArg,
+    /// The type of the weights. [default: as they are; of quantised ones float32]
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeArg>,
+    /// Bytes of weights in a file, at most.
+    #[arg(long, value_name = "BYTES", default_value_t = SHARD_BYTES, value_parser = super::positive)]
+    max_shard_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum TargetArg {
+    /// This program's own, and POLAR's: InternLM2, safetensors
+    #[default]
+    Internlm2,
+    /// InternLM2 as PyTorch files
+    Internlm2Bin,
+    /// A folder of transformers' Llama; a reward model becomes LlamaForSequenceClassification
+    Llama,
+    /// A folder of transformers' Qwen2
+    Qwen2,
+    /// A GGUF file
+    Gguf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DtypeArg {
+    Float32,
+    Bfloat16,
+    Float16,
+    /// Of GGUF files
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Of GGUF files
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// Of GGUF files
+    #[value(name = "q4_1")]
+    Q4_1,
+}
+
+/// Converts, and says what a person wants to know.
+pub fn run(args: ConvertArgs) -> Result<()> {
+    let kind = match args.target {
+        TargetArg::Internlm2 => Kind::InternLm2,
+        TargetArg::Internlm2Bin => Kind::InternLm2Torch,
+        TargetArg::Llama => Kind::HuggingFace(Family::Llama),
+        TargetArg::Qwen2 => Kind::HuggingFace(Family::Qwen2),
+        TargetArg::Gguf => Kind::Gguf,
+    };
+    let element = args.dtype.map(|dtype| match dtype {
+        DtypeArg::Float32 => Element::F32,
+        DtypeArg::Bfloat16 => Element::Bf16,
+        DtypeArg::Float16 => Element::F16,
+        DtypeArg::Q8_0 => Element::Q8_0,
+        DtypeArg::Q4_0 => Element::Q4_0,
+        DtypeArg::Q4_1 => Element::Q4_1,
+    });
+    for note in convert(&args.from, &args.to, kind, element, args.max_shard_bytes)? {
+        print(note)?;
+    }
+    print(format!("wrote {}", args.to.display()))
+}

@@ -1,0 +1,104 @@
+//! `polar-raw tokenize`: text to token ids and back, row by row.
+
+use std::ffi::OsStr;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::written;
+use crate::error::{Error, Result};
+use crate::files::Staged;
+use crate::model::pretrained;
+use crate::polar::Lines;
+use crate::tokenizer::{Names, Tokenizer};
+
+/// Turn text into token ids, or ids into text.
+///
+/// Reads rows {text}, or bare JSON strings, and writes a row {ids} for each, in the same order: the ids of the text
+/// alone, without BOS, and never those of a special token. With --decode it reads rows {ids}, or bare lists, and writes
+/// rows {text}.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  polar-raw tokenize --model DIR --input texts.jsonl
+  polar-raw tokenize --model DIR --input ids.jsonl --decode
+  polar-raw tokenize --model DIR --specials")]
+pub struct TokenizeArgs {
+    /// A model's folder, its tokenizer.json or tokenizer.model, or a GGUF file.
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+    /// Rows, as JSONL, plain or zstd.
+    #[arg(long, value_name = "FILE", required_unless_present = "specials")]
+    input: Option<PathBuf>,
+    /// Where to write, instead of standard output. The file appears when it is whole.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Read ids and write text.
+    #[arg(long)]
+    decode: bool,
+    /// Print the ids of the special tokens and the size of the vocabulary instead.
+    #[arg(long, conflicts_with_all = ["input", "output", "decode"])]
+    specials: bool,
+}
+
+/// Encodes or decodes every row of the input.
+pub fn run(args: TokenizeArgs) -> Result<()> {
+    let ending = args.model.extension().and_then(OsStr::to_str);
+    let tokenizer = match ending {
+        Some("json" | "model") if args.model.is_file() => Tokenizer::from_file(&args.model, Names::default())?,
+        _ => pretrained::tokenizer(&args.model)?.map_or_else(|| Tokenizer::load(&args.model), Ok)?,
+    };
+    let Some(input) = &args.input else {
+        let specials = tokenizer.specials();
+        return super::print(json!({
+            "bos": specials.bos, "eos": specials.eos, "separator": specials.separator, "score": specials.score,
+            "vocab_size": tokenizer.vocab_size(),
+        }));
+    };
+    let mut lines = Lines::open(input)?;
+    match &args.output {
+        Some(path) => {
+            let mut staged = BufWriter::new(Staged::create(path)?);
+            convert(&tokenizer, &mut lines, args.decode, &mut |row| {
+                writeln!(staged, "{row}").map_err(|error| Error::io("write", path, &error))
+            })?;
+            staged.into_inner().map_err(|error| Error::io("write", path, error.error()))?.commit()
+        }
+        None => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            convert(&tokenizer, &mut lines, args.decode, &mut |row| written(writeln!(out, "{row}")))?;
+            written(out.flush())
+        }
+    }
+}
+
+fn convert(
+    tokenizer: &Tokenizer,
+    lines: &mut Lines,
+    decode: bool,
+    write: &mut dyn FnMut(&Value) -> Result<()>,
+) -> Result<()> {
+    while let Some(line) = lines.next()? {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let row = serde_json::from_str(line).map_err(|error| Error::user(format!("not JSON: {error}")));
+        let row = row.and_then(|row: Value| if decode { text(tokenizer, &row) } else { ids(tokenizer, &row) });
+        write(&row.map_err(|error| error.context(lines.place()))?)?;
+    }
+    Ok(())
+}
+
+fn ids(tokenizer: &Tokenizer, row: &Value) -> Result<Value> {
+    let text = row.as_str().or_else(|| row["text"].as_str());
+    let text = text.ok_or_else(|| Error::user("expected a string, or an object with the key \"text\""))?;
+    Ok(json!({ "ids": tokenizer.encode(text)? }))
+}
+
+fn text(tokenizer: &Tokenizer, row: &Value) -> Result<Value> {
+    let bad = || Error::user("expected a list of ids, or an object with the key \"ids\" (with --decode, rows are ids)");
+    let ids = row.as_array().or_else(|| row["ids"].as_array()).ok_or_else(bad)?;
+    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(bad);
+    let ids = ids.iter().map(id).collect::<Result<Vec<_>>>()?;
+    Ok(json!({ "text": tokenizer.decode(&ids)? }))
+}

@@ -1,0 +1,175 @@
+//! From one family and format to another.
+
+use std::fs;
+use std::path::Path;
+
+use super::config::{Architecture, FILE, Heads, ModelConfig, StorageDtype, TensorSpec};
+use super::foreign::Family;
+use super::layout::{Layout, Names};
+use super::pretrained::{self, Pretrained};
+use super::weights::{self, Target};
+use crate::error::{Error, Result};
+use crate::files::{self, StagedFolder};
+use crate::formats::gguf::Value;
+use crate::formats::{Element, Format, Writer};
+
+/// What to convert to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// This program's own: an InternLM2 folder of safetensors.
+    InternLm2,
+    /// An InternLM2 folder of PyTorch files.
+    InternLm2Torch,
+    /// A folder of `transformers`' Llama or Qwen2.
+    HuggingFace(Family),
+    /// A GGUF file.
+    Gguf,
+}
+
+/// Files beside the weights that go along: tokenizer, generation, and how strings are built.
+const COMPANIONS: [&str; 10] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+    crate::eval::companion::FILE,
+];
+
+/// Writes the model `from` to `to`, a folder or GGUF file that is whole or absent, as `kind`. `element` is the type of
+/// its weights; without it that of `from`, or float32 for quantised ones.
+///
+/// Gives notes of what a person wants to know.
+///
+/// # Errors
+/// The user's: what [`Pretrained::open`] refuses, a target that exists, a model that `kind` cannot hold.
+pub fn convert(
+    from: &Path,
+    to: &Path,
+    kind: Kind,
+    element: Option<Element>,
+    max_shard_bytes: usize,
+) -> Result<Vec<String>> {
+    let source = Pretrained::open(from)?;
+    let element = element.unwrap_or(source.config().dtype.into());
+    let dtype =
+        [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16].into_iter().find(|d| Element::from(*d) == element);
+    let architecture = source.config().architecture;
+    // A reward model of InternLM2 may carry the head of its next-token loss.
+    let heads = match kind {
+        Kind::InternLm2 | Kind::InternLm2Torch => source.heads(),
+        _ => architecture.heads(),
+    };
+    let loaded = source.check(&source.config().tensors(heads))?;
+    let missing = match architecture {
+        Architecture::RewardModel => !loaded.heads.reward,
+        Architecture::CausalLm => !loaded.heads.lm,
+    };
+    if missing {
+        return Err(Error::user(format!(
+            "{} has no head: {} without the weights of its own head would start at random elsewhere",
+            from.display(),
+            architecture.class()
+        )));
+    }
+    let mut notes = Vec::new();
+    if !loaded.unused.is_empty() {
+        notes.push(format!("left behind: {}", loaded.unused.join(", ")));
+    }
+    let mut values = |spec: &TensorSpec| read(&source, spec);
+    match (kind, dtype) {
+        (Kind::Gguf, _) => {
+            if to.exists() {
+                return Err(Error::user(format!("{} exists already: give the name of a new file", to.display())));
+            }
+            notes.extend(write_gguf(&source, to, element, heads, &mut values)?);
+            return Ok(notes);
+        }
+        (_, None) => {
+            return Err(Error::user(format!("{element} is a type of GGUF files: give float32, bfloat16 or float16")));
+        }
+        (kind, Some(dtype)) => {
+            let folder = StagedFolder::create(to)?;
+            let mut config = ModelConfig { dtype, ..source.config().clone() };
+            let (format, layout, json) = match kind {
+                Kind::HuggingFace(family) => {
+                    config.bias |= family == Family::Qwen2;
+                    (Format::Safetensors, family.layout(Names::HuggingFace, false), family.to_json(&config))
+                }
+                Kind::InternLm2Torch => (Format::Torch, Layout::INTERNLM2, config.to_json()),
+                _ => (Format::Safetensors, Layout::INTERNLM2, config.to_json()),
+            };
+            files::write_atomic(&folder.path().join(FILE), json.as_bytes())?;
+            let target = Target { format, layout, dtype, max_shard_bytes };
+            weights::write(folder.path(), &config, heads, target, &mut values)?;
+            notes.extend(copy_companions(from, folder.path())?);
+            folder.commit()?;
+        }
+    }
+    Ok(notes)
+}
+
+/// A tensor of the source; zero for a bias that it does not have.
+fn read(source: &Pretrained, spec: &TensorSpec) -> Result<Vec<f32>> {
+    if spec.name.ends_with(".bias") && !source.config().bias {
+        return Ok(vec![0.0; spec.elements()]);
+    }
+    let mut values = Vec::new();
+    source.read(spec, &mut values)?;
+    Ok(values)
+}
+
+/// Writes a GGUF file: matrices as `element`, vectors as F32, as llama.cpp wants them.
+fn write_gguf(
+    source: &Pretrained,
+    to: &Path,
+    element: Element,
+    heads: Heads,
+    values: &mut weights::Source,
+) -> Result<Option<String>> {
+    let config = source.config();
+    // Dynamic NTK scaling does nothing up to the trained length, which becomes the context length.
+    let family = if config.bias { Family::Qwen2 } else { Family::Llama };
+    let layout = family.layout(Names::Gguf, false);
+    let specs = config.tensors(heads);
+    let of = |spec: &TensorSpec| if spec.shape.len() > 1 && spec.shape[0] > 1 { element } else { Element::F32 };
+    let pieces = weights::pieces(&specs, config, layout, of);
+    let quantised = !matches!(element, Element::F32 | Element::F16 | Element::Bf16);
+    let mut keys = family.to_gguf(config, quantised);
+    let tokenizer = source.tensors().metadata().iter().filter(|(key, _)| key.starts_with("tokenizer."));
+    keys.extend(tokenizer.map(|(key, value)| (key.clone(), value.clone())));
+    let bare = !keys.iter().any(|(key, _)| key == "tokenizer.ggml.model");
+    if bare {
+        keys.push(("tokenizer.ggml.model".into(), Value::Text("none".into())));
+    }
+    let keys: Vec<(&str, Value)> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let mut writer = Writer::create(to, Format::Gguf, pieces, &keys)?;
+    specs.iter().try_for_each(|spec| weights::write_tensor(&mut writer, spec, config, layout, values))?;
+    writer.finish()?.commit()?;
+    let note = "the GGUF file has no vocabulary: keep the tokenizer's files beside it, and give it token ids";
+    Ok(bare.then(|| note.to_string()))
+}
+
+/// Takes the tokenizer along: its files, or the vocabulary of a GGUF file.
+fn copy_companions(from: &Path, to: &Path) -> Result<Option<String>> {
+    let from = &pretrained::resolve(from);
+    if pretrained::is_gguf(from) {
+        return match pretrained::tokenizer(from) {
+            Ok(Some(tokenizer)) => tokenizer.save(to).map(|()| None),
+            Ok(None) => Ok(Some("the GGUF file has no vocabulary: add a tokenizer.json".into())),
+            Err(error) => Ok(Some(format!("no tokenizer: {error}"))),
+        };
+    }
+    let from = if from.is_dir() { from } else { files::parent(from) };
+    for name in COMPANIONS {
+        let file = from.join(name);
+        if file.is_file() {
+            fs::copy(&file, to.join(name)).map_err(|e| Error::io("copy", &file, &e))?;
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,391 @@
+//! Configurations of other families: Llama and Qwen2 as Hugging Face folders and as GGUF files.
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::formats::gguf::{self, Metadata};
+use crate::formats::{Element, Tensors};
+use crate::model::config::{Architecture, Keys, ModelConfig, SpecialIds, StorageDtype};
+use crate::model::layout::{Layout, Names};
+use crate::tokenizer::GgufVocabulary;
+
+/// A family whose network is this one under other names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// No biases, or all four of attention's.
+    Llama,
+    /// Biases of queries, keys and values.
+    Qwen2,
+}
+
+impl Family {
+    const ALL: [Self; 2] = [Self::Llama, Self::Qwen2];
+
+    /// `model_type`, and GGUF's `general.architecture`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+        }
+    }
+
+    /// The class in `transformers`.
+    pub fn class(self, architecture: Architecture) -> &'static str {
+        match (self, architecture) {
+            (Self::Llama, Architecture::CausalLm) => "LlamaForCausalLM",
+            (Self::Llama, Architecture::RewardModel) => "LlamaForSequenceClassification",
+            (Self::Qwen2, Architecture::CausalLm) => "Qwen2ForCausalLM",
+            (Self::Qwen2, Architecture::RewardModel) => "Qwen2ForSequenceClassification",
+        }
+    }
+
+    /// The family that a configuration names.
+    pub fn of(model_type: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.model_type() == model_type)
+    }
+
+    /// How its tensors lie.
+    pub fn layout(self, names: Names, tied: bool) -> Layout {
+        let llama = self == Self::Llama;
+        Layout { names, interleaved: llama && names == Names::Gguf, tied, output_bias: llama }
+    }
+
+    /// Reads the keys of a `config.json`, and how the weights are laid out.
+    ///
+    /// # Errors
+    /// Names the key that is missing, out of range or asks for what this network does not have.
+    pub(super) fn read_keys(self, keys: &Keys) -> Result<(ModelConfig, Layout)> {
+        keys.only("hidden_act", "silu".to_string())?;
+        keys.only("mlp_bias", false)?;
+        keys.only("use_sliding_window", false)?;
+        let heads = keys.required("num_attention_heads")?;
+        let hidden: usize = keys.required("hidden_size")?;
+        same_head_dim("head_dim", keys.optional("head_dim")?, hidden, heads)?;
+        let bias = match self {
+            Self::Llama => keys.optional("attention_bias")?.unwrap_or(false),
+            Self::Qwen2 => true,
+        };
+        let known = [Architecture::CausalLm, Architecture::RewardModel];
+        let eos = first_id(keys, "eos_token_id")?;
+        let bos = first_id(keys, "bos_token_id")?;
+        // Newer configurations keep both in one object.
+        let rope: Map<String, Value> = keys.optional("rope_parameters")?.unwrap_or_default();
+        let (theta, scaling) = match rope.get("rope_theta") {
+            Some(_) => (Keys(&rope).optional("rope_theta")?, Some(rope)),
+            None => (keys.optional("rope_theta")?, keys.optional("rope_scaling")?),
+        };
+        let positions = if self == Self::Llama { 2048 } else { 32_768 };
+        let config = ModelConfig {
+            architecture: keys.architecture(&known.map(|architecture| (self.class(architecture), architecture)))?,
+            hidden_size: hidden,
+            intermediate_size: keys.required("intermediate_size")?,
+            num_hidden_layers: keys.required("num_hidden_layers")?,
+            num_attention_heads: heads,
+            num_key_value_heads: keys.optional("num_key_value_heads")?.unwrap_or(heads),
+            vocab_size: keys.required("vocab_size")?,
+            rope_theta: theta.unwrap_or(10_000.0),
+            rope_scaling_factor: scaling.map_or(Ok(None), |scaling| rope_scaling_factor(&scaling))?,
+            bias,
+            rms_norm_eps: keys.optional("rms_norm_eps")?.unwrap_or(1e-6),
+            max_position_embeddings: keys.optional("max_position_embeddings")?.unwrap_or(positions),
+            initializer_range: keys.optional("initializer_range")?.unwrap_or(0.02),
+            special: SpecialIds {
+                reward: keys.optional("reward_token_id")?,
+                ..special_ids(bos, eos, first_id(keys, "pad_token_id")?)
+            },
+            dtype: keys.dtype()?,
+        };
+        config.check("")?;
+        let tied = keys.optional("tie_word_embeddings")?.unwrap_or(false);
+        Ok((config, self.layout(Names::HuggingFace, tied)))
+    }
+
+    /// The text of a `config.json` in which `transformers` finds this model.
+    pub fn to_json(self, config: &ModelConfig) -> String {
+        let scaling = config.rope_scaling_factor.map(|factor| json!({ "rope_type": "dynamic", "factor": factor }));
+        let mut keys = json!({
+            "architectures": [self.class(config.architecture)],
+            "model_type": self.model_type(),
+            "bos_token_id": config.special.bos,
+            "eos_token_id": config.special.eos,
+            "pad_token_id": config.special.pad,
+            "hidden_act": "silu",
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "initializer_range": config.initializer_range,
+            "max_position_embeddings": config.max_position_embeddings,
+            "num_attention_heads": config.num_attention_heads,
+            "num_hidden_layers": config.num_hidden_layers,
+            "num_key_value_heads": config.num_key_value_heads,
+            "rms_norm_eps": config.rms_norm_eps,
+            "rope_scaling": scaling,
+            "rope_theta": config.rope_theta,
+            "tie_word_embeddings": false,
+            "torch_dtype": config.dtype.torch_name(),
+            "vocab_size": config.vocab_size,
+        });
+        if self == Self::Llama {
+            keys["attention_bias"] = json!(config.bias);
+        }
+        if config.architecture == Architecture::RewardModel {
+            keys["num_labels"] = json!(1);
+        }
+        if let Some(id) = config.special.reward {
+            keys["reward_token_id"] = json!(id);
+        }
+        format!("{keys:#}\n")
+    }
+
+    /// The keys of a GGUF file of this model, without its tokenizer's.
+    pub fn to_gguf(self, config: &ModelConfig, quantised: bool) -> Vec<(String, gguf::Value)> {
+        use gguf::Value::{Float, Int, Text};
+        let size = |n: usize| Int(n as i128);
+        let mut keys = vec![("general.architecture".to_string(), Text(self.model_type().into()))];
+        if quantised {
+            keys.push(("general.quantization_version".into(), Int(2)));
+        }
+        let own = [
+            ("context_length", size(config.max_position_embeddings)),
+            ("embedding_length", size(config.hidden_size)),
+            ("block_count", size(config.num_hidden_layers)),
+            ("feed_forward_length", size(config.intermediate_size)),
+            ("attention.head_count", size(config.num_attention_heads)),
+            ("attention.head_count_kv", size(config.num_key_value_heads)),
+            ("attention.layer_norm_rms_epsilon", Float(config.rms_norm_eps)),
+            ("rope.dimension_count", size(config.head_dim())),
+            ("rope.freq_base", Float(config.rope_theta)),
+            ("vocab_size", size(config.vocab_size)),
+        ];
+        keys.extend(own.map(|(key, value)| (format!("{}.{key}", self.model_type()), value)));
+        if config.architecture == Architecture::RewardModel {
+            // llama.cpp's pooling of rerankers: `cls.output` at the last token.
+            keys.push((format!("{}.pooling_type", self.model_type()), Int(4)));
+        }
+        keys
+    }
+
+    /// Reads the metadata of a GGUF file, and how its weights are laid out.
+    ///
+    /// # Errors
+    /// As [`Family::read_keys`].
+    pub fn read_gguf(tensors: &Tensors) -> Result<(ModelConfig, Layout)> {
+        let keys = GgufKeys { metadata: tensors.metadata(), prefix: "general" };
+        let name = keys.text("architecture")?.unwrap_or_default();
+        let family = Self::of(&name).ok_or_else(|| {
+            Error::user(format!("general.architecture = {name:?} is not supported: must be \"llama\" or \"qwen2\""))
+        })?;
+        let keys = GgufKeys { prefix: family.model_type(), ..keys };
+        let heads = keys.required("attention.head_count")?;
+        let hidden = keys.required("embedding_length")?;
+        for key in ["rope.dimension_count", "attention.key_length", "attention.value_length"] {
+            same_head_dim(&format!("{}.{key}", keys.prefix), keys.size(key)?, hidden, heads)?;
+        }
+        if keys.size("expert_count")?.unwrap_or(0) > 0 {
+            return Err(Error::user(format!("{}.expert_count: mixtures of experts are not supported", keys.prefix)));
+        }
+        let factor = keys.float("rope.scaling.factor")?.or(keys.float("rope.scale_linear")?).unwrap_or(1.0);
+        let scaling = keys.text("rope.scaling.type")?.unwrap_or_else(|| "none".into());
+        if scaling != "none" && factor != 1.0 {
+            return Err(Error::user(format!(
+                "{}.rope.scaling.type = {scaling:?} with the factor {factor} is not supported: must be \"none\"",
+                keys.prefix
+            )));
+        }
+        plain_frequencies(tensors)?;
+        let Some(embedding) = tensors.get("token_embd.weight") else {
+            return Err(tensors.refuse("token_embd.weight", "is missing"));
+        };
+        let reward = tensors.get("cls.output.weight").is_some();
+        let tokenizer = GgufKeys { prefix: "tokenizer.ggml", ..keys };
+        let [bos, eos, pad] = ["bos", "eos", "padding"].map(|which| tokenizer.id(&format!("{which}_token_id")));
+        let config = ModelConfig {
+            architecture: if reward { Architecture::RewardModel } else { Architecture::CausalLm },
+            hidden_size: hidden,
+            intermediate_size: keys.required("feed_forward_length")?,
+            num_hidden_layers: keys.required("block_count")?,
+            num_attention_heads: heads,
+            num_key_value_heads: keys.size("attention.head_count_kv")?.unwrap_or(heads),
+            vocab_size: embedding.rows(),
+            rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
+            rope_scaling_factor: None,
+            bias: tensors.get("blk.0.attn_q.bias").is_some(),
+            rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
+            max_position_embeddings: keys.required("context_length")?,
+            initializer_range: 0.02,
+            special: special_ids(bos?, eos?, pad?),
+            dtype: match embedding.element {
+                Element::Bf16 => StorageDtype::Bf16,
+                Element::F16 => StorageDtype::F16,
+                // Only f32 holds what a quantised block stands for.
+                _ => StorageDtype::F32,
+            },
+        };
+        config.check("")?;
+        let tied = tensors.get("output.weight").is_none();
+        Ok((config, family.layout(Names::Gguf, tied)))
+    }
+}
+
+/// The vocabulary in a GGUF file, if it has one.
+///
+/// # Errors
+/// The user's: a key of another type than its own.
+pub(super) fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> {
+    let keys = GgufKeys { metadata, prefix: "tokenizer.ggml" };
+    let Some(model) = keys.text("model")? else { return Ok(None) };
+    let texts = |key| match keys.get(key) {
+        None => Ok(Vec::new()),
+        Some(gguf::Value::Texts(texts)) => Ok(texts.clone()),
+        // An empty array may be of any type.
+        Some(gguf::Value::Ints(none)) if none.is_empty() => Ok(Vec::new()),
+        Some(_) => Err(keys.wrong(key, "a list of texts")),
+    };
+    let scores = match keys.get("scores") {
+        None => Vec::new(),
+        Some(gguf::Value::Floats(scores)) => scores.clone(),
+        Some(_) => return Err(keys.wrong("scores", "a list of floats")),
+    };
+    let token_types = match keys.get("token_type") {
+        None => Vec::new(),
+        Some(gguf::Value::Ints(kinds)) => kinds.iter().map(|kind| *kind as i32).collect(),
+        Some(_) => return Err(keys.wrong("token_type", "a list of integers")),
+    };
+    Ok(Some(GgufVocabulary {
+        model,
+        pre: keys.text("pre")?,
+        tokens: texts("tokens")?,
+        token_types,
+        scores,
+        merges: texts("merges")?,
+        bos: keys.id("bos_token_id")?,
+        eos: keys.id("eos_token_id")?,
+        unknown: keys.id("unknown_token_id")?,
+        add_bos: keys.truth("add_bos_token")?,
+        add_space_prefix: keys.truth("add_space_prefix")?,
+    }))
+}
+
+/// What the weights of a GGUF file say of its rotary embedding: `rope_freqs.weight` divides the frequencies, as Llama 3.1's
+/// scaling does.
+fn plain_frequencies(tensors: &Tensors) -> Result<()> {
+    const NAME: &str = "rope_freqs.weight";
+    let Some(entry) = tensors.get(NAME).filter(|entry| entry.elements() <= 1 << 16) else { return Ok(()) };
+    let mut values = vec![0.0; entry.elements()];
+    tensors.read_rows(NAME, 0..entry.rows(), &mut values)?;
+    match values.iter().all(|factor| *factor == 1.0) {
+        true => Ok(()),
+        false => {
+            Err(tensors.refuse(NAME, "scales the rotary frequencies (Llama 3.1's `llama3`), which is not supported"))
+        }
+    }
+}
+
+/// An explicit width of heads has to be the usual one: the residual stream is divided among them.
+fn same_head_dim(key: &str, given: Option<usize>, hidden: usize, heads: usize) -> Result<()> {
+    match given {
+        Some(given) if heads.checked_mul(given) != Some(hidden) => Err(Error::user(format!(
+            "{key} = {given} is not supported: must be hidden_size / num_attention_heads = {hidden} / {heads}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// `rope_scaling` of a Hugging Face configuration: the factor of dynamic NTK scaling, or nothing where it scales nothing.
+///
+/// # Errors
+/// The user's: a scaling that acts within the trained length.
+pub(super) fn rope_scaling_factor(scaling: &Map<String, Value>) -> Result<Option<f64>> {
+    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
+    let factor = scaling.get("factor").and_then(Value::as_f64);
+    match (kind, factor) {
+        (Some("default"), _) | (Some("linear" | "yarn" | "llama3"), Some(1.0)) => Ok(None),
+        (Some("dynamic"), Some(factor)) if factor >= 1.0 && factor.is_finite() => Ok(Some(factor)),
+        _ => Err(Error::user(format!(
+            "rope_scaling = {} is not supported: must be null or {{\"type\": \"dynamic\", \"factor\": 1 or above}}",
+            Value::Object(scaling.clone())
+        ))),
+    }
+}
+
+/// An id, or the first of a list.
+fn first_id(keys: &Keys, key: &str) -> Result<Option<u32>> {
+    match keys.optional::<Value>(key)? {
+        Some(Value::Array(ids)) => {
+            let first: Map<String, Value> = ids.into_iter().take(1).map(|id| (key.to_string(), id)).collect();
+            Keys(&first).optional(key)
+        }
+        _ => keys.optional(key),
+    }
+}
+
+/// What stands in for ids that a configuration lacks. It needs no BOS where its tokenizer adds none.
+fn special_ids(bos: Option<u32>, eos: Option<u32>, pad: Option<u32>) -> SpecialIds {
+    let eos = eos.or(bos).unwrap_or(0);
+    SpecialIds { bos: bos.unwrap_or(eos), eos, pad: pad.unwrap_or(eos), reward: None }
+}
+
+/// Typed reading of GGUF keys `prefix.key`.
+#[derive(Clone, Copy)]
+struct GgufKeys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+}
+
+impl GgufKeys<'_> {
+    fn get(&self, key: &str) -> Option<&gguf::Value> {
+        self.metadata.get(&format!("{}.{key}", self.prefix))
+    }
+
+    fn wrong(&self, key: &str, what: &str) -> Error {
+        Error::user(format!("{}.{key} is not {what}", self.prefix))
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(gguf::Value::Text(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(self.wrong(key, "a text")),
+        }
+    }
+
+    fn size(&self, key: &str) -> Result<Option<usize>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(gguf::Value::Int(n)) => {
+                usize::try_from(*n).map(Some).map_err(|_| self.wrong(key, "a size that can be used"))
+            }
+            // Some models have a figure a layer; where all are equal it is one.
+            Some(gguf::Value::Ints(all)) if all.iter().all(|n| Some(n) == all.first()) => all
+                .first()
+                .map(|n| usize::try_from(*n).map_err(|_| self.wrong(key, "a size that can be used")))
+                .transpose(),
+            Some(_) => Err(self.wrong(key, "one integer")),
+        }
+    }
+
+    fn required(&self, key: &str) -> Result<usize> {
+        self.size(key)?.ok_or_else(|| Error::user(format!("{}.{key} is missing", self.prefix)))
+    }
+
+    fn id(&self, key: &str) -> Result<Option<u32>> {
+        self.size(key)?.map(|id| u32::try_from(id).map_err(|_| self.wrong(key, "a token id"))).transpose()
+    }
+
+    fn truth(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(gguf::Value::Bool(truth)) => Ok(Some(*truth)),
+            Some(_) => Err(self.wrong(key, "true or false")),
+        }
+    }
+
+    /// A float, as the decimal number that its single precision stands for.
+    fn float(&self, key: &str) -> Result<Option<f64>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(gguf::Value::Float(number)) => Ok((*number as f32).to_string().parse().ok()),
+            Some(gguf::Value::Int(n)) => Ok(Some(*n as f64)),
+            Some(_) => Err(self.wrong(key, "a number")),
+        }
+    }
+}

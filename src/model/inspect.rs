@@ -1,0 +1,218 @@
+//! What is in a model's folder or file.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::config::{Architecture, ModelConfig};
+use super::pretrained::{self, Pretrained};
+use crate::error::Result;
+use crate::formats::Tensors;
+
+/// All that can be said of a model without computing with it.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    /// `safetensors`, `PyTorch` or `GGUF`.
+    pub format: String,
+    /// Files with tensors.
+    pub files: usize,
+    /// The configuration, where there is one.
+    pub model: Option<ModelFacts>,
+    /// The tokenizer, or why there is none.
+    pub tokenizer: std::result::Result<TokenizerFacts, String>,
+    /// Why it cannot be used as it is: tensors that are missing or do not fit.
+    pub problems: Vec<String>,
+    /// Tensors that this program does not need.
+    pub unused: Vec<String>,
+    /// Every stored tensor.
+    pub tensors: Vec<TensorFacts>,
+}
+
+/// Architecture and sizes.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names of config.json")]
+pub struct ModelFacts {
+    pub architecture: String,
+    pub names: String,
+    pub parameters: usize,
+    pub reward_head: bool,
+    pub lm_head: bool,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: usize,
+    pub head_dim: usize,
+    pub vocab_size: usize,
+    pub max_position_embeddings: usize,
+    pub rope_theta: f64,
+    pub dynamic_ntk_factor: Option<f64>,
+    pub rms_norm_eps: f64,
+    pub bias: bool,
+    pub tied: bool,
+    pub max_length: Option<usize>,
+    pub wrapper: Option<String>,
+}
+
+/// Kind and special ids.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the names of the tokenizer's own functions")]
+pub struct TokenizerFacts {
+    pub kind: String,
+    pub vocab_size: usize,
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub separator: u32,
+    pub score: u32,
+    /// Ids for which the model has no rows yet: training adds them.
+    pub new: Vec<u32>,
+}
+
+/// A stored tensor.
+#[derive(Debug, Serialize)]
+pub struct TensorFacts {
+    /// Its name in the file.
+    pub name: String,
+    /// The type in which it is stored.
+    pub dtype: String,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// Figures of its values, if asked for and readable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Statistics>,
+}
+
+/// Figures of a tensor's values; of the finite ones, but for the last.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "they are what they are called")]
+pub struct Statistics {
+    pub min: f64,
+    pub max: f64,
+    pub mean: f64,
+    pub rms: f64,
+    pub non_finite: usize,
+}
+
+/// Looks into a model's folder, a GGUF file, or a bare file of tensors.
+///
+/// # Errors
+/// The user's: no file that can be read as tensors, or a damaged one; a configuration of another family.
+pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
+    let path = &pretrained::resolve(path);
+    let bare = path.is_file() && !pretrained::is_gguf(path) && !path.with_file_name(super::config::FILE).exists();
+    if bare {
+        let tensors = Tensors::open(path)?;
+        return Ok(Inspection {
+            model: None,
+            tokenizer: Err("a bare file of tensors".into()),
+            problems: Vec::new(),
+            unused: Vec::new(),
+            ..of_tensors(&tensors, statistics)?
+        });
+    }
+    let model = Pretrained::open(path)?;
+    let (config, tensors) = (model.config(), model.tensors());
+    let heads = config.architecture.heads();
+    let specs = config.tensors(heads);
+    let mut problems: Vec<String> =
+        specs.iter().filter_map(|spec| model.find(spec).err().map(|error| error.to_string())).collect();
+    let found = model.heads();
+    if heads.reward && !found.reward || heads.lm && !found.lm {
+        problems.push(format!("{} has no head of its own", config.architecture.class()));
+    }
+    let unused = model.check(&config.tensors(found)).map_or(Vec::new(), |loaded| loaded.unused);
+    let tokenizer = match pretrained::tokenizer(path) {
+        Ok(Some(tokenizer)) => {
+            let specials = tokenizer.specials();
+            let new = [specials.separator, specials.score];
+            Ok(TokenizerFacts {
+                kind: tokenizer.description(),
+                vocab_size: tokenizer.vocab_size(),
+                bos: specials.bos,
+                eos: specials.eos,
+                separator: specials.separator,
+                score: specials.score,
+                new: new.into_iter().filter(|id| *id as usize >= config.vocab_size).collect(),
+            })
+        }
+        Ok(None) => Err("none".into()),
+        Err(error) => Err(error.to_string()),
+    };
+    let model = Some(facts(&model, path, config));
+    Ok(Inspection { model, tokenizer, problems, unused, ..of_tensors(tensors, statistics)? })
+}
+
+fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
+    let heads = model.heads();
+    let reward = config.architecture == Architecture::RewardModel;
+    let template =
+        crate::eval::Companion::read(path, config).ok().map(|companion| companion.template).filter(|_| reward);
+    ModelFacts {
+        architecture: config.architecture.class().into(),
+        names: format!("{:?}", model.layout().names),
+        parameters: config.parameters(heads),
+        reward_head: heads.reward,
+        lm_head: heads.lm,
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        num_key_value_heads: config.num_key_value_heads,
+        head_dim: config.head_dim(),
+        vocab_size: config.vocab_size,
+        max_position_embeddings: config.max_position_embeddings,
+        rope_theta: config.rope_theta,
+        dynamic_ntk_factor: config.rope_scaling_factor,
+        rms_norm_eps: config.rms_norm_eps,
+        bias: config.bias,
+        tied: model.layout().tied,
+        max_length: template.as_ref().map(|template| template.max_length),
+        wrapper: template.map(|template| format!("{:?}", template.wrapper).to_lowercase()),
+    }
+}
+
+fn of_tensors(tensors: &Tensors, statistics: bool) -> Result<Inspection> {
+    let mut facts = Vec::new();
+    for (name, entry) in tensors.iter() {
+        let wanted = statistics && entry.element.is_readable();
+        facts.push(TensorFacts {
+            name: name.into(),
+            dtype: entry.element.to_string(),
+            shape: entry.shape.clone(),
+            statistics: if wanted { Some(figures(tensors, name)?) } else { None },
+        });
+    }
+    Ok(Inspection {
+        format: tensors.format().to_string(),
+        files: tensors.file_count(),
+        model: None,
+        tokenizer: Err("none".into()),
+        problems: Vec::new(),
+        unused: Vec::new(),
+        tensors: facts,
+    })
+}
+
+/// Sums in f64, row by row.
+fn figures(tensors: &Tensors, name: &str) -> Result<Statistics> {
+    let entry = tensors.readable(name)?;
+    let mut row = vec![0.0_f32; entry.row()];
+    let (mut min, mut max, mut sum, mut squares, mut finite, mut non_finite) =
+        (f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.0, 0_usize, 0_usize);
+    for i in 0..entry.rows() {
+        tensors.read_rows(name, i..i + 1, &mut row)?;
+        for value in row.iter().map(|v| f64::from(*v)) {
+            if !value.is_finite() {
+                non_finite += 1;
+                continue;
+            }
+            (min, max, sum, squares) = (min.min(value), max.max(value), sum + value, squares + value * value);
+            finite += 1;
+        }
+    }
+    tensors.release(name);
+    let n = finite.max(1) as f64;
+    // A tensor without a finite value has no least one.
+    let [min, max] = [min, max].map(|extreme| if finite > 0 { extreme } else { 0.0 });
+    Ok(Statistics { min, max, mean: sum / n, rms: (squares / n).sqrt(), non_finite })
+}

@@ -1,0 +1,224 @@
+//! A model on the disk, of any family and format that can be read, as this network's tensors.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::config::{FILE, Heads, Keys, MAX_BYTES, ModelConfig, TensorSpec};
+use super::foreign::{self, Family};
+use super::layout::{Layout, Names};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::formats::{Tensors, lone_gguf};
+use crate::tokenizer::{self, Tokenizer};
+
+/// What a model on the disk held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The heads that were asked for and found.
+    pub heads: Heads,
+    /// Tensors that were not read, by the names that they have there.
+    pub unused: Vec<String>,
+}
+
+impl Loaded {
+    fn has(&self, name: &str) -> bool {
+        match name {
+            "v_head.weight" => self.heads.reward,
+            "output.weight" => self.heads.lm,
+            _ => true,
+        }
+    }
+}
+
+/// A model on the disk: its configuration and its mapped, not yet read weights.
+pub struct Pretrained {
+    config: ModelConfig,
+    layout: Layout,
+    tensors: Tensors,
+}
+
+impl Pretrained {
+    /// Opens a folder (InternLM2, Llama or Qwen2, as safetensors or PyTorch files, or a single GGUF file in it) or a GGUF
+    /// file. Reads configuration and headers; the weights are mapped. Another program must not shorten the files
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The user's: names the file and what is missing, malformed or not supported.
+    pub fn open(path: &Path) -> Result<Self> {
+        let path = &resolve(path);
+        if is_gguf(path) {
+            let tensors = Tensors::open(path)?;
+            let (config, layout) = Family::read_gguf(&tensors).map_err(|e| e.context(path.display()))?;
+            return Ok(Self { config, layout, tensors });
+        }
+        let (config, layout) = read_folder(path)?;
+        Ok(Self { config, layout, tensors: Tensors::open(path)? })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Names and order of the stored tensors.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The stored tensors.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
+    /// The heads that are there.
+    pub fn heads(&self) -> Heads {
+        let has = |name: &str| self.tensors.get(self.layout.source(name).first()).is_some();
+        Heads { reward: has("v_head.weight"), lm: has("output.weight") }
+    }
+
+    /// Reads the weights and gives every tensor of `config.tensors(heads)` to `sink`, in that order and converted to f32. A
+    /// head that is not there is left out; [`Loaded::heads`] says which were found. Takes memory for the largest tensor.
+    ///
+    /// # Errors
+    /// Names the file and the tensor that is missing, malformed, not finite, or of a shape or type that does not fit the
+    /// configuration; what `sink` returns.
+    pub fn read_into(&self, heads: Heads, sink: &mut dyn FnMut(&TensorSpec, &[f32]) -> Result<()>) -> Result<Loaded> {
+        let specs = self.config.tensors(heads);
+        // All tensors are checked before the first is passed on.
+        let loaded = self.check(&specs)?;
+        let mut values = Vec::new();
+        for spec in specs.iter().filter(|spec| loaded.has(&spec.name)) {
+            self.read(spec, &mut values)?;
+            sink(spec, &values)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Replaces `values` by one tensor, converted to f32.
+    ///
+    /// # Errors
+    /// As [`Pretrained::read_into`].
+    pub fn read(&self, spec: &TensorSpec, values: &mut Vec<f32>) -> Result<()> {
+        if values.capacity() < spec.elements() {
+            // Growing would hold the old values and the new ones at once.
+            *values = Vec::new();
+        }
+        values.clear();
+        if self.find(spec)?.is_none() {
+            values.resize(spec.elements(), 0.0);
+            return Ok(());
+        }
+        values.resize(spec.elements(), 0.0);
+        self.layout.read(spec, self.config.attention_heads(), &self.tensors, values)?;
+        if values.iter().any(|v| !v.is_finite()) {
+            let name = self.layout.source(&spec.name).first().to_string();
+            return Err(self.tensors.refuse(&name, "holds a value that is not finite: get it again"));
+        }
+        Ok(())
+    }
+
+    /// What the tensors `specs` are made of is there, and of their shapes; a head may be missing.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing or does not fit.
+    pub fn check(&self, specs: &[TensorSpec]) -> Result<Loaded> {
+        let mut unused: BTreeSet<&str> = self.tensors.iter().map(|(name, _)| name).collect();
+        let mut heads = Heads::default();
+        for spec in specs {
+            match (spec.name.as_str(), self.find(spec)) {
+                ("v_head.weight", Ok(Some(_))) => heads.reward = true,
+                ("output.weight", Ok(Some(_))) => heads.lm = true,
+                ("v_head.weight" | "output.weight", Ok(None)) => {}
+                (_, found) => drop(found?),
+            }
+            for (name, _) in self.layout.parts(spec, self.config.attention_heads()) {
+                unused.remove(name.as_str());
+            }
+        }
+        // A tied head that is stored all the same is a copy of the embedding.
+        if self.layout.tied {
+            unused.remove("lm_head.weight");
+        }
+        Ok(Loaded { heads, unused: unused.into_iter().map(String::from).collect() })
+    }
+
+    /// The stored tensors that `spec` is made of; none for a bias that is zero because its family has none.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing, unless it is a head, or does not fit.
+    pub fn find(&self, spec: &TensorSpec) -> Result<Option<Vec<String>>> {
+        let found = self.layout.check(spec, self.config.attention_heads(), &self.tensors)?;
+        let zero = spec.name.ends_with("wo.bias") && self.layout.names != Names::InternLm2;
+        match found {
+            None if !zero && !["v_head.weight", "output.weight"].contains(&spec.name.as_str()) => {
+                let name = self.layout.source(&spec.name).first().to_string();
+                Err(self.tensors.refuse(&name, "is missing"))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+/// Reads the configuration alone of what [`Pretrained::open`] opens.
+///
+/// # Errors
+/// As [`Pretrained::open`].
+pub fn read_config(path: &Path) -> Result<ModelConfig> {
+    let path = &resolve(path);
+    if is_gguf(path) {
+        return Pretrained::open(path).map(|model| model.config);
+    }
+    read_folder(path).map(|(config, _)| config)
+}
+
+/// The folder's only GGUF file, where the folder has no configuration; else `path` itself.
+pub fn resolve(path: &Path) -> PathBuf {
+    let lone = path.is_dir() && !path.join(FILE).exists();
+    lone.then(|| lone_gguf(path)).flatten().unwrap_or_else(|| path.to_path_buf())
+}
+
+/// Whether `path` is a GGUF file, by its ending.
+pub fn is_gguf(path: &Path) -> bool {
+    path.is_file() && path.extension().is_some_and(|ending| ending == "gguf")
+}
+
+/// The configuration in a folder, or beside a file of weights.
+fn read_folder(path: &Path) -> Result<(ModelConfig, Layout)> {
+    let path = if path.is_dir() { path } else { files::parent(path) }.join(FILE);
+    let text = files::read_text(&path, MAX_BYTES)?;
+    parse(&text).map_err(|e| e.context(path.display()))
+}
+
+/// Reads the text of a `config.json` of any family.
+///
+/// # Errors
+/// The user's: names the key that is missing, malformed or not supported.
+pub fn parse(text: &str) -> Result<(ModelConfig, Layout)> {
+    let keys: Map<String, Value> = serde_json::from_str(text).map_err(|e| Error::user(e.to_string()))?;
+    let model_type = keys.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    match Family::of(model_type) {
+        Some(family) => family.read_keys(&Keys(&keys)),
+        None => Ok((ModelConfig::from_keys(&Keys(&keys))?, Layout::INTERNLM2)),
+    }
+}
+
+/// The tokenizer of what [`Pretrained::open`] opens; `None` if a folder has none.
+///
+/// # Errors
+/// The user's: a tokenizer that is damaged or not supported.
+pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
+    let path = &resolve(path);
+    if is_gguf(path) {
+        let tensors = Tensors::open(path)?;
+        let vocabulary = foreign::vocabulary(tensors.metadata()).map_err(|e| e.context(path.display()))?;
+        let tokenizer = vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, tokenizer::Names::default()));
+        return tokenizer.transpose().map_err(|e| e.context(path.display()));
+    }
+    let dir = if path.is_dir() { path } else { files::parent(path) };
+    tokenizer::exists(dir).then(|| Tokenizer::load(dir)).transpose()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+
+use serde_json::json;
+
+use super::*;
+use crate::config::ModelSection;
+use crate::formats::Element;
+use crate::model::config::{Architecture, SpecialIds, StorageDtype};
+use crate::model::convert::{Kind, convert};
+use crate::model::weights::{Target, write};
+use crate::rng;
+use rand::RngExt;
+
+/// A model of ragged sizes whose rows are whole blocks where `width` is 32.
+fn config(width: usize, bias: bool, architecture: Architecture) -> ModelConfig {
+    let section = ModelSection {
+        hidden_size: 2 * width,
+        intermediate_size: 3 * width,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        ..ModelSection::default()
+    };
+    let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(12) };
+    ModelConfig { bias, ..ModelConfig::new(&section, 13, special, architecture).unwrap() }
+}
+
+/// Another one in each run.
+fn fresh_seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// Fresh values, of the output's bias zero, which Qwen2 does not have.
+fn values(seed: u64, spec: &TensorSpec) -> Vec<f32> {
+    let mut stream = rng::stream(seed, &spec.name, 0);
+    let scale = if spec.name.ends_with("wo.bias") { 0.0 } else { 2.0 };
+    (0..spec.elements()).map(|_| scale * (stream.random::<f32>() - 0.5)).collect()
+}
+
+fn save(dir: &Path, config: &ModelConfig, seed: u64) {
+    fs::create_dir_all(dir).unwrap();
+    config.write(dir).unwrap();
+    let target = Target::safetensors(config.dtype, usize::MAX);
+    write(dir, config, config.architecture.heads(), target, &mut |spec| Ok(values(seed, spec))).unwrap();
+}
+
+type Tensors = Vec<(String, Vec<f32>)>;
+
+fn load(path: &Path) -> (Loaded, Tensors) {
+    let model = Pretrained::open(path).unwrap();
+    let mut tensors = Vec::new();
+    let loaded = model
+        .read_into(Heads { reward: true, lm: true }, &mut |spec, values| {
+            tensors.push((spec.name.clone(), values.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+    (loaded, tensors)
+}
+
+#[test]
+fn every_way_there_and_back_changes_nothing() {
+    let seed = fresh_seed();
+    let kinds = [
+        Kind::InternLm2,
+        Kind::InternLm2Torch,
+        Kind::HuggingFace(Family::Llama),
+        Kind::HuggingFace(Family::Qwen2),
+        Kind::Gguf,
+    ];
+    for architecture in [Architecture::RewardModel, Architecture::CausalLm] {
+        for bias in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let first = folder.path().join("first");
+            save(&first, &config(10, bias, architecture), seed);
+            fs::write(first.join("tokenizer.json"), "{}").unwrap();
+            let original = load(&first);
+            assert!(original.0.unused.is_empty());
+            for kind in kinds {
+                for max_shard_bytes in [usize::MAX, 3000] {
+                    let there = folder.path().join(format!("{kind:?}-{max_shard_bytes}.gguf"));
+                    convert(&first, &there, kind, None, max_shard_bytes).unwrap();
+                    let back = folder.path().join(format!("{kind:?}-{max_shard_bytes}-back"));
+                    convert(&there, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+                    let (loaded, tensors) = load(&back);
+                    // What has no biases comes back from Qwen2 with biases that are zero.
+                    let (zero, rest): (Vec<_>, Vec<_>) =
+                        tensors.into_iter().partition(|(name, _)| name.ends_with(".bias") && !bias);
+                    assert!(zero.iter().all(|(_, values)| values.iter().all(|v| *v == 0.0)));
+                    assert_eq!(zero.is_empty(), kind != Kind::HuggingFace(Family::Qwen2) || bias, "{kind:?}");
+                    assert_eq!((loaded.heads, rest), (original.0.heads, original.1.clone()), "{kind:?} {bias}");
+                    let kept = ModelConfig { bias, ..read_config(&back).unwrap() };
+                    let mut expected = config(10, bias, architecture);
+                    if kind == Kind::Gguf {
+                        // It has no key for the score token, nor a tokenizer here.
+                        expected.special = kept.special;
+                    } else {
+                        assert_eq!(fs::read_to_string(there.join("tokenizer.json")).unwrap(), "{}");
+                    }
+                    assert_eq!(kept, expected, "{kind:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_files_hold_what_their_blocks_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    save(&first, &config(32, false, Architecture::CausalLm), fresh_seed());
+    let exact = load(&first).1;
+    for (element, error) in [
+        (Element::Bf16, 0.004),
+        (Element::F16, 5e-4),
+        (Element::Q8_0, 0.005),
+        (Element::Q4_0, 0.14),
+        (Element::Q4_1, 0.07),
+    ] {
+        let path = folder.path().join(format!("{element}.gguf"));
+        convert(&first, &path, Kind::Gguf, Some(element), usize::MAX).unwrap();
+        for ((name, exact), (_, read)) in exact.iter().zip(load(&path).1) {
+            let most = exact.iter().zip(&read).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+            let vector = name.contains("norm");
+            assert!(most <= if vector { 0.0 } else { error }, "{element} {name}: {most}");
+            assert_eq!(most == 0.0, vector, "{element} {name}");
+        }
+        let refused = convert(&first, &folder.path().join("f"), Kind::InternLm2, Some(element), usize::MAX);
+        assert_eq!(refused.is_err(), ![Element::Bf16, Element::F16].contains(&element));
+    }
+    let ragged = folder.path().join("ragged");
+    save(&ragged, &config(10, false, Architecture::CausalLm), 1);
+    let refused = convert(&ragged, &folder.path().join("r.gguf"), Kind::Gguf, Some(Element::Q8_0), usize::MAX);
+    assert!(refused.unwrap_err().to_string().contains("has rows of 20 elements, no whole blocks of Q8_0"));
+    assert!(!folder.path().join("r.gguf").exists());
+}
+
+#[test]
+fn what_cannot_be_represented_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    let config = config(10, true, Architecture::RewardModel);
+    save(&first, &config, 3);
+    let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+    write(&first, &config, config.architecture.heads(), target, &mut |spec| Ok(vec![0.5; spec.elements()])).unwrap();
+    for kind in [Kind::HuggingFace(Family::Qwen2), Kind::Gguf] {
+        let to = folder.path().join("to");
+        let refused = convert(&first, &to, kind, None, usize::MAX).unwrap_err();
+        assert!(refused.to_string().contains("`model.layers.0.attention.wo.bias` is not zero"), "{refused}");
+    }
+    assert!(
+        convert(&first, &first, Kind::InternLm2, None, usize::MAX).unwrap_err().to_string().contains("exists already")
+    );
+    // A reward model without its head would start at random elsewhere.
+    write(&first, &config, Heads::default(), target, &mut |spec| Ok(values(3, spec))).unwrap();
+    let refused = convert(&first, &folder.path().join("to"), Kind::InternLm2, None, usize::MAX).unwrap_err();
+    assert!(refused.to_string().contains("has no head"), "{refused}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A configuration as `transformers` writes it.
+fn llama(model_type: &str) -> Value {
+    let class = if model_type == "llama" { "LlamaForCausalLM" } else { "Qwen2ForCausalLM" };
+    json!({
+        "architectures": [class], "model_type": model_type, "hidden_size": 20, "intermediate_size": 30,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 13,
+        "rope_theta": 5e4, "rms_norm_eps": 1e-5, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2,
+        "torch_dtype": "bfloat16", "hidden_act": "silu", "tie_word_embeddings": false,
+    })
+}
+
+#[test]
+fn configurations_of_other_families() {
+    let with = |model_type: &str, key: &str, value: Value| {
+        let mut config = llama(model_type);
+        config[key] = value;
+        parse(&config.to_string())
+    };
+    assert!(!with("llama", "mlp_bias", json!(false)).unwrap().0.bias);
+    assert!(with("llama", "attention_bias", json!(true)).unwrap().0.bias);
+    assert!(with("qwen2", "sliding_window", json!(4096)).unwrap().0.bias);
+    assert!(with("llama", "tie_word_embeddings", json!(true)).unwrap().1.tied);
+    assert_eq!(with("llama", "eos_token_id", json!([7, 8])).unwrap().0.special.eos, 7);
+    assert_eq!(with("qwen2", "bos_token_id", Value::Null).unwrap().0.special.bos, 2);
+    assert_eq!(with("llama", "head_dim", json!(5)).unwrap().0.head_dim(), 5);
+    for (scaling, factor) in [
+        (json!({"type": "dynamic", "factor": 2.0}), Some(2.0)),
+        (json!({"rope_type": "default"}), None),
+        (json!({"rope_type": "linear", "factor": 1.0}), None),
+    ] {
+        assert_eq!(with("llama", "rope_scaling", scaling).unwrap().0.rope_scaling_factor, factor);
+    }
+    let parameters = json!({"rope_type": "default", "rope_theta": 7e3});
+    assert_eq!(with("llama", "rope_parameters", parameters).unwrap().0.rope_theta, 7e3);
+    for (key, value, reason) in [
+        ("head_dim", json!(8), "head_dim = 8 is not supported: must be hidden_size / num_attention_heads = 20 / 4"),
+        ("mlp_bias", json!(true), "mlp_bias = true is not supported"),
+        ("use_sliding_window", json!(true), "use_sliding_window = true is not supported"),
+        ("hidden_act", json!("gelu"), "hidden_act = \"gelu\""),
+        ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "rope_scaling = {\"rope_type\":\"llama3\""),
+        ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope_scaling = {"),
+        ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 7e3, "factor": 4.0}), "rope_scaling = {"),
+        ("architectures", json!(["LlamaForQuestionAnswering"]), "architectures = [\"LlamaForQuestionAnswering\"]"),
+        ("vocab_size", Value::Null, "vocab_size is missing"),
+        ("hidden_size", json!(u64::MAX), "hidden_size = 18446744073709551615"),
+        ("num_attention_heads", json!(0), "num_attention_heads = 0"),
+        ("eos_token_id", json!([99]), "eos_token_id = 99: must be below vocab_size"),
+    ] {
+        let error = with("llama", key, value).map(drop).unwrap_err();
+        assert!(error.to_string().starts_with(reason), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[test]
+fn a_tied_head_is_a_copy_of_the_embedding() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, tied) = (folder.path().join("first"), folder.path().join("tied"));
+    save(&first, &config(10, false, Architecture::CausalLm), 5);
+    convert(&first, &tied, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+    let path = tied.join(FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true")).unwrap();
+    let (loaded, tensors) = load(&tied);
+    let get = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone()).unwrap();
+    assert_eq!(get("output.weight"), get("model.tok_embeddings.weight"));
+    assert_eq!(loaded, Loaded { heads: Heads { reward: false, lm: true }, unused: vec![] });
+}

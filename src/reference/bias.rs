@@ -1,0 +1,21 @@
+//! The bias of a linear layer: one vector, in parts that lie one after the other, added to every row.
+
+/// `y[t] += bias`.
+pub fn forward(y: &mut [&mut [f64]], bias: &[&[f64]]) {
+    let bias = bias.concat();
+    for y in y {
+        for j in 0..bias.len() {
+            y[j] += bias[j];
+        }
+    }
+}
+
+/// `dbias += sum over t of dy[t]`.
+pub fn backward(dbias: &mut [&mut [f64]], dy: &[&[f64]]) {
+    let part = dbias[0].len();
+    for dy in dy {
+        for j in 0..dy.len() {
+            dbias[j / part][j % part] += dy[j];
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! SentencePiece's BPE (`tokenizer.model`), id for id: Kudo and Richardson, "SentencePiece", arXiv 1808.06226.
+//!
+//! The `tokenizers` crate cannot stand in for it: it ranks merges where SentencePiece scores unions, puts a space before
+//! every stretch between user-defined pieces, and does not take unused pieces apart.
+
+mod decode;
+mod json;
+mod merges;
+mod normalizer;
+pub(super) mod proto;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+
+use prost::Message;
+use regex::Regex;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+use super::{Codec, Inner, Names, Specials, Tokenizer};
+use crate::{Error, Result};
+use merges::{Merges, Scratch};
+use normalizer::Normalizer;
+use proto::{Kind, ModelProto};
+use vocabulary::Vocabulary;
+
+/// What a space becomes in pieces: U+2581.
+const SPACE: &str = "\u{2581}";
+/// Ids from here on are refused, as in a `tokenizer.json`.
+const MAX_VOCAB: usize = 1 << 24;
+
+/// An encoder and decoder read from a `tokenizer.model`.
+#[derive(Debug)]
+pub(super) struct SentencePiece {
+    /// The file as it was read.
+    file: Vec<u8>,
+    vocabulary: Vocabulary,
+    normalizer: Normalizer,
+    merges: Merges,
+    /// Matches user-defined pieces, the longest at each place.
+    user_defined: Option<Regex>,
+    unknown: u32,
+    unknown_surface: String,
+    /// The id of each byte, if what no piece covers is spelt in bytes.
+    bytes: Option<[u32; 256]>,
+}
+
+impl Tokenizer {
+    /// A tokenizer from the content of a `tokenizer.model` and of the `tokenizer_config.json` beside it.
+    ///
+    /// Tokens of the configuration's `added_tokens_decoder` replace pieces at their ids. BOS and EOS are the
+    /// configuration's `bos_token` and `eos_token`, else the model's own; there is no BOS if `add_bos_token` is false.
+    /// Separator and score token are added when the vocabulary has none of these names.
+    pub(super) fn from_sentencepiece(file: Vec<u8>, config: Option<Map<String, Value>>, names: Names) -> Result<Self> {
+        names.check()?;
+        let config = config.unwrap_or_default();
+        let proto = ModelProto::decode(&file[..])
+            .map_err(|error| Error::user(format!("not a SentencePiece model: {error}; get the file again")))?;
+        let trainer = proto.trainer.clone().unwrap_or_default();
+        let mut vocabulary = check(&proto)?;
+        vocabulary.apply(&config)?;
+        let read_size = vocabulary.len() as usize;
+        let separator = vocabulary.reserve(&names.separator)?;
+        let score = vocabulary.reserve(&names.score)?;
+        let framing = |key: &str, default: &str| {
+            let name = match config.get(key) {
+                Some(Value::Null) => return None,
+                Some(token) => token.as_str().or_else(|| token["content"].as_str())?,
+                None => default,
+            };
+            vocabulary.id(name)
+        };
+        let bos =
+            framing("bos_token", trainer.bos_piece()).filter(|_| config.get("add_bos_token") != Some(&false.into()));
+        let eos = framing("eos_token", trainer.eos_piece());
+        let specials = Specials { bos, eos, separator, score };
+        for id in [bos, eos].into_iter().flatten() {
+            if let Some(name) = vocabulary.get(id).filter(|piece| piece.kind != Kind::Unknown) {
+                let name = name.text.clone();
+                vocabulary.reserve(&name)?;
+            }
+        }
+        let vocab_size = vocabulary.len() as usize;
+        let model = SentencePiece::new(file, &proto, vocabulary)?;
+        let codec = Codec::SentencePiece { model: Box::new(model), config };
+        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size })))
+    }
+}
+
+/// The pieces of a model that this code encodes as SentencePiece does.
+fn check(proto: &ModelProto) -> Result<Vocabulary> {
+    let trainer = proto.trainer.clone().unwrap_or_default();
+    let refused = |what: &str| {
+        Err(Error::user(format!("SentencePiece models {what} are not read; use the tokenizer.json of the same model")))
+    };
+    if trainer.model_type() != 2 {
+        return refused("other than BPE");
+    }
+    if trainer.treat_whitespace_as_suffix() {
+        return refused("with spaces at the ends of words");
+    }
+    let replaces = |spec: &Option<proto::NormalizerSpec>| {
+        spec.as_ref().is_some_and(|spec| !spec.precompiled_charsmap().is_empty())
+    };
+    if replaces(&proto.normalizer) || replaces(&proto.denormalizer) {
+        return refused("with a table of replacements (a normalisation other than \"identity\")");
+    }
+    if proto.pieces.len() >= MAX_VOCAB {
+        return refused("with millions of pieces");
+    }
+    Vocabulary::new(&proto.pieces)
+}
+
+impl SentencePiece {
+    fn new(file: Vec<u8>, proto: &ModelProto, vocabulary: Vocabulary) -> Result<Self> {
+        let trainer = proto.trainer.clone().unwrap_or_default();
+        let unknown = vocabulary.pieces().find(|(_, piece)| piece.kind == Kind::Unknown).map_or(0, |(id, _)| id);
+        Ok(Self {
+            file,
+            normalizer: Normalizer::new(&proto.normalizer.clone().unwrap_or_default()),
+            merges: Merges::new(&vocabulary),
+            user_defined: user_defined(&vocabulary)?,
+            unknown,
+            unknown_surface: trainer.unk_surface().to_owned(),
+            bytes: trainer.byte_fallback().then(|| bytes(&vocabulary)).transpose()?,
+            vocabulary,
+        })
+    }
+
+    /// Ids of `text`, without BOS.
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if u32::try_from(text.len().saturating_mul(3)).is_err() {
+            return Err(Error::user(format!("a text of {} bytes is too long for the tokenizer", text.len())));
+        }
+        let normalized = self.normalizer.normalize(text, self.user_defined.as_ref());
+        let mut ids = Vec::with_capacity(normalized.len() / 3);
+        let whole = self.user_defined.iter().flat_map(|regex| regex.find_iter(&normalized)).map(|found| {
+            // The pattern is made of the vocabulary's pieces.
+            (found.range(), self.vocabulary.id(found.as_str()).unwrap_or(self.unknown))
+        });
+        let mut after_unknown = false;
+        self.merges.split(&normalized, whole, &mut Scratch::default(), &mut |symbol, text| {
+            let known = symbol < self.vocabulary.len() && symbol != self.unknown;
+            match &self.bytes {
+                _ if known => ids.push(symbol),
+                Some(bytes) => ids.extend(text.bytes().map(|byte| bytes[usize::from(byte)])),
+                // A run of unknown characters is one token.
+                None if after_unknown => {}
+                None => ids.push(self.unknown),
+            }
+            after_unknown = !known;
+        });
+        Ok(ids)
+    }
+
+    /// The spelling of `id`.
+    pub(super) fn name(&self, id: u32) -> Option<&str> {
+        self.vocabulary.get(id).map(|piece| piece.text.as_str())
+    }
+
+    /// The file as it was read.
+    pub(super) fn file(&self) -> &[u8] {
+        &self.file
+    }
+}
+
+/// Matches any user-defined piece, the longest first.
+fn user_defined(vocabulary: &Vocabulary) -> Result<Option<Regex>> {
+    let mut pieces: Vec<&str> = vocabulary
+        .pieces()
+        .filter(|(_, piece)| piece.kind == Kind::UserDefined)
+        .map(|(_, piece)| &*piece.text)
+        .collect();
+    if pieces.is_empty() {
+        return Ok(None);
+    }
+    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
+    let pattern: Vec<String> = pieces.into_iter().map(regex::escape).collect();
+    let regex = Regex::new(&pattern.join("|"))
+        .map_err(|_| Error::user("there are too many user-defined pieces; use the tokenizer.json of the same model"))?;
+    Ok(Some(regex))
+}
+
+/// The ids of the pieces `<0x00>` to `<0xFF>`.
+fn bytes(vocabulary: &Vocabulary) -> Result<[u32; 256]> {
+    let mut ids = [0; 256];
+    for (byte, id) in ids.iter_mut().enumerate() {
+        let name = format!("<0x{byte:02X}>");
+        let is_byte = |id: &u32| vocabulary.get(*id).is_some_and(|piece| piece.kind == Kind::Byte);
+        *id = vocabulary.id(&name).filter(is_byte).ok_or_else(|| {
+            Error::user(format!("the model falls back to bytes, and has no piece for the byte {name}"))
+        })?;
+    }
+    Ok(ids)
+}
