@@ -136,16 +136,16 @@ fn source(args: &EvalArgs, format: Format) -> Result<(Source, bool)> {
     }
 }
 
-/// Opens, measures and drops one model.
+/// Measures one model and drops it.
 fn measured(
     args: &EvalArgs,
     path: &Path,
+    opened: Opened,
     label: String,
     name: &str,
     set: &Set,
     trials: &Trials,
 ) -> Result<ModelResult> {
-    let opened = model::open(path, args.device)?;
     let mut template = opened.companion.template;
     template.wrapper = args.wrapper.unwrap_or(template.wrapper);
     let tokenizer = (set.format != Format::Pairs).then(|| model::tokenizer(path, &opened.model)).transpose()?;

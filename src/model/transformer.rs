@@ -56,7 +56,7 @@ impl Model {
         for start in (0..normed.rows()).step_by(scratch.rows()) {
             let rows = start..normed.rows().min(start + scratch.rows());
             let logits = scratch.slice_rows(0..rows.len());
-            self.backend.gemm(Gemm::Nt, &logits, &normed.slice_rows(rows), table, false)?;
+            self.backend.gemm(Gemm::Nt, &logits, &normed.slice_rows(rows), table, None)?;
             self.backend.read_f32(&logits)?.chunks(table.rows()).for_each(&mut *sink);
         }
         Ok(())
