@@ -6,7 +6,7 @@ use std::path::Path;
 use maud::{Markup, html};
 
 use super::outcome::Judged;
-use super::result::{Comparison, EvalResult, ModelResult, percent};
+use super::result::{Comparison, EvalResult, ModelResult, p_value, percent};
 use super::{Row, Table};
 use crate::error::Result;
 use crate::files;
@@ -177,7 +177,7 @@ fn difference(comparison: &Comparison) -> Markup {
                             td { (signed(row.difference)) }
                             td { "[" (signed(row.interval.0)) ", " (signed(row.interval.1)) "]" }
                             td { (row.only_b) " / " (row.only_a) }
-                            td { (format!("{:.4}", row.mcnemar_p)) }
+                            td { (p_value(row.mcnemar_p)) }
                         }
                     }
                 }

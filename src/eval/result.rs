@@ -241,6 +241,11 @@ pub fn around_mean(trials: &[Trial], scores: &[Vec<f32>], tokens: &[Vec<usize>])
     trials.iter().zip(scores).flat_map(of_trial).collect()
 }
 
+/// `0.0123`, or `<0.0001`.
+pub(super) fn p_value(p: f64) -> String {
+    if p < 1e-4 { "<0.0001".into() } else { format!("{p:.4}") }
+}
+
 /// `12.3 %`.
 pub(super) fn percent(part: usize, of: usize) -> String {
     format!("{:.1} %", 100.0 * part as f64 / of.max(1) as f64)
@@ -340,7 +345,7 @@ impl fmt::Display for Comparison {
             let (low, high) = row.interval;
             writeln!(
                 f,
-                "{:names$}  {:>6}  {:>12}  {:>12}  {:>+8.3}  {:>16}  {:>11}  {:>9.4}{}",
+                "{:names$}  {:>6}  {:>12}  {:>12}  {:>+8.3}  {:>16}  {:>11}  {:>9}{}",
                 row.name,
                 row.a.pairs,
                 row.a.to_string(),
@@ -348,7 +353,7 @@ impl fmt::Display for Comparison {
                 row.difference,
                 format!("[{low:+.3}, {high:+.3}]"),
                 format!("{} / {}", row.only_a, row.only_b),
-                row.mcnemar_p,
+                p_value(row.mcnemar_p),
                 if row.is_real() { " *" } else { "" }
             )?;
         }

@@ -66,7 +66,7 @@ impl Section {
             Some(beginning) => subset.starts_with(beginning),
             None => subset == *name,
         };
-        self.parts.iter().position(|part| part.iter().any(|name| matches(name)))
+        self.parts.iter().position(|part| part.iter().any(matches))
     }
 }
 
