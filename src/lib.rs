@@ -11,6 +11,7 @@ pub mod eval;
 pub mod files;
 pub mod formats;
 pub mod model;
+pub mod page;
 pub mod polar;
 pub mod reference;
 pub mod rng;

@@ -1,37 +1,60 @@
-//! `polar-raw eval`: how often a model ranks pairs rightly.
+//! `polar-raw eval`: how often a model ranks answers rightly, and whether another one does better.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use super::device::Device;
-use super::model;
+use super::model::{self, Opened};
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Row, Scorer, Table, evaluate, set_name};
+use crate::eval::compare::compare;
+use crate::eval::judge::{ModelJudge, Truncation, lengths};
+use crate::eval::outcome::{self, Part};
+use crate::eval::reference::{References, Source, Trials, trials};
+use crate::eval::result::{
+    Comparison, Data, EvalResult, ModelResult, ReferenceFacts, Task, VERSION, around_mean, measure, scored,
+};
+use crate::eval::sets::{self, Format, Set};
+use crate::eval::{Scorer, set_name, write_page};
 use crate::files;
-use crate::model::ModelConfig;
-use crate::polar::{IdPair, Records, TripleSource, Wrapper, read};
+use crate::polar::Wrapper;
 
-/// Measure how often a model ranks pairs of answers rightly.
+/// Measure how often a model ranks answers rightly.
 ///
-/// A pair counts as right when the chosen candidate scores strictly higher. Beside the model stand the baselines that
-/// were fitted in its training, chance, and a control with the references of other rows, which must fall to chance if
-/// the model compares at all.
+/// Reads trajectories, preferences, pairs of token ids, and rows of RewardBench, RewardBench 2, RM-Bench, JudgeBench and
+/// RMB. A judgement is right when the better candidate scores strictly higher. Beside the model stand the baselines that
+/// were fitted in its training, chance, and a control with the references of other prompts, which must fall to chance if
+/// the model compares at all. With several models they are compared, judgement by judgement.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  polar-raw eval --model runs/quickstart/model --data preferences.jsonl --json result.json")]
+#[command(after_help = "Examples:
+  polar-raw eval --model runs/quickstart/model --data preferences.jsonl --json result.json --html result.html
+  polar-raw eval --model runs/a/model --model runs/b/model --data rm-bench.json
+  polar-raw eval --model runs/a/model --data reward-bench.jsonl --references references.jsonl")]
 pub struct EvalArgs {
-    /// The model's folder, such as runs/NAME/model.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// Trajectories, preferences or pairs of token ids, as JSONL, plain or zstd.
+    /// The model's folder, such as runs/NAME/model; several are compared.
+    #[arg(long, value_name = "DIR", required = true)]
+    model: Vec<PathBuf>,
+    /// What to judge, as JSON Lines or a JSON array, plain or zstd.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Also write table and scores as JSON.
+    /// What the rows are. [default: known by their keys]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Where the reference comes from; never the candidate itself. [default: file with --references, else the format's]
+    #[arg(long, value_enum)]
+    reference_source: Option<Source>,
+    /// References, as rows {id, reference} or {prompt, reference}.
+    #[arg(long, value_name = "FILE")]
+    references: Option<PathBuf>,
+    /// Also write the result with every score as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write a page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// How prompt and trajectory are joined in rows that do not say. [default: as in training]
     #[arg(long, value_name = "sft|pretrain", value_parser = model::parse_wrapper)]
     wrapper: Option<Wrapper>,
-    /// Seed of the triples drawn from trajectories, and of the control.
+    /// Seed of the triples drawn from trajectories, of the control and of the bootstrap.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Tokens of one pass, at most; more take more memory. Two longest sequences always fit.
@@ -42,58 +65,164 @@ pub struct EvalArgs {
     device: Device,
 }
 
-/// Evaluates and prints the table.
+/// Evaluates, prints, and writes what was asked for.
 pub fn run(args: EvalArgs) -> Result<()> {
-    let opened = model::open(&args.model, args.device)?;
-    let records = read(&args.data)?;
+    // What is wrong with the first model is said before the data are read.
+    let mut first = args.model.first().map(|path| model::open(path, args.device)).transpose()?;
+    let set = sets::read(&args.data, args.format, args.seed)?;
+    let (source, default) = source(&args, set.format)?;
+    let references = args.references.as_deref().map_or_else(|| Ok(References::default()), References::read)?;
+    let trials = trials(&set, source, &references).map_err(|e| e.context(args.data.display()))?;
+    let name = set_name(&args.data);
+
+    let mut models: Vec<ModelResult> = Vec::new();
+    for (path, label) in args.model.iter().zip(labels(&args.model)) {
+        let opened = first.take().map_or_else(|| model::open(path, args.device), Ok)?;
+        models.push(measured(&args, path, opened, label, &name, &set, &trials)?);
+    }
+    let comparisons = comparisons(&models, &parts(&models, &name, &set), args.seed);
+    let result = EvalResult {
+        version: VERSION,
+        program: concat!("polar-raw ", env!("CARGO_PKG_VERSION")).into(),
+        data: Data {
+            file: args.data.display().to_string(),
+            blake3: set.blake3,
+            format: set.format,
+            rows: set.rows,
+            groups: set.groups.len(),
+            judgements: trials.trials.iter().map(|trial| trial.judgements.len()).sum(),
+            notes: set.notes,
+        },
+        references: ReferenceFacts {
+            source,
+            default,
+            file: args.references.as_ref().map(|path| path.display().to_string()),
+            rule: source.rule(set.format),
+            left_out_candidates: trials.left_out_candidates,
+            left_out_groups: trials.left_out_groups,
+        },
+        seed: args.seed,
+        device: format!("{:?}", args.device).to_lowercase(),
+        pack_length: args.pack_length as usize,
+        models,
+        comparisons,
+    };
+    super::print(&result)?;
+    if let Some(path) = &args.json {
+        let json = serde_json::to_vec_pretty(&result).map_err(|e| Error::machine(e.to_string()))?;
+        files::write_atomic(path, &json)?;
+    }
+    args.html.as_ref().map_or(Ok(()), |path| write_page(path, &name, &result))
+}
+
+/// Where references come from, and whether that is the format's default.
+fn source(args: &EvalArgs, format: Format) -> Result<(Source, bool)> {
+    let given = args.references.as_ref().map(|_| Source::File);
+    let needs_file = "give --references FILE with rows {id, reference} or {prompt, reference}";
+    match (args.reference_source.or(given), format.default_source()) {
+        (Some(Source::File), _) if given.is_none() => {
+            Err(Error::user(format!("--reference-source file: {needs_file}")))
+        }
+        (Some(source), _) if given.is_some() && source != Source::File => {
+            Err(Error::user(format!("--references goes with --reference-source file, not {}", source.name())))
+        }
+        (Some(source), _) => Ok((source, false)),
+        (None, Some(source)) => Ok((source, true)),
+        (None, None) => Err(Error::user(format!(
+            "{}: {} rows have no reference, and POLAR needs one: {needs_file}; or choose another --reference-source",
+            args.data.display(),
+            format.name()
+        ))),
+    }
+}
+
+/// Measures one model and drops it.
+fn measured(
+    args: &EvalArgs,
+    path: &Path,
+    opened: Opened,
+    label: String,
+    name: &str,
+    set: &Set,
+    trials: &Trials,
+) -> Result<ModelResult> {
     let mut template = opened.companion.template;
     template.wrapper = args.wrapper.unwrap_or(template.wrapper);
+    let tokenizer = (set.format != Format::Pairs).then(|| model::tokenizer(path, &opened.model)).transpose()?;
     let mut scorer = Scorer::new(opened.model.clone(), (args.pack_length as usize).max(2 * template.max_length))?;
-    let name = set_name(&args.data);
-    let triples = match records {
-        Records::Preferences(triples) => triples,
-        Records::Trajectories(rows) => {
-            let source = TripleSource::new(rows).map_err(|e| e.context(args.data.display()))?;
-            super::print(source.summary())?;
-            source.epoch(args.seed, 0).collect()
-        }
-        Records::Pairs(pairs) => {
-            let table = evaluate_ids(&mut scorer, name, &pairs, opened.model.config())?;
-            return print(&args, &table);
-        }
-        Records::Documents(_) => {
-            return Err(Error::user(format!(
-                "{} holds documents, which cannot be ranked: give trajectories or preferences",
-                args.data.display()
-            )));
-        }
-    };
-    let tokenizer = model::tokenizer(&args.model, &opened.model)?;
-    let mut evaluation = Evaluation {
+    let mut judge = ModelJudge {
         scorer: &mut scorer,
-        tokenizer: &tokenizer,
+        config: opened.model.config(),
+        tokenizer: tokenizer.as_ref(),
         template,
-        baselines: opened.companion.baselines.as_ref(),
-        seed: args.seed,
+        path: &args.data,
+        truncation: Truncation::default(),
     };
-    let (columns, row) = evaluate(name, &triples, &mut evaluation)?;
-    print(&args, &Table { columns, rows: vec![row] })
+    let task = Task { name, set, trials, baselines: opened.companion.baselines.as_ref(), seed: args.seed };
+    let mut truncation = Truncation::default();
+    let found = measure(&task, &mut judge, |judge| truncation = judge.truncation)?;
+    let tokens = lengths(set, tokenizer.as_ref())?;
+    Ok(ModelResult {
+        name: label,
+        path: path.display().to_string(),
+        blake3: hash(path)?,
+        template,
+        averages: outcome::averages(set, &found.judged),
+        length: outcome::lengths(set, &trials.trials, &found.scores, &tokens),
+        margins: outcome::margins(&found.judged),
+        truncation,
+        scores: scored(set, &trials.trials, &found.scores),
+        around_mean: around_mean(&trials.trials, &found.scores, &tokens),
+        table: found.table,
+        judged: found.judged,
+    })
 }
 
-fn evaluate_ids(scorer: &mut Scorer, name: String, pairs: &[IdPair], model: &ModelConfig) -> Result<Table> {
-    pairs.iter().try_for_each(|pair| pair.check(model))?;
-    let groups: Vec<_> = pairs.iter().map(|pair| vec![pair.chosen.clone(), pair.rejected.clone()]).collect();
-    let scores = scorer.score(&groups)?;
-    Ok(Table::of_row(Row::of_scores(name, &scores)))
+fn parts(models: &[ModelResult], name: &str, set: &Set) -> Vec<Part> {
+    models.first().map_or_else(Vec::new, |model| outcome::parts(name, set, &model.judged))
 }
 
-fn print(args: &EvalArgs, table: &Table) -> Result<()> {
-    super::print(table)?;
-    match &args.json {
-        Some(path) => {
-            let json = serde_json::to_vec_pretty(table).map_err(|e| Error::machine(e.to_string()))?;
-            files::write_atomic(path, &json)
+fn comparisons(models: &[ModelResult], parts: &[Part], seed: u64) -> Vec<Comparison> {
+    let pair = |(i, a): (usize, &ModelResult)| {
+        let with = |b: &ModelResult| Comparison {
+            a: a.name.clone(),
+            b: b.name.clone(),
+            rows: compare(parts, &a.judged, &b.judged, seed),
+        };
+        models[i + 1..].iter().map(with).collect::<Vec<_>>()
+    };
+    models.iter().enumerate().flat_map(pair).collect()
+}
+
+/// A short name for each folder, or the paths where short names are not different.
+fn labels(paths: &[PathBuf]) -> Vec<String> {
+    let short = |path: &PathBuf| {
+        let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+        match &parts[..] {
+            [.., run, last] if last == "model" => run.clone(),
+            [.., last] => last.clone(),
+            [] => String::new(),
         }
-        None => Ok(()),
+    };
+    let names: Vec<String> = paths.iter().map(short).collect();
+    let differ = names.iter().enumerate().all(|(i, name)| !names[..i].contains(name));
+    if differ { names } else { paths.iter().map(|path| path.display().to_string()).collect() }
+}
+
+/// BLAKE3 over names and contents of the files of a model's folder, in the order of their names.
+fn hash(path: &Path) -> Result<String> {
+    let unread = |e| Error::io("read", path, &e);
+    let mut files = vec![path.to_path_buf()];
+    if path.is_dir() {
+        let entries = fs::read_dir(path).map_err(unread)?.collect::<std::io::Result<Vec<_>>>().map_err(unread)?;
+        files = entries.iter().map(fs::DirEntry::path).filter(|path| path.is_file()).collect();
+        files.sort();
     }
+    let mut hasher = blake3::Hasher::new();
+    for file in &files {
+        hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes()).update(&[0]);
+        let opened = File::open(file).map_err(|e| Error::io("read", file, &e))?;
+        hasher.update_reader(opened).map_err(|e| Error::io("read", file, &e))?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }

@@ -1,4 +1,4 @@
-use super::table::MODEL;
+use super::table::{CONTROL, MODEL};
 use super::{Accuracy, Row, Scorer};
 use crate::baselines::Baselines;
 use crate::error::Result;
@@ -30,7 +30,7 @@ pub fn evaluate(name: String, triples: &[Triple], e: &mut Evaluation) -> Result<
         let score = |t: &Triple, candidate: &str| baseline.score(&t.prompt, &t.reference, candidate);
         row.accuracies.push(Accuracy::of(triples.iter().map(|t| score(t, &t.chosen) - score(t, &t.rejected))));
     }
-    columns.push("shuffled reference".into());
+    columns.push(CONTROL.into());
     let control = match triples {
         [] | [_] => Vec::new(),
         _ => score_triples(&shuffle_references(triples, e.seed), e)?,

@@ -48,6 +48,8 @@ impl Accuracy {
 
 /// The column of the model itself.
 pub(super) const MODEL: &str = "model";
+/// The column of the control.
+pub(super) const CONTROL: &str = "shuffled reference";
 
 /// One set of pairs, measured by everything that compares candidates.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,9 +58,13 @@ pub struct Row {
     pub name: String,
     /// One accuracy for each column of the table.
     pub accuracies: Vec<Accuracy>,
+    /// What guessing reaches.
+    pub chance: f64,
     /// The model's scores of the chosen candidates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chosen: Vec<f32>,
     /// The model's scores of the rejected candidates, pair by pair.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<f32>,
 }
 
@@ -89,11 +95,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// One row judged by the model alone.
-    pub fn of_row(row: Row) -> Self {
-        Self { columns: vec![MODEL.into()], rows: vec![row] }
-    }
-
     /// The columns of the baselines.
     pub fn baselines(&self) -> Range<usize> {
         1..self.columns.len().saturating_sub(1).max(1)
@@ -122,7 +123,7 @@ impl Table {
                 false => accuracy.to_string(),
             });
             let cells = cells.collect::<Vec<_>>().join(" | ");
-            text.push_str(&format!("\n| {} | {} | {cells} | 0.500 |", row.name, row.pairs()));
+            text.push_str(&format!("\n| {} | {} | {cells} | {:.3} |", row.name, row.pairs(), row.chance));
         }
         text + "\n"
     }
@@ -133,7 +134,7 @@ impl Row {
     pub fn of_scores(name: String, scores: &[f32]) -> Self {
         let pairs = || scores.chunks_exact(2);
         let (chosen, rejected) = (pairs().map(|s| s[0]).collect(), pairs().map(|s| s[1]).collect());
-        Self { name, accuracies: vec![Accuracy::of_scores(scores)], chosen, rejected }
+        Self { name, accuracies: vec![Accuracy::of_scores(scores)], chance: 0.5, chosen, rejected }
     }
 
     /// The first `n` of the triples that were judged, with their scores.
@@ -185,7 +186,7 @@ impl fmt::Display for Table {
                 let mark = if Some(column) == best { '*' } else { ' ' };
                 write!(f, "  {:>1$}{mark}", accuracy.to_string(), width(column) - 1)?;
             }
-            writeln!(f, "   0.500")?;
+            writeln!(f, "   {:.3}", row.chance)?;
         }
         writeln!(f, "± half of the 95 % interval (Wilson); a tie is wrong; * the best baseline of the row")
     }
@@ -214,6 +215,7 @@ mod tests {
         let row = |name: &str, right: [usize; 4]| Row {
             name: name.into(),
             accuracies: right.map(|right| Accuracy { right, pairs: 2000 }).into(),
+            chance: 0.5,
             chosen: Vec::new(),
             rejected: Vec::new(),
         };

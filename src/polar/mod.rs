@@ -18,7 +18,7 @@ pub use client::{Cut, CutSide, encode_as_client};
 pub use encoded::encode_encoded;
 pub(crate) use lines::Lines;
 pub use pack::{Pack, Wanted};
-pub use records::{Document, IdPair, Records, read, read_all};
+pub use records::{Document, IdPair, Records, read, read_all, read_from};
 pub use sampling::{Summary, TripleSource, split_by_prompt};
 pub use score_rows::{ScoreInput, ScoreRow, ScoreRows};
 pub use template::{

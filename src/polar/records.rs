@@ -142,6 +142,14 @@ pub fn read(path: &Path) -> Result<Records> {
     read_lines(Lines::open(path)?, is_plain_text(path))
 }
 
+/// Reads JSON Lines from anything; `path` is for messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from(path: &Path, source: impl std::io::Read + Send + 'static) -> Result<Records> {
+    read_lines(Lines::new(path, source, super::lines::MAX_LINE)?, is_plain_text(path))
+}
+
 /// Reads files of one kind, in order.
 ///
 /// # Errors

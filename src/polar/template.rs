@@ -93,6 +93,8 @@ pub struct EncodedCandidates {
     pub sequences: Vec<Vec<u32>>,
     /// What was cut.
     pub cut: CutReport,
+    /// Tokens off the end of each candidate.
+    pub cut_each: Vec<usize>,
 }
 
 /// The sequences of a triple, with its own wrapper if it names one.
@@ -102,7 +104,7 @@ pub struct EncodedCandidates {
 pub fn encode_triple(tokenizer: &Tokenizer, triple: &Triple, config: &TemplateConfig) -> Result<EncodedPair> {
     let config = TemplateConfig { wrapper: triple.wrapper.unwrap_or(config.wrapper), ..*config };
     let candidates = [triple.chosen.as_str(), triple.rejected.as_str()];
-    let EncodedCandidates { mut sequences, cut } =
+    let EncodedCandidates { mut sequences, cut, .. } =
         encode_candidates(tokenizer, &triple.prompt, &triple.reference, &candidates, &config)?;
     let rejected = sequences.pop().unwrap_or_default();
     let chosen = sequences.pop().unwrap_or_default();
@@ -155,7 +157,8 @@ pub fn encode_candidates(
         let sequences = parts.sequences(tokenizer, config.wrapper, specials)?;
         let longest = sequences.iter().map(Vec::len).max().unwrap_or_default();
         if longest <= config.max_length {
-            return Ok(EncodedCandidates { sequences, cut: parts.report() });
+            let cut_each = parts.candidates.iter().map(|candidate| candidate.cut).collect();
+            return Ok(EncodedCandidates { sequences, cut: parts.report(), cut_each });
         }
         if parts.prompt.kept() > 0 {
             prompt_excess += (longest - config.max_length).div_ceil(2);

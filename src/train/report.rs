@@ -1,25 +1,19 @@
 //! `report.html`: one page that says what a run reached, and why to believe it. Nothing outside the file is needed.
 
 mod curves;
-mod evaluation;
 mod examples;
 mod headline;
-mod histogram;
-mod plot;
 
 use std::path::Path;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use crate::config::Config;
 use crate::error::Result;
 use crate::eval::{Example, Table};
 use crate::files;
+use crate::page::{frame, histogram, judges};
 use crate::train::metrics::StepMetrics;
-
-const STYLE: &str = include_str!("report/style.css");
-/// The page may load nothing, whatever the texts that it shows contain.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// What the page shows.
 pub struct Report<'a> {
@@ -49,33 +43,18 @@ pub fn write(path: &Path, report: &Report) -> Result<()> {
 }
 
 fn page(report: &Report, toml: &str) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (report.title) " – polar-raw" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    p.run { "polar-raw · " (report.title) }
-                    h1 { (headline::sentence(report)) }
-                    (headline::readings(report.table))
-                }
-                main {
-                    (evaluation::section(report.table))
-                    (curves::section(report))
-                    (histogram::section(report.table))
-                    (examples::section(report.examples))
-                    (run(report, toml))
-                }
-            }
-        }
-    }
+    let header = html! {
+        h1 { (headline::sentence(report)) }
+        (headline::readings(report.table))
+    };
+    let main = html! {
+        (judges::section(report.table))
+        (curves::section(report))
+        (histogram::section(report.table))
+        (examples::section(report.examples))
+        (run(report, toml))
+    };
+    frame(report.title, &header, &main)
 }
 
 fn run(report: &Report, toml: &str) -> Markup {

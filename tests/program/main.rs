@@ -1,6 +1,7 @@
 //! The program as a whole, started as a user starts it.
 
 mod bad_input;
+mod benchmarks;
 mod data_kinds;
 mod devices;
 mod non_finite;

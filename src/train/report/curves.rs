@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::Report;
-use super::plot::Plane;
 use crate::config::{LossKind, ObjectiveKind, PenaltyKind};
+use crate::page::plot::Plane;
 use crate::train::metrics::StepMetrics;
 
 /// A running mean covers this share of the run.

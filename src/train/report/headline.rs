@@ -5,6 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use super::{Report, curves};
 use crate::config::ObjectiveKind;
 use crate::eval::{Accuracy, Row, Table};
+use crate::page::{bounds, figure};
 
 /// How the model stands to the best baseline, or to chance where there is none. The intervals decide: they belong to
 /// the same pairs, so intervals that do not touch are more than the difference needs to be.
@@ -118,17 +119,6 @@ fn reading(table: &Table, row: &Row) -> Markup {
             }
         }
     }
-}
-
-/// `0.871`.
-pub fn figure(accuracy: Option<&Accuracy>) -> String {
-    format!("{:.3}", accuracy.copied().unwrap_or_default().value())
-}
-
-/// `[0.856, 0.885]`, not to be broken into lines.
-pub fn bounds(accuracy: Option<&Accuracy>) -> Markup {
-    let (low, high) = interval(accuracy);
-    html! { span.bounds { (format!("[{low:.3}, {high:.3}]")) } }
 }
 
 /// `a`, `a and b`, `a, b and c`.

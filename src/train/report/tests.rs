@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::ObjectiveKind;
 use crate::eval::{Accuracy, Row};
+use crate::page::plot;
 use crate::rng::stream;
 use crate::train::metrics::ScoreStats;
 use rand::RngExt;
@@ -57,6 +58,7 @@ fn row(name: &str, right: [usize; 5]) -> Row {
     Row {
         name: name.into(),
         accuracies: right.map(|right| Accuracy { right, pairs: 2000 }).into(),
+        chance: 0.5,
         chosen: scores(0.9),
         rejected: scores(-0.7),
     }
@@ -174,7 +176,8 @@ fn whatever_is_missing_or_no_number_leaves_a_page() {
     sample.table.rows[1].chosen = vec![2.0; 5];
     sample.table.rows[1].rejected = vec![2.0; 5];
     sample.table.rows[1].accuracies = vec![Accuracy::default(); 5];
-    sample.table.rows[2] = Row { name: "empty".into(), accuracies: vec![], chosen: vec![], rejected: vec![] };
+    sample.table.rows[2] =
+        Row { name: "empty".into(), accuracies: vec![], chance: 0.5, chosen: vec![], rejected: vec![] };
     sample.examples[0].scores = [f32::NAN, 0.0];
     let page = sample.page();
     assert!(page.contains("not scored: too long"));

@@ -1,0 +1,219 @@
+//! What scores come to: accuracies, what papers average, lengths, margins.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Accuracy;
+use super::group::Level;
+use super::reference::Trial;
+use super::sets::Set;
+
+/// A judgement with its scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    /// Place of the group in the set.
+    pub group: usize,
+    /// The lowest score that must be above.
+    pub better: f32,
+    /// The highest score that must be below.
+    pub worse: f32,
+    /// What a guess reaches.
+    pub chance: f64,
+    /// Where styles are crossed with quality.
+    pub level: Option<Level>,
+}
+
+impl Judged {
+    /// `better` minus `worse`.
+    pub fn margin(&self) -> f64 {
+        f64::from(self.better) - f64::from(self.worse)
+    }
+
+    /// A tie is wrong, and so is NaN.
+    pub fn right(&self) -> bool {
+        self.better > self.worse
+    }
+}
+
+/// Every judgement of `trials` by `scores`, in their order.
+pub fn judged(trials: &[Trial], scores: &[Vec<f32>]) -> Vec<Judged> {
+    let of_trial = |(trial, scores): (&Trial, &Vec<f32>)| {
+        let judge = |j: &super::group::Judgement| {
+            let (better, worse) = j.ends(scores);
+            Judged { group: trial.group, better, worse, chance: j.chance(), level: j.level }
+        };
+        trial.judgements.iter().map(judge).collect::<Vec<_>>()
+    };
+    trials.iter().zip(scores).flat_map(of_trial).collect()
+}
+
+/// How many of `judged` are right.
+pub fn accuracy<'a>(judged: impl Iterator<Item = &'a Judged>) -> Accuracy {
+    judged.fold(Accuracy::default(), |a, j| Accuracy { right: a.right + usize::from(j.right()), pairs: a.pairs + 1 })
+}
+
+/// One part of a set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What tables call it.
+    pub name: String,
+    /// Places of its judgements.
+    pub places: Vec<usize>,
+}
+
+/// The parts of a set that have judgements, each under its name: all of it, then its subsets, then levels of style.
+pub fn parts(name: &str, set: &Set, judged: &[Judged]) -> Vec<Part> {
+    let mut parts = vec![Part { name: name.into(), places: (0..judged.len()).collect() }];
+    let mut subsets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut levels: BTreeMap<Level, Vec<usize>> = BTreeMap::new();
+    for (place, j) in judged.iter().enumerate() {
+        subsets.entry(&set.groups[j.group].subset).or_default().push(place);
+        if let Some(level) = j.level {
+            levels.entry(level).or_default().push(place);
+        }
+    }
+    // One subset that has no name is the set.
+    if subsets.keys().any(|name| !name.is_empty()) {
+        let name = |name: &str| if name.is_empty() { "(no subset)".to_string() } else { name.to_string() };
+        parts.extend(subsets.into_iter().map(|(subset, places)| Part { name: name(subset), places }));
+    }
+    parts.extend(levels.into_iter().map(|(level, places)| Part { name: format!("style: {}", level.name()), places }));
+    parts
+}
+
+/// A figure that the set's paper reports.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SectionFigure {
+    /// What the paper calls it.
+    pub name: String,
+    /// Judgements in it.
+    pub pairs: usize,
+    /// The mean of its parts' accuracies.
+    pub accuracy: f64,
+}
+
+/// The set as one number, in two ways.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Averages {
+    /// Every judgement counts alike.
+    pub by_pairs: f64,
+    /// Every section counts alike; `None` where the set has no sections.
+    pub by_section: Option<f64>,
+    /// The sections that have judgements.
+    pub sections: Vec<SectionFigure>,
+}
+
+/// Averages as in the set's paper. Subsets that belong to no section count in `by_pairs` alone.
+pub fn averages(set: &Set, judged: &[Judged]) -> Averages {
+    let section = |section: &super::sets::Section| {
+        let mut parts = vec![Accuracy::default(); section.parts.len()];
+        for j in judged {
+            if let Some(part) = section.part(&set.groups[j.group].subset) {
+                parts[part].pairs += 1;
+                parts[part].right += usize::from(j.right());
+            }
+        }
+        parts.retain(|part| part.pairs > 0);
+        let (sum, n) = (parts.iter().map(Accuracy::value).sum::<f64>(), parts.len());
+        let pairs = parts.iter().map(|part| part.pairs).sum();
+        (n > 0).then(|| SectionFigure { name: section.name.into(), pairs, accuracy: sum / n as f64 })
+    };
+    let sections: Vec<SectionFigure> = set.format.sections().iter().filter_map(section).collect();
+    let mean = sections.iter().map(|s| s.accuracy).sum::<f64>() / sections.len().max(1) as f64;
+    Averages { by_pairs: accuracy(judged.iter()).value(), by_section: (!sections.is_empty()).then_some(mean), sections }
+}
+
+/// How scores go with length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Lengths {
+    /// Spearman's rank correlation of score and length in tokens, the mean over trials in which both vary.
+    pub spearman: Option<f64>,
+    /// Trials in that mean.
+    pub trials: usize,
+    /// Pairs of candidates of different length.
+    pub pairs: usize,
+    /// Of those, in which the longer one scores strictly higher.
+    pub longer_wins: Option<f64>,
+    /// Of pairs of different quality and length, in which the longer one is the better one: what the data says.
+    pub longer_is_better: Option<f64>,
+}
+
+/// Scores against lengths in tokens, within trials.
+pub fn lengths(set: &Set, trials: &[Trial], scores: &[Vec<f32>], tokens: &[Vec<usize>]) -> Lengths {
+    let (mut sum, mut result) = (0.0, Lengths::default());
+    let (mut wins, mut better, mut differing) = (0, 0, 0);
+    for (trial, scores) in trials.iter().zip(scores) {
+        let of = |place: &usize| tokens[trial.group][*place] as f64;
+        let lengths: Vec<f64> = trial.candidates.iter().map(of).collect();
+        let scores: Vec<f64> = scores.iter().map(|&s| f64::from(s)).collect();
+        if let Some(r) = spearman(&scores, &lengths) {
+            sum += r;
+            result.trials += 1;
+        }
+        let gain = |i: usize| set.groups[trial.group].candidates[trial.candidates[i]].gain;
+        for longer in 0..lengths.len() {
+            for shorter in (0..lengths.len()).filter(|&s| lengths[longer] > lengths[s]) {
+                result.pairs += 1;
+                wins += usize::from(scores[longer] > scores[shorter]);
+                differing += usize::from(gain(longer) != gain(shorter));
+                better += usize::from(gain(longer) > gain(shorter));
+            }
+        }
+    }
+    result.spearman = (result.trials > 0).then(|| sum / result.trials as f64);
+    result.longer_wins = (result.pairs > 0).then(|| wins as f64 / result.pairs as f64);
+    result.longer_is_better = (differing > 0).then(|| f64::from(better as u32) / f64::from(differing as u32));
+    result
+}
+
+/// Spearman's rank correlation, ties at their mean rank; `None` where one side does not vary or is not finite.
+pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
+    if x.iter().chain(y).any(|v| !v.is_finite()) {
+        return None;
+    }
+    let (x, y) = (ranks(x), ranks(y));
+    let mean = (x.len() as f64 - 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
+    let scale = (product(&x, &x) * product(&y, &y)).sqrt();
+    (scale > 0.0).then(|| product(&x, &y) / scale)
+}
+
+/// Ranks from 0, equals sharing the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let below = |v: f64| values.iter().filter(|&&other| other < v).count() as f64;
+    let equal = |v: f64| values.iter().filter(|&&other| other == v).count() as f64;
+    values.iter().map(|&v| below(v) + (equal(v) - 1.0) / 2.0).collect()
+}
+
+/// How far right and wrong answers are apart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Margins {
+    /// Mean margin.
+    pub mean: f64,
+    /// The 5th, 25th, 50th, 75th and 95th of a hundred.
+    pub quantiles: [f64; 5],
+    /// Margins of zero: ties.
+    pub ties: usize,
+}
+
+/// The shares of [`Margins::quantiles`].
+pub const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
+
+/// Margins of the judgements whose scores are finite; `None` where there are none.
+pub fn margins(judged: &[Judged]) -> Option<Margins> {
+    let mut sorted: Vec<f64> = judged.iter().map(Judged::margin).filter(|m| m.is_finite()).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    let quantile = |share: f64| {
+        let at = share * last as f64;
+        let (low, part) = (at.floor() as usize, at.fract());
+        sorted[low] + part * (sorted[(low + 1).min(last)] - sorted[low])
+    };
+    let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
+    let ties = sorted.iter().filter(|&&m| m == 0.0).count();
+    Some(Margins { mean, quantiles: QUANTILES.map(quantile), ties })
+}
+
+#[cfg(test)]
+mod tests;

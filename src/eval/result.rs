@@ -1,0 +1,362 @@
+//! The result of an evaluation: what is printed, written as JSON and shown on the page.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::compare::Difference;
+use super::judge::{self, Judge, Truncation};
+use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
+use super::reference::{Source, Trial, Trials};
+use super::sets::{Format, Set};
+use super::table::{CONTROL, MODEL, Row, Table};
+use crate::baselines::Baselines;
+use crate::error::Result;
+use crate::polar::TemplateConfig;
+
+/// Version of the JSON. It rises when a key changes its meaning or goes.
+pub const VERSION: u32 = 1;
+
+/// An evaluation of one model or several on one set.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvalResult {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The program that measured, with its version.
+    pub program: String,
+    /// What was judged.
+    pub data: Data,
+    /// What it was compared with.
+    pub references: ReferenceFacts,
+    /// Seed of what is drawn: triples of trajectories, control, bootstrap.
+    pub seed: u64,
+    /// What computed.
+    pub device: String,
+    /// Tokens of one pass, at most.
+    pub pack_length: usize,
+    /// The models, in the order given.
+    pub models: Vec<ModelResult>,
+    /// Every two models, the earlier first.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// The set.
+#[derive(Clone, Debug, Serialize)]
+pub struct Data {
+    /// Path as given.
+    pub file: String,
+    /// BLAKE3 of its text, unpacked.
+    pub blake3: String,
+    /// What its rows are.
+    pub format: Format,
+    /// Rows in the file.
+    pub rows: usize,
+    /// Prompts with candidates that the rows make.
+    pub groups: usize,
+    /// Judgements asked.
+    pub judgements: usize,
+    /// How the groups were made.
+    pub notes: Vec<String>,
+}
+
+/// Where the references are from.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReferenceFacts {
+    /// The value of `--reference-source`.
+    pub source: Source,
+    /// Whether it is what the format has by default.
+    pub default: bool,
+    /// The file of references, where there is one.
+    pub file: Option<String>,
+    /// The rule in words.
+    pub rule: &'static str,
+    /// Candidates not scored since their text is the reference's.
+    pub left_out_candidates: usize,
+    /// Groups that nothing could be asked of.
+    pub left_out_groups: usize,
+}
+
+/// What one model did.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelResult {
+    /// Short name for tables.
+    pub name: String,
+    /// Path as given.
+    pub path: String,
+    /// BLAKE3 over the names and contents of the model's files.
+    pub blake3: String,
+    /// How strings were built and cut.
+    pub template: TemplateConfig,
+    /// All of the set, its subsets and levels, against model, baselines and control.
+    pub table: Table,
+    /// The set as one number.
+    pub averages: Averages,
+    /// How scores go with length.
+    pub length: Lengths,
+    /// How far right and wrong are apart.
+    pub margins: Option<Margins>,
+    /// What was cut.
+    pub truncation: Truncation,
+    /// Every score.
+    pub scores: Vec<Scored>,
+    /// The judgements behind the table.
+    #[serde(skip)]
+    pub judged: Vec<Judged>,
+    /// Length in tokens and score of every candidate, less the means of its trial.
+    #[serde(skip)]
+    pub around_mean: Vec<(f64, f64)>,
+}
+
+/// The scores of one trial.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scored {
+    /// Place of the group, from 0.
+    pub group: usize,
+    /// Line of its row, from 1; 0 where the row's line was not kept.
+    pub line: usize,
+    /// Its name in the set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its subset.
+    pub subset: String,
+    /// Places of the candidates in the row, from 0: the chosen ones first.
+    pub candidates: Vec<usize>,
+    /// Their scores.
+    pub scores: Vec<f32>,
+    /// Judgements that are right.
+    pub right: usize,
+    /// Judgements asked.
+    pub of: usize,
+}
+
+/// Two models side by side.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// The first model's name.
+    pub a: String,
+    /// The second model's name.
+    pub b: String,
+    /// All of the set, its subsets and levels.
+    pub rows: Vec<Difference>,
+}
+
+/// What a measurement needs beside the judge.
+pub struct Task<'a> {
+    /// What the set is called in tables.
+    pub name: &'a str,
+    /// What is judged.
+    pub set: &'a Set,
+    /// With which references.
+    pub trials: &'a Trials,
+    /// What stands beside the model.
+    pub baselines: Option<&'a Baselines>,
+    /// Decides which reference takes which one's place in the control.
+    pub seed: u64,
+}
+
+/// What [`measure`] has found.
+pub struct Measured {
+    /// The table.
+    pub table: Table,
+    /// Every judgement.
+    pub judged: Vec<Judged>,
+    /// Every score, trial by trial.
+    pub scores: Vec<Vec<f32>>,
+}
+
+/// Judges `task` by `judge`, the baselines, and `judge` again with references of other prompts. `after` sees the judge
+/// between its two turns.
+///
+/// # Errors
+/// The judge's.
+pub fn measure<J: Judge>(task: &Task, judge: &mut J, after: impl FnOnce(&J)) -> Result<Measured> {
+    let (set, trials) = (task.set, &task.trials.trials[..]);
+    let scores = judge.scores(set, trials)?;
+    after(judge);
+    let mut columns = vec![MODEL.to_string()];
+    let mut columns_judged = vec![outcome::judged(trials, &scores)];
+    if set.format != Format::Pairs {
+        for baseline in task.baselines.into_iter().flat_map(Baselines::iter) {
+            columns.push(baseline.name().into());
+            let scores = judge::of_baseline(baseline).scores(set, trials)?;
+            columns_judged.push(outcome::judged(trials, &scores));
+        }
+        let control = task.trials.shuffled(set, task.seed);
+        columns.push(CONTROL.into());
+        columns_judged.push(match &control {
+            Some(control) => outcome::judged(control, &judge.scores(set, control)?),
+            None => Vec::new(),
+        });
+    }
+    let parts = outcome::parts(task.name, set, &columns_judged[0]);
+    let rows = parts.iter().enumerate().map(|(i, part)| row(part, &columns_judged, i == 0)).collect();
+    Ok(Measured { table: Table { columns, rows }, judged: columns_judged.swap_remove(0), scores })
+}
+
+/// One row; scores stand in the first alone.
+fn row(part: &Part, columns: &[Vec<Judged>], with_scores: bool) -> Row {
+    let of = |judged: &Vec<Judged>| outcome::accuracy(part.places.iter().filter_map(|&at| judged.get(at)));
+    let mine = || part.places.iter().map(|&at| &columns[0][at]);
+    let kept = || mine().filter(|_| with_scores);
+    Row {
+        name: part.name.clone(),
+        accuracies: columns.iter().map(of).collect(),
+        chance: mine().map(|j| j.chance).sum::<f64>() / part.places.len().max(1) as f64,
+        chosen: kept().map(|j| j.better).collect(),
+        rejected: kept().map(|j| j.worse).collect(),
+    }
+}
+
+/// Scores with the rows that they are from.
+pub fn scored(set: &Set, trials: &[Trial], scores: &[Vec<f32>]) -> Vec<Scored> {
+    let one = |(trial, scores): (&Trial, &Vec<f32>)| {
+        let group = &set.groups[trial.group];
+        let right = trial.judgements.iter().filter(|j| {
+            let (low, high) = j.ends(scores);
+            low > high
+        });
+        Scored {
+            group: trial.group,
+            line: group.line,
+            id: group.id.clone(),
+            subset: group.subset.clone(),
+            candidates: trial.candidates.clone(),
+            scores: scores.clone(),
+            right: right.count(),
+            of: trial.judgements.len(),
+        }
+    };
+    trials.iter().zip(scores).map(one).collect()
+}
+
+/// Length in tokens and score of every candidate, less the means of its trial.
+pub fn around_mean(trials: &[Trial], scores: &[Vec<f32>], tokens: &[Vec<usize>]) -> Vec<(f64, f64)> {
+    let of_trial = |(trial, scores): (&Trial, &Vec<f32>)| {
+        let lengths: Vec<f64> = trial.candidates.iter().map(|&place| tokens[trial.group][place] as f64).collect();
+        let scores: Vec<f64> = scores.iter().map(|&score| f64::from(score)).collect();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+        let (x, y) = (mean(&lengths), mean(&scores));
+        lengths.into_iter().zip(scores).map(move |(length, score)| (length - x, score - y)).collect::<Vec<_>>()
+    };
+    trials.iter().zip(scores).flat_map(of_trial).collect()
+}
+
+/// `0.0123`, or `<0.0001`.
+pub(super) fn p_value(p: f64) -> String {
+    if p < 1e-4 { "<0.0001".into() } else { format!("{p:.4}") }
+}
+
+/// `12.3 %`.
+pub(super) fn percent(part: usize, of: usize) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / of.max(1) as f64)
+}
+
+impl fmt::Display for EvalResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (data, references) = (&self.data, &self.references);
+        writeln!(f, "{}: {} rows of {}, {} judgements", data.file, data.rows, data.format.name(), data.judgements)?;
+        for note in &data.notes {
+            writeln!(f, "{note}")?;
+        }
+        let default = if references.default { " (the default)" } else { "" };
+        writeln!(f, "reference source: {}{default}: {}", references.source.name(), references.rule)?;
+        if references.left_out_candidates + references.left_out_groups > 0 {
+            writeln!(
+                f,
+                "left out: {} candidates with the reference's text; {} of {} groups, with nothing to judge",
+                references.left_out_candidates, references.left_out_groups, data.groups
+            )?;
+        }
+        for model in &self.models {
+            writeln!(f, "\n{}", model.path)?;
+            write!(f, "{model}")?;
+        }
+        for comparison in &self.comparisons {
+            write!(f, "\n{comparison}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ModelResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.table)?;
+        if let Some(mean) = self.averages.by_section {
+            let sections = self.averages.sections.iter().map(|s| format!("{} {:.3}", s.name, s.accuracy));
+            let sections = sections.collect::<Vec<_>>().join(", ");
+            writeln!(f, "average: by pairs {:.3}; by section {mean:.3} ({sections})", self.averages.by_pairs)?;
+        }
+        for line in self.readings() {
+            writeln!(f, "{line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl ModelResult {
+    /// Margins, lengths and truncation, a sentence each.
+    pub fn readings(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(m) = &self.margins {
+            let [low, lower, median, upper, high] = m.quantiles;
+            let ties = if m.ties > 0 { format!(", {} ties", m.ties) } else { String::new() };
+            lines.push(format!(
+                "margin: mean {:.3}, median {median:.3}, quartiles {lower:.3} and {upper:.3}, 5 % to 95 % {low:.3} to \
+                 {high:.3}{ties}",
+                m.mean
+            ));
+        }
+        let l = &self.length;
+        if let Some(wins) = l.longer_wins {
+            let spearman = l.spearman.map_or(String::from("-"), |r| format!("{r:+.3}"));
+            let data = l.longer_is_better.map_or(String::from("-"), |share| format!("{share:.3}"));
+            lines.push(format!(
+                "length: Spearman with the score {spearman}; of {} pairs of different length the longer one scores higher \
+                 in {wins:.3}, and is the better one in {data}",
+                l.pairs
+            ));
+        }
+        let t = &self.truncation;
+        if t.sequences > 0 {
+            let of = |part| percent(part, t.sequences);
+            lines.push(format!(
+                "truncated: {} of {} sequences (prompt {}, reference {}, candidate {})",
+                of(t.any),
+                t.sequences,
+                of(t.prompt),
+                of(t.reference),
+                of(t.candidate)
+            ));
+        }
+        lines
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(10);
+        writeln!(f, "a = {}, b = {}", self.a, self.b)?;
+        writeln!(
+            f,
+            "{:names$}  {:>6}  {:>12}  {:>12}  {:>8}  {:>16}  {:>11}  {:>9}",
+            "difference", "pairs", "a", "b", "b - a", "95 % interval", "only a / b", "McNemar p"
+        )?;
+        for row in &self.rows {
+            let (low, high) = row.interval;
+            writeln!(
+                f,
+                "{:names$}  {:>6}  {:>12}  {:>12}  {:>+8.3}  {:>16}  {:>11}  {:>9}{}",
+                row.name,
+                row.a.pairs,
+                row.a.to_string(),
+                row.b.to_string(),
+                row.difference,
+                format!("[{low:+.3}, {high:+.3}]"),
+                format!("{} / {}", row.only_a, row.only_b),
+                p_value(row.mcnemar_p),
+                if row.is_real() { " *" } else { "" }
+            )?;
+        }
+        writeln!(f, "* the interval, a paired bootstrap over rows, leaves out zero: the difference is real")
+    }
+}

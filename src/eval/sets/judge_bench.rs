@@ -1,0 +1,38 @@
+//! JudgeBench (arXiv 2410.12784): `{question, response_A, response_B, label: "A>B" | "B>A", source}`.
+
+use super::rows::{JsonRow, wrong};
+use super::{Section, named};
+use crate::error::Result;
+use crate::eval::group::{Candidate, Group, Rule};
+
+/// Section 3 of the paper: where the questions come from.
+pub const SECTIONS: &[Section] = &[
+    named("Knowledge", &[&["mmlu-pro*"]]),
+    named("Reasoning", &[&["livebench-reasoning"]]),
+    named("Math", &[&["livebench-math"]]),
+    named("Coding", &[&["livecodebench"]]),
+];
+
+/// Reads a row.
+///
+/// # Errors
+/// The user's, with the key.
+pub fn group(row: &JsonRow) -> Result<Group> {
+    let label = row.text(&["label"])?;
+    let gains = match label.split_whitespace().collect::<String>().as_str() {
+        "A>B" => [1.0, 0.0],
+        "B>A" => [0.0, 1.0],
+        _ => return Err(wrong(&["label"], "\"A>B\" or \"B>A\"")),
+    };
+    let answers = [row.text(&["response_A"])?, row.text(&["response_B"])?];
+    Ok(Group {
+        line: row.line,
+        id: row.name(&["pair_id", "id", "original_id"]),
+        prompt: row.text(&["question"])?,
+        reference: None,
+        candidates: answers.into_iter().zip(gains).map(|(text, gain)| Candidate::new(text, gain)).collect(),
+        subset: row.name(&["source"]).unwrap_or_default(),
+        rule: Rule::Pairs,
+        wrapper: None,
+    })
+}

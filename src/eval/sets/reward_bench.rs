@@ -1,0 +1,33 @@
+//! RewardBench (arXiv 2403.13787): pairs `{prompt, chosen, rejected, subset}`.
+
+use super::rows::JsonRow;
+use super::{Section, named};
+use crate::error::Result;
+use crate::eval::group::{Candidate, Group, Rule};
+
+/// Section 3 of the paper: four sections of subsets. In Reasoning the mathematics and the six languages of code count
+/// half each.
+pub const SECTIONS: &[Section] = &[
+    named("Chat", &[&["alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med*"]]),
+    named("Chat Hard", &[&["mt-bench-hard", "llmbar-*"]]),
+    named("Safety", &[&["refusals-*", "xstest-*", "donotanswer"]]),
+    named("Reasoning", &[&["math-prm"], &["hep-*"]]),
+];
+
+/// Reads a row.
+///
+/// # Errors
+/// The user's, with the key.
+pub fn group(row: &JsonRow) -> Result<Group> {
+    let (chosen, rejected) = (row.text(&["chosen"])?, row.text(&["rejected"])?);
+    Ok(Group {
+        line: row.line,
+        id: row.name(&["id"]),
+        prompt: row.text(&["prompt"])?,
+        reference: None,
+        candidates: vec![Candidate::new(chosen, 1.0), Candidate::new(rejected, 0.0)],
+        subset: row.name(&["subset"]).unwrap_or_default(),
+        rule: Rule::Pairs,
+        wrapper: None,
+    })
+}

@@ -1,0 +1,43 @@
+//! RM-Bench (arXiv 2410.16184): three chosen and three rejected answers, each in the styles concise, detailed plain
+//! text, detailed Markdown; `{prompt, chosen: [3], rejected: [3], domain}`.
+
+use super::rows::{JsonRow, wrong};
+use super::{Section, named};
+use crate::error::Result;
+use crate::eval::group::{Candidate, Group, Rule};
+
+/// The domains; Safety is the mean of its two parts.
+pub const SECTIONS: &[Section] = &[
+    named("Chat", &[&["chat"]]),
+    named("Math", &[&["math"]]),
+    named("Code", &[&["code"]]),
+    named("Safety", &[&["safety-refuse"], &["safety-response"]]),
+];
+const STYLES: usize = 3;
+
+/// Reads a row: nine pairs, each with the level of its styles.
+///
+/// # Errors
+/// The user's, with the key.
+pub fn group(row: &JsonRow) -> Result<Group> {
+    let mut candidates = Vec::new();
+    for (key, gain) in [("chosen", 1.0), ("rejected", 0.0)] {
+        let texts = row.texts(&[key])?;
+        if texts.len() != STYLES {
+            return Err(wrong(&[key], "a list of three answers: concise, detailed, detailed in Markdown"));
+        }
+        let style =
+            |(style, text): (usize, String)| Candidate { style: Some(style as u8), ..Candidate::new(text, gain) };
+        candidates.extend(texts.into_iter().enumerate().map(style));
+    }
+    Ok(Group {
+        line: row.line,
+        id: row.name(&["id"]),
+        prompt: row.text(&["prompt"])?,
+        reference: None,
+        candidates,
+        subset: row.name(&["domain", "subset"]).unwrap_or_default(),
+        rule: Rule::Pairs,
+        wrapper: None,
+    })
+}
