@@ -160,7 +160,7 @@ mod tests {
     /// Nine judgements of a row that go the same way are little more than one.
     #[test]
     fn judgements_of_a_row_stay_together() {
-        let flip = |i: usize| (i / 9) % 10 == 0;
+        let flip = |i: usize| (i / 9).is_multiple_of(10);
         let (a, b): (Vec<bool>, Vec<bool>) = (0..900).map(|i| (flip(i), flip(i + 9))).unzip();
         let width = |per_group| {
             let d = &compare(&all(900), &judged(&a, per_group), &judged(&b, per_group), 3)[0];

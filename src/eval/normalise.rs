@@ -6,10 +6,8 @@
 pub enum Normalise {
     /// Not at all.
     #[default]
-    #[serde(alias = "none")]
     Raw,
     /// To mean 0 and standard deviation 1 within the group.
-    #[serde(alias = "zscore")]
     ZScore,
     /// To ranks from 0 for the lowest to 1 for the highest of the group.
     Rank,

@@ -186,6 +186,8 @@ pub fn is_gguf(path: &Path) -> bool {
 
 /// The configuration in a folder, or beside a file of weights.
 fn read_folder(path: &Path) -> Result<(ModelConfig, Layout)> {
+    // Of a name that is nothing the parent's configuration would say nothing.
+    path.metadata().map_err(|e| Error::io("read the model", path, &e))?;
     let path = if path.is_dir() { path } else { files::parent(path) }.join(FILE);
     let text = files::read_text(&path, MAX_BYTES)?;
     parse(&text).map_err(|e| e.context(path.display()))

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
 use super::work::{Context, Usage, Work};
-use crate::polar::{CutReport, EncodedCandidates, TemplateConfig, Wrapper, encode_candidates};
+use crate::eval::Normalise;
+use crate::polar::{CutReport, CutSide, TemplateConfig, Wrapper, encode_as_client};
 
 /// The request; what is not given is as the model was trained.
 #[derive(Deserialize)]
@@ -20,22 +21,9 @@ struct Score {
     max_length: Option<usize>,
     max_response_length: Option<usize>,
     #[serde(default)]
-    normalize: Normalize,
-}
-
-/// What is done to the scores of one request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Normalize {
-    /// Nothing.
-    #[default]
-    None,
-    /// Mean 0, standard deviation 1.
-    Zscore,
-    /// From 0 for the lowest to 1 for the highest; equal scores share their mean rank.
-    Rank,
-    /// Less the score of the reference itself as a candidate.
-    Reference,
+    cut_side: CutSide,
+    #[serde(default)]
+    normalise: Normalise,
 }
 
 /// Scores all candidates with their common prefix computed once.
@@ -49,20 +37,21 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
         ));
     }
     let template = template(context, &request)?;
-    let Score { prompt, reference, candidates, normalize, .. } = request;
+    let Score { prompt, reference, candidates, cut_side, normalise, .. } = request;
     context.short("prompt", &prompt.0)?;
     context.short("reference", &reference.0)?;
     for (index, candidate) in candidates.0.iter().enumerate() {
         context.short(format_args!("candidates[{index}]"), &candidate.0)?;
     }
     let mut texts: Vec<&str> = candidates.0.iter().map(|text| text.0.as_str()).collect();
-    if normalize == Normalize::Reference {
+    if normalise == Normalise::Reference {
         texts.push(&reference.0);
     }
-    let EncodedCandidates { sequences, cut } =
-        encode_candidates(&context.info.tokenizer, &prompt.0, &reference.0, &texts, &template)
-            .map_err(|error| ApiError::text("candidates", &error))?;
-    Ok(Work::new(sequences, move |context, scores, usage| answer(context, normalize, cut, scores, usage)))
+    let encoded = encode_as_client(&context.info.tokenizer, &prompt.0, &reference.0, &texts, &template, cut_side)
+        .map_err(|error| ApiError::text("candidates", &error))?;
+    let cuts: Vec<CutReport> = encoded.iter().take(candidates.0.len()).map(|candidate| candidate.cut).collect();
+    let sequences = encoded.into_iter().map(|candidate| candidate.ids).collect();
+    Ok(Work::new(sequences, move |context, scores, usage| answer(context, normalise, &cuts, scores, usage)))
 }
 
 /// The model's template with the request's own values.
@@ -82,66 +71,23 @@ fn template(context: &Context, request: &Score) -> Result<TemplateConfig, ApiErr
     Ok(template)
 }
 
-fn answer(context: &Context, normalize: Normalize, cut: CutReport, scores: &[f32], usage: &Usage) -> Value {
-    let (scores, normalized) = normalized(normalize, scores);
-    let entry = |(index, score): (usize, &f32)| match &normalized {
-        Some(values) => json!({"index": index, "score": score, "normalized": values[index]}),
-        None => json!({"index": index, "score": score}),
+/// `scores` has the reference's own at its end where that is what is taken off.
+fn answer(context: &Context, normalise: Normalise, cuts: &[CutReport], scores: &[f32], usage: &Usage) -> Value {
+    let normalised = normalise.apply(scores);
+    let entry = |(index, (cut, score)): (usize, (&CutReport, &f32))| {
+        let cut = json!({"prompt": cut.prompt, "reference": cut.reference, "candidate": cut.candidates});
+        let mut entry = json!({"index": index, "score": score, "cut": cut});
+        if let Some(values) = &normalised {
+            entry["normalised"] = values[index].into();
+        }
+        entry
     };
     json!({
         "id": context.id("score"),
         "object": "list",
         "created": super::work::now(),
         "model": *context.model,
-        "data": scores.iter().enumerate().map(entry).collect::<Vec<_>>(),
-        "cut": {"prompt": cut.prompt, "reference": cut.reference, "candidates": cut.candidates},
+        "data": cuts.iter().zip(scores).enumerate().map(entry).collect::<Vec<_>>(),
         "usage": usage.to_json(),
     })
-}
-
-/// The candidates' scores, and what the request wants made of them.
-fn normalized(normalize: Normalize, scores: &[f32]) -> (&[f32], Option<Vec<f32>>) {
-    match (normalize, scores.split_last()) {
-        (Normalize::Reference, Some((reference, scores))) => {
-            (scores, Some(scores.iter().map(|score| score - reference).collect()))
-        }
-        (Normalize::Zscore, _) => (scores, Some(zscores(scores))),
-        (Normalize::Rank, _) => (scores, Some(ranks(scores))),
-        _ => (scores, None),
-    }
-}
-
-fn zscores(scores: &[f32]) -> Vec<f32> {
-    let count = scores.len() as f64;
-    let mean = scores.iter().map(|score| f64::from(*score)).sum::<f64>() / count;
-    let variance = scores.iter().map(|score| (f64::from(*score) - mean).powi(2)).sum::<f64>() / count;
-    let scale = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-    scores.iter().map(|score| ((f64::from(*score) - mean) / scale) as f32).collect()
-}
-
-fn ranks(scores: &[f32]) -> Vec<f32> {
-    let mut sorted = scores.to_vec();
-    sorted.sort_by(f32::total_cmp);
-    let most = (scores.len() - 1).max(1) as f32;
-    let rank = |score: &f32| {
-        let below = sorted.partition_point(|other| other < score);
-        let equal = sorted[below..].partition_point(|other| other <= score);
-        (below as f32 + (equal as f32 - 1.0) / 2.0) / most
-    };
-    scores.iter().map(rank).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn normalisers() {
-        let (scores, values) = normalized(Normalize::Reference, &[1.0, -2.0, 0.5]);
-        assert_eq!((scores, values), (&[1.0, -2.0][..], Some(vec![0.5, -2.5])));
-        assert_eq!(ranks(&[3.0, 1.0, 1.0, 7.0]), [2.0 / 3.0, 0.5 / 3.0, 0.5 / 3.0, 1.0]);
-        assert_eq!(zscores(&[2.0, 4.0]), [-1.0, 1.0]);
-        assert_eq!(zscores(&[5.0]), [0.0]);
-        assert_eq!(normalized(Normalize::None, &[1.0]).1, None);
-    }
 }

@@ -186,12 +186,13 @@ fn schemas() -> Value {
                 "wrapper": {"enum": ["sft", "pretrain", null], "description": "How prompt and answer are joined"},
                 "max_length": {"type": ["integer", "null"], "minimum": 8},
                 "max_response_length": {"type": ["integer", "null"], "minimum": 2},
-                "normalize": {"enum": ["none", "zscore", "rank", "reference"], "default": "none"},
+                "cut_side": {"enum": ["right", "left"], "default": "right", "description": "Which end of a response that is too long goes"},
+                "normalise": {"enum": ["raw", "z-score", "rank", "reference"], "default": "raw"},
             },
         },
         "ScoreReply": {
             "type": "object",
-            "required": ["id", "object", "created", "model", "data", "cut", "usage"],
+            "required": ["id", "object", "created", "model", "data", "usage"],
             "properties": {
                 "id": {"type": "string"},
                 "object": {"const": "list"},
@@ -199,22 +200,23 @@ fn schemas() -> Value {
                 "model": {"type": "string"},
                 "data": {"type": "array", "items": {
                     "type": "object",
-                    "required": ["index", "score"],
+                    "required": ["index", "score", "cut"],
                     "properties": {
                         "index": {"type": "integer"},
                         "score": {"type": "number"},
-                        "normalized": {"type": "number"},
+                        "normalised": {"type": "number"},
+                        "cut": {
+                            "type": "object",
+                            "description": "Tokens that were cut off to keep the lengths",
+                            "required": ["prompt", "reference", "candidate"],
+                            "properties": {
+                                "prompt": {"type": "integer"},
+                                "reference": {"type": "integer"},
+                                "candidate": {"type": "integer"},
+                            },
+                        },
                     },
                 }},
-                "cut": {
-                    "type": "object",
-                    "description": "Tokens that were cut off to keep the lengths",
-                    "properties": {
-                        "prompt": {"type": "integer"},
-                        "reference": {"type": "integer"},
-                        "candidates": {"type": "integer"},
-                    },
-                },
                 "usage": schema("Usage"),
             },
         },

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
 use super::work::{Context, Work};
-use crate::polar::encode_candidate;
+use crate::polar::{CutSide, encode_as_client};
 
 /// How chat templates end a turn. A query of OpenRLHF is decoded with its special tokens, and the reference has none.
 const ENDS: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"];
@@ -68,13 +68,13 @@ pub fn reward(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     Ok(Work::new(vec![ids], |_, scores, _| scores.first().copied().map_or(Value::Null, Value::from)))
 }
 
-/// A sequence cut as the model's template says; `keys` are where the three texts stand.
+/// A sequence cut as the official client does, to the lengths of the model's template; `keys` are where the three texts stand.
 fn row(context: &Context, keys: &[String; 3], prompt: &str, label: &str, response: &str) -> Result<Vec<u32>, ApiError> {
     for (key, text) in keys.iter().zip([prompt, label, response]) {
         context.short(key, text)?;
     }
-    encode_candidate(&context.info.tokenizer, prompt, label, response, &context.info.template)
-        .map(|(ids, _)| ids)
+    encode_as_client(&context.info.tokenizer, prompt, label, &[response], &context.info.template, CutSide::default())
+        .map(|encoded| encoded.into_iter().flat_map(|candidate| candidate.ids).collect())
         .map_err(|error| ApiError::text(&keys[2], &error))
 }
 

@@ -50,7 +50,7 @@ fn best_of_n_gives_the_scores_of_single_rows() {
     assert_eq!(all[0]["cut"][0], json!({"prompt": 0, "reference": 0, "output": 0}));
     assert_eq!(all[0]["cut"][4]["output"], outputs[4].len() - 20);
     let cut = 2 * (outputs[4].len() - 20);
-    assert!(said.contains(&format!("10 candidates in 6 rows, ")), "{said}");
+    assert!(said.contains("10 candidates in 6 rows, "), "{said}");
     assert!(said.contains(&format!("{cut} tokens were cut off the texts of 2 of them")), "{said}");
 
     // The side decides what is left.
@@ -64,7 +64,7 @@ fn normalisers() {
     let folder = trained();
     let group = json!({"prompt": "p", "reference": "r", "outputs": ["a", "bb", "r", "bb"]});
     let normalised = |name: &str| {
-        let answer = answers(&folder, &[group.clone()], &["--normalise", name]).0.remove(0);
+        let answer = answers(&folder, std::slice::from_ref(&group), &["--normalise", name]).0.remove(0);
         (numbers(&answer["scores"]), numbers(&answer["normalised"]))
     };
     let (scores, z) = normalised("z-score");
@@ -77,7 +77,7 @@ fn normalisers() {
     assert_eq!(scores.len(), 4);
     differences.iter().zip(&scores).for_each(|(d, score)| assert!((d - (score - scores[2])).abs() <= 1e-5));
     let single = json!({"prompt": "p", "reference": "r", "output": "r"});
-    let answer = answers(&folder, &[single.clone()], &["--normalise", "reference"]).0.remove(0);
+    let answer = answers(&folder, std::slice::from_ref(&single), &["--normalise", "reference"]).0.remove(0);
     assert!(answer["normalised"].as_f64().unwrap().abs() <= 1e-5, "{answer}");
 
     for (row, name, part) in [

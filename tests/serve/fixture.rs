@@ -13,7 +13,7 @@ use polar_raw::eval::{Companion, Scorer};
 use polar_raw::model::config::{Architecture, SpecialIds, StorageDtype};
 use polar_raw::model::weights::Target;
 use polar_raw::model::{Model, ModelConfig, OutputHeads, weights};
-use polar_raw::polar::{TemplateConfig, Wrapper, encode_candidate};
+use polar_raw::polar::{CutSide, TemplateConfig, Wrapper, encode_as_client};
 use polar_raw::serve::{Compat, Info, Loaded, Options, Score, Server};
 use polar_raw::tokenizer::{Names, Tokenizer};
 use rand::RngExt;
@@ -95,7 +95,9 @@ impl Row {
     }
 
     pub fn ids(&self) -> Vec<u32> {
-        encode_candidate(&tokenizer(), &self.prompt, &self.reference, &self.output, &template()).unwrap().0
+        let outputs = [self.output.as_str()];
+        let cuts = encode_as_client(&tokenizer(), &self.prompt, &self.reference, &outputs, &template(), CutSide::Right);
+        cuts.unwrap().remove(0).ids
     }
 }
 

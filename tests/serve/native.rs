@@ -1,6 +1,6 @@
 //! `POST /v1/score` against the library.
 
-use polar_raw::polar::{TemplateConfig, Wrapper, encode_candidates};
+use polar_raw::polar::{CutSide, TemplateConfig, Wrapper, encode_as_client};
 use serde_json::{Value, json};
 
 use super::client::post;
@@ -28,26 +28,30 @@ fn scores_usage_and_cut() {
     let server = Running::new(options());
     let (row, outputs) = question(31);
     let texts: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    for (change, template) in [
-        (json!({}), template()),
-        (json!({"wrapper": "pretrain"}), TemplateConfig { wrapper: Wrapper::Pretrain, ..template() }),
-        (json!({"max_length": 80}), TemplateConfig { max_length: 80, ..template() }),
-        (json!({"max_response_length": 9}), TemplateConfig { max_response_length: 9, ..template() }),
+    let short = TemplateConfig { max_response_length: 9, ..template() };
+    for (change, template, side) in [
+        (json!({}), template(), CutSide::Right),
+        (json!({"wrapper": "pretrain"}), TemplateConfig { wrapper: Wrapper::Pretrain, ..template() }, CutSide::Right),
+        (json!({"max_length": 80}), TemplateConfig { max_length: 80, ..template() }, CutSide::Right),
+        (json!({"max_response_length": 9}), short, CutSide::Right),
+        (json!({"max_response_length": 9, "cut_side": "left"}), short, CutSide::Left),
     ] {
-        let encoded = encode_candidates(&tokenizer(), &row.prompt, &row.reference, &texts, &template).unwrap();
+        let encoded = encode_as_client(&tokenizer(), &row.prompt, &row.reference, &texts, &template, side).unwrap();
         let mut body =
             json!({"model": "small", "prompt": row.prompt, "reference": row.reference, "candidates": outputs});
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let reply = post(server.address, "/v1/score", &body).json();
-        check(&column(&reply, "score"), &direct(&encoded.sequences));
-        let tokens: usize = encoded.sequences.iter().map(Vec::len).sum();
+        let sequences: Vec<Vec<u32>> = encoded.iter().map(|candidate| candidate.ids.clone()).collect();
+        check(&column(&reply, "score"), &direct(&sequences));
+        let tokens: usize = sequences.iter().map(Vec::len).sum();
         assert_eq!(reply["usage"]["total_tokens"], tokens);
-        let cut = encoded.cut;
-        assert_eq!(
-            reply["cut"],
-            json!({"prompt": cut.prompt, "reference": cut.reference, "candidates": cut.candidates})
-        );
-        assert_eq!(cut.any(), change.get("max_length").or(change.get("max_response_length")).is_some());
+        for (index, candidate) in encoded.iter().enumerate() {
+            let cut = candidate.cut;
+            let wanted = json!({"prompt": cut.prompt, "reference": cut.reference, "candidate": cut.candidates});
+            assert_eq!(reply["data"][index]["cut"], wanted);
+        }
+        let shortened = change.get("max_length").or(change.get("max_response_length")).is_some();
+        assert_eq!(encoded.iter().any(|candidate| candidate.cut.any()), shortened);
     }
 }
 
@@ -69,30 +73,30 @@ fn messages_are_joined() {
 fn normalisers() {
     let server = Running::new(options());
     let (row, outputs) = question(32);
-    let ask = |normalize: &str| {
+    let ask = |normalise: &str| {
         let body = json!({
-            "prompt": row.prompt, "reference": row.reference, "candidates": outputs, "normalize": normalize,
+            "prompt": row.prompt, "reference": row.reference, "candidates": outputs, "normalise": normalise,
         });
         post(server.address, "/v1/score", &body).json()
     };
-    let raw = column(&ask("none"), "score");
-    assert!(ask("none")["data"][0].get("normalized").is_none());
+    let raw = column(&ask("raw"), "score");
+    assert!(ask("raw")["data"][0].get("normalised").is_none());
 
     let count = raw.len() as f64;
     let mean = raw.iter().sum::<f64>() / count;
     let deviation = (raw.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / count).sqrt();
     let wanted: Vec<f32> = raw.iter().map(|score| ((score - mean) / deviation) as f32).collect();
-    check(&column(&ask("zscore"), "normalized"), &wanted);
-    check(&column(&ask("zscore"), "score"), &raw.iter().map(|score| *score as f32).collect::<Vec<_>>());
+    check(&column(&ask("z-score"), "normalised"), &wanted);
+    check(&column(&ask("z-score"), "score"), &raw.iter().map(|score| *score as f32).collect::<Vec<_>>());
 
     let below = |score: &f64| raw.iter().filter(|other| *other < score).count() as f64;
     let wanted: Vec<f32> = raw.iter().map(|score| (below(score) / (count - 1.0)) as f32).collect();
-    check(&column(&ask("rank"), "normalized"), &wanted);
+    check(&column(&ask("rank"), "normalised"), &wanted);
 
     let own = json!({"prompt": row.prompt, "reference": row.reference, "candidates": [row.reference]});
     let own = column(&post(server.address, "/v1/score", &own).json(), "score")[0];
     let wanted: Vec<f32> = raw.iter().map(|score| (score - own) as f32).collect();
-    check(&column(&ask("reference"), "normalized"), &wanted);
+    check(&column(&ask("reference"), "normalised"), &wanted);
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn what_is_wrong_is_named() {
         ("candidates", json!([[{"role": "user", "content": 3}]]), 400, "candidates[0][0].content: "),
         ("candidates", json!("a"), 400, "candidates: "),
         ("wrapper", json!("both"), 400, "wrapper: unknown variant `both`"),
-        ("normalize", json!("softmax"), 400, "normalize: unknown variant `softmax`"),
+        ("normalise", json!("softmax"), 400, "normalise: unknown variant `softmax`"),
         ("max_length", json!(7), 400, "max_length = 7: must be at least 8"),
         ("max_length", json!(701), 400, "max_length = 701: this server takes at most 700"),
         ("max_length", json!(-1), 400, "max_length: "),

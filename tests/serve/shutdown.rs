@@ -103,7 +103,7 @@ fn what_is_given_wrongly_is_named() {
     let empty = folder.path().join("key");
     std::fs::write(&empty, "\n").unwrap();
     for (args, part) in [
-        (&["--model", "/nothing/here"][..], "cannot read /nothing/"),
+        (&["--model", "/nothing/here"][..], "/nothing/here"),
         (&["--model", dir, "--api-key-file", empty.to_str().unwrap()], "a key is one line"),
         (&["--model", dir, "--api-key-env", "POLAR_RAW_TEST_NO_SUCH_KEY"], "POLAR_RAW_TEST_NO_SUCH_KEY"),
         (&["--model", dir, "--max-length", "5000"], "max_position_embeddings = 1024"),

@@ -33,7 +33,7 @@ def main():
 
             encoded = "a\nb<|reward|>a\nc[UNUSED_TOKEN_130]"
             right = {
-                "/v1/score": {"prompt": "a", "reference": "b", "candidates": ["c", "d"], "normalize": "rank"},
+                "/v1/score": {"prompt": "a", "reference": "b", "candidates": ["c", "d"], "normalise": "rank"},
                 "/classify": {"text": [encoded]}, "/sglang/classify": {"text": encoded}, "/vllm/classify": {"input": encoded},
                 "/pooling": {"input": encoded}, "/vllm/pooling": {"input": [encoded]}, "/lmdeploy/pooling": {"input": encoded},
                 "/get_reward": {"query": ["ac"], "prompts": ["a"], "labels": ["b"]},

@@ -5,8 +5,11 @@ use crate::eval::reference::{References, Source, trials};
 use crate::eval::result::{Task, measure};
 use crate::eval::sets::Format;
 
-fn set(format: Format, rule: Rule, rows: &[(&str, &[(&str, f64)])]) -> Set {
-    let group = |(i, (subset, candidates)): (usize, &(&str, &[(&str, f64)]))| Group {
+/// Subset and candidates, each a text and its gain.
+type TestRow<'a> = (&'a str, &'a [(&'a str, f64)]);
+
+fn set(format: Format, rule: Rule, rows: &[TestRow]) -> Set {
+    let group = |(i, (subset, candidates)): (usize, &TestRow)| Group {
         line: i + 1,
         id: None,
         prompt: format!("prompt {i}"),
@@ -80,7 +83,7 @@ fn best_of_four_is_strict_and_chance_is_a_quarter() {
     }
     let references = References::read(references.path()).unwrap();
     let trials = trials(&set, Source::File, &references).unwrap();
-    let scores = (&mut number).scores(&set, &trials.trials).unwrap();
+    let scores = number.scores(&set, &trials.trials).unwrap();
     let judged = judged(&trials.trials, &scores);
     assert_eq!(judged.iter().map(Judged::right).collect::<Vec<_>>(), [true, false, false]);
     assert_eq!((judged[0].chance, judged[1].margin(), judged[2].margin()), (0.25, 0.0, -1.0));
@@ -103,7 +106,7 @@ fn sections_average_their_parts() {
             judgements: set.groups[group].judgements(&[0, 1]),
         })
         .collect();
-    let judged = judged(&places, &(&mut number).scores(&set, &places).unwrap());
+    let judged = judged(&places, &number.scores(&set, &places).unwrap());
     let averages = averages(&set, &judged);
     let sections: Vec<_> = averages.sections.iter().map(|s| (s.name.as_str(), s.pairs, s.accuracy)).collect();
     assert_eq!(sections, [("Safety", 1, 1.0), ("Reasoning", 4, 0.5)], "sections without judgements are left out");
@@ -130,7 +133,7 @@ fn lengths_say_what_the_judge_and_what_the_data_prefer() {
         [("", &[("1", 1.0), ("2", 0.0)]), ("", &[("4", 1.0), ("3", 0.0)]), ("", &[("6", 1.0), ("5", 0.0)])];
     let set = set(Format::Preferences, Rule::Pairs, &rows);
     let trials = trials(&set, Source::Field, &References::default()).unwrap().trials;
-    let scores = (&mut number).scores(&set, &trials).unwrap();
+    let scores = number.scores(&set, &trials).unwrap();
     let found = lengths(&set, &trials, &scores, &[vec![5, 9], vec![9, 5], vec![7, 7]]);
     assert_eq!((found.spearman, found.trials, found.pairs), (Some(1.0), 2, 2));
     assert_eq!((found.longer_wins, found.longer_is_better), (Some(1.0), Some(0.5)));

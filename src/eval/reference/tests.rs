@@ -64,8 +64,8 @@ fn a_candidate_with_the_references_text_is_left_out_and_counted() {
     assert_eq!(asked(&set, &found.trials), [("same".into(), vec![question("other", "bad")])]);
     assert_eq!((found.left_out_candidates, found.left_out_groups), (1, 1));
 
-    let mut references = References::default();
-    references.by_prompt = [("p", "bad"), ("q", "y")].map(|(p, r)| (p.to_string(), r.to_string())).into();
+    let by_prompt = [("p", "bad"), ("q", "y")].map(|(p, r)| (p.to_string(), r.to_string())).into();
+    let mut references = References { by_prompt, ..References::default() };
     let message = trials(&set, Source::File, &references).unwrap_err().to_string();
     assert!(
         message.contains("nothing to judge in any of 2 groups") && message.contains("other references"),
