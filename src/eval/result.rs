@@ -357,6 +357,10 @@ impl fmt::Display for Comparison {
                 if row.is_real() { " *" } else { "" }
             )?;
         }
-        writeln!(f, "* the interval, a paired bootstrap over rows, leaves out zero: the difference is real")
+        writeln!(
+            f,
+            "* the difference is real: the interval, a paired bootstrap over rows, leaves out zero and the sign test over \
+             rows has p < 0.05"
+        )
     }
 }
