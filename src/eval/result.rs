@@ -327,6 +327,12 @@ impl ModelResult {
                 of(t.reference),
                 of(t.candidate)
             ));
+            if t.same_as_reference > 0 {
+                lines.push(format!(
+                    "candidate and reference are the same tokens, after cutting, in {} of the sequences",
+                    of(t.same_as_reference)
+                ));
+            }
         }
         lines
     }
