@@ -67,6 +67,8 @@ pub struct EvalArgs {
 
 /// Evaluates, prints, and writes what was asked for.
 pub fn run(args: EvalArgs) -> Result<()> {
+    // What cannot be written is said before anything is measured. What is dropped leaves nothing.
+    args.json.iter().chain(&args.html).try_for_each(|path| files::Staged::create(path).map(drop))?;
     // What is wrong with the first model is said before the data are read.
     let mut first = args.model.first().map(|path| model::open(path, args.device)).transpose()?;
     let set = sets::read(&args.data, args.format, args.seed)?;
@@ -225,4 +227,30 @@ fn hash(path: &Path) -> Result<String> {
         hasher.update_reader(opened).map_err(|e| Error::io("read", file, &e))?;
     }
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    fn refusal(args: &[&str]) -> String {
+        let given = ["eval", "--model", "no model", "--data", "no data"].iter().chain(args);
+        let matches = EvalArgs::augment_args(Command::new("eval")).get_matches_from(given);
+        run(EvalArgs::from_arg_matches(&matches).unwrap()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_written_is_refused_before_the_model_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        for option in ["--json", "--html"] {
+            let message = refusal(&[option, &path("missing/result")]);
+            assert!(message.contains("missing/result") && !message.contains("no model"), "{message}");
+        }
+        let message = refusal(&["--json", &path("result.json"), "--html", &path("result.html")]);
+        assert!(message.contains("no model"), "{message}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "trying leaves nothing");
+    }
 }

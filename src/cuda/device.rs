@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::tensor::Storage;
 
 /// Bytes of pinned memory through which small operands go to the device: more than the ids, positions and spans of a step
-/// of a million tokens, so that no step waits for room.
+/// of a million tokens. `Cuda::reserve` empties it before the first step, and each step's read after it, so that no step
+/// waits for room.
 const STAGING: usize = 64 << 20;
 /// Dynamic shared memory that a kernel may have without asking for more.
 const SHARED_BY_DEFAULT: usize = 48 << 10;
@@ -209,6 +210,14 @@ impl Device {
         // SAFETY: both tensors are as long as that, and do not overlap.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
             .map_err(failed("copy on the card"))
+    }
+
+    /// Waits for the copies that were begun, so that all of the staging memory is free again.
+    pub fn empty_staging(&self) -> Result<()> {
+        self.bind()?;
+        self.synchronize()?;
+        self.staging.borrow_mut().used = 0;
+        Ok(())
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -141,7 +141,8 @@ impl Backend for Cuda {
         ];
         self.device.scratch(needed.into_iter().fold(0, usize::max))?;
         self.frequencies(extent.heads.dim, extent.theta)?;
-        Ok(())
+        // Weights were written before.
+        self.device.empty_staging()
     }
 
     /// A product of 1024 rows does 1024 operations for each byte of the table that it reads, three times what a card

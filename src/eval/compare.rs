@@ -31,12 +31,15 @@ pub struct Difference {
     pub interval: (f64, f64),
     /// Exact two-sided McNemar test of `only_a` against `only_b`, which takes judgements as independent.
     pub mcnemar_p: f64,
+    /// Exact two-sided sign test over rows: how many speak for either model.
+    pub rows_p: f64,
 }
 
 impl Difference {
-    /// Whether the interval leaves out zero.
+    /// Whether the interval leaves out zero and the rows agree: resampling a few rows that happen to agree never gives
+    /// zero.
     pub fn is_real(&self) -> bool {
-        self.interval.0 > 0.0 || self.interval.1 < 0.0
+        (self.interval.0 > 0.0 || self.interval.1 < 0.0) && self.rows_p < 0.05
     }
 }
 
@@ -56,6 +59,7 @@ pub fn compare(parts: &[Part], a: &[Judged], b: &[Judged], seed: u64) -> Vec<Dif
             group.1 += i64::from(b[at].right()) - i64::from(a[at].right());
         }
         let groups: Vec<(i64, i64)> = groups.into_values().collect();
+        let rows = |sign: i64| groups.iter().filter(|group| group.1.signum() == sign).count();
         Difference {
             name: part.name.clone(),
             a: first,
@@ -65,6 +69,7 @@ pub fn compare(parts: &[Part], a: &[Judged], b: &[Judged], seed: u64) -> Vec<Dif
             difference: second.value() - first.value(),
             interval: bootstrap(&groups, seed, &part.name),
             mcnemar_p: mcnemar(only_a, only_b),
+            rows_p: mcnemar(rows(1), rows(-1)),
         }
     };
     parts.iter().map(difference).collect()
@@ -155,6 +160,21 @@ mod tests {
         assert_eq!(d, &compare(&all(n), &judged(&a, 1), &judged(&b, 1), 7)[0], "the seed decides");
         let c: Vec<bool> = (0..n).map(|i| if i < 20 { i % 2 == 1 } else { a[i] } || i == 100 || i == 101).collect();
         assert!(!compare(&all(n), &judged(&a, 1), &judged(&c, 1), 7)[0].is_real());
+    }
+
+    #[test]
+    fn a_few_rows_that_agree_are_no_difference() {
+        let of = |n: usize| {
+            let (a, b) = (judged(&vec![false; n], 1), judged(&vec![true; n], 1));
+            compare(&all(n), &a, &b, 1).remove(0)
+        };
+        assert_eq!((of(3).interval, of(3).is_real()), ((1.0, 1.0), false));
+        assert!((of(3).rows_p - 0.25).abs() < 1e-12);
+        assert!(of(6).is_real(), "{:?}", of(6));
+        // Of one row, any number of judgements are one voice.
+        let (a, b) = (judged(&[false; 9], 9), judged(&[true; 9], 9));
+        let d = &compare(&all(9), &a, &b, 1)[0];
+        assert!(d.mcnemar_p < 0.01 && d.rows_p == 1.0 && !d.is_real(), "{d:?}");
     }
 
     /// Nine judgements of a row that go the same way are little more than one.

@@ -13,7 +13,7 @@ use crate::baselines::Baseline;
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::polar::{IdPair, TemplateConfig, encode_candidates};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Specials, Tokenizer};
 
 /// Scores candidates.
 pub trait Judge {
@@ -57,6 +57,9 @@ pub struct Truncation {
     pub candidate: usize,
     /// With any part cut.
     pub any: usize,
+    /// With a candidate whose tokens are the reference's: only what was cut off told them apart, or what the tokenizer
+    /// takes for the same.
+    pub same_as_reference: usize,
 }
 
 /// A model with what it takes to build its sequences.
@@ -119,8 +122,17 @@ impl ModelJudge<'_> {
             t.candidate += usize::from(cut > 0);
             t.any += usize::from(prompt || reference || cut > 0);
         }
+        let same = encoded.sequences.iter().filter(|ids| is_same_as_reference(ids, tokenizer.specials()));
+        self.truncation.same_as_reference += same.count();
         Ok(encoded.sequences)
     }
+}
+
+/// Whether prompt with candidate and prompt with reference are the same tokens.
+fn is_same_as_reference(ids: &[u32], specials: Specials) -> bool {
+    let ids = &ids[usize::from(specials.bos.is_some())..];
+    let middle = ids.iter().position(|&id| id == specials.separator);
+    middle.is_some_and(|at| ids[at + 1..] == [&ids[..at], &[specials.score]].concat())
 }
 
 /// Lengths in tokens of every candidate of the set, whole; of token ids the whole sequence.
@@ -134,4 +146,25 @@ pub fn lengths(set: &Set, tokenizer: Option<&Tokenizer>) -> Result<Vec<Vec<usize
         (Answer::Text(text), None) => Ok(text.len()),
     };
     set.groups.iter().map(|group| group.candidates.iter().map(|c| length(&c.answer)).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::polar::Wrapper;
+    use crate::tokenizer::Names;
+
+    #[test]
+    fn what_differs_only_where_it_was_cut_is_the_same_as_the_reference() {
+        let tokenizer = Tokenizer::bytes(Names::default()).unwrap();
+        for (max_response_length, expected) in [(4, [true, false, false]), (40, [false, false, false])] {
+            for wrapper in [Wrapper::Sft, Wrapper::Pretrain] {
+                let template = TemplateConfig { wrapper, max_length: 100, max_response_length };
+                let candidates = ["a wren", "another", "a"];
+                let encoded = encode_candidates(&tokenizer, "Name a bird", "a whale", &candidates, &template).unwrap();
+                let same = encoded.sequences.iter().map(|ids| is_same_as_reference(ids, tokenizer.specials()));
+                assert_eq!(same.collect::<Vec<_>>(), expected, "{template:?}");
+            }
+        }
+    }
 }

@@ -163,7 +163,7 @@ pub fn lengths(set: &Set, trials: &[Trial], scores: &[Vec<f32>], tokens: &[Vec<u
     }
     result.spearman = (result.trials > 0).then(|| sum / result.trials as f64);
     result.longer_wins = (result.pairs > 0).then(|| wins as f64 / result.pairs as f64);
-    result.longer_is_better = (differing > 0).then(|| f64::from(better as u32) / f64::from(differing as u32));
+    result.longer_is_better = (differing > 0).then(|| better as f64 / differing as f64);
     result
 }
 

@@ -146,8 +146,8 @@ fn side_by_side(result: &EvalResult) -> Markup {
             h2 { "Differences" }
             p {
                 "The same judgements by two models. The interval is a paired bootstrap over rows of the file; where it "
-                "leaves out zero, the difference is real and the line is bold. McNemar’s test takes judgements as "
-                "independent."
+                "leaves out zero and the sign test over rows has p < 0.05, the difference is real and the line is bold. "
+                "McNemar’s test takes judgements as independent."
             }
             @for comparison in &result.comparisons { (difference(comparison)) }
         }
@@ -165,7 +165,7 @@ fn difference(comparison: &Comparison) -> Markup {
                         th scope="col" { "pairs" }
                         th scope="col" { "difference" }
                         th scope="col" { "95 % interval" }
-                        th scope="col" { "only one right" }
+                        th scope="col" { "only " (comparison.b) " / " (comparison.a) " right" }
                         th scope="col" { "McNemar’s p" }
                     }
                 }
@@ -322,7 +322,7 @@ fn truncation(result: &EvalResult) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "sequences cut" }
-                            @for part in ["of", "any part", "prompt", "reference", "candidate"] { th scope="col" { (part) } }
+                            @for part in ["of", "any part", "prompt", "reference", "candidate", "candidate the same as reference"] { th scope="col" { (part) } }
                         }
                     }
                     tbody {
@@ -331,7 +331,7 @@ fn truncation(result: &EvalResult) -> Markup {
                             tr {
                                 th scope="row" { (model.name) }
                                 td { (t.sequences) }
-                                @for part in [t.any, t.prompt, t.reference, t.candidate] { td { (percent(part, t.sequences)) } }
+                                @for part in [t.any, t.prompt, t.reference, t.candidate, t.same_as_reference] { td { (percent(part, t.sequences)) } }
                             }
                         }
                     }

@@ -177,7 +177,11 @@ pub fn trials(set: &Set, source: Source, references: &References) -> Result<Tria
              that is better than another; choose {}",
             source.name(),
             set.groups.len(),
-            if source == Source::File { "other references" } else { "file, with --references FILE" }
+            match (set.format, source) {
+                (Format::Trajectories | Format::Pairs, _) => "other data",
+                (_, Source::File) => "other references",
+                _ => "file, with --references FILE",
+            }
         )));
     }
     Ok(all)

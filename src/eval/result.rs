@@ -327,6 +327,12 @@ impl ModelResult {
                 of(t.reference),
                 of(t.candidate)
             ));
+            if t.same_as_reference > 0 {
+                lines.push(format!(
+                    "candidate and reference are the same tokens, after cutting, in {} of the sequences",
+                    of(t.same_as_reference)
+                ));
+            }
         }
         lines
     }
@@ -357,6 +363,10 @@ impl fmt::Display for Comparison {
                 if row.is_real() { " *" } else { "" }
             )?;
         }
-        writeln!(f, "* the interval, a paired bootstrap over rows, leaves out zero: the difference is real")
+        writeln!(
+            f,
+            "* the difference is real: the interval, a paired bootstrap over rows, leaves out zero and the sign test over \
+             rows has p < 0.05"
+        )
     }
 }

@@ -44,7 +44,7 @@ fn draw(row: &Row) -> Markup {
     html! {
         figure {
             figcaption { b { (row.name) } span.figure { (figures.replace('-', "−")) } }
-            @if without > 0 { p.caption { (without) " pairs were too long to be scored; they count as wrong." } }
+            @if without > 0 { p.caption { (without) " pairs have a score that is not finite; they count as wrong." } }
             (plane.draw(&format!("scores on {}: {figures}", row.name), "score", &html! {
                 path.rejected d=(rejected_outline) {}
                 path.chosen d=(chosen_outline) {}

@@ -21,7 +21,7 @@ struct Scale {
 
 impl Scale {
     fn of(rows: &[Row]) -> Self {
-        let lowest = rows.iter().flat_map(|row| &row.accuracies).map(|a| a.interval().0);
+        let lowest = rows.iter().flat_map(|row| &row.accuracies).filter(|a| a.pairs > 0).map(|a| a.interval().0);
         let chances = rows.iter().map(|row| row.chance - 0.05);
         let lowest = lowest.chain(chances).fold(0.45, f64::min);
         Self { low: (lowest * 10.0 - 1e-9).floor().max(0.0) / 10.0 }
@@ -46,7 +46,7 @@ pub fn titled(heading: &str, table: &Table) -> Markup {
         @if !table.rows.is_empty() {
             section {
                 h2 { (heading) }
-                p { "The share of pairs in which the chosen answer scores strictly above the rejected one. A tie is wrong." }
+                p { "The share of judgements in which the better answers score strictly above the others. A tie is wrong." }
                 table.judges {
                     (head("judge", &scale))
                     @for row in &table.rows { (set(table, row, &scale)) }
@@ -112,8 +112,14 @@ fn line(name: Markup, kind: &str, accuracy: &Accuracy, row: &Row, scale: &Scale)
     html! {
         tr class=(kind) {
             th scope="row" { (name) }
-            td.drawing { (dot(accuracy, row.chance, scale)) }
-            td { span.figure { (figure(Some(accuracy))) } " " (bounds(Some(accuracy))) }
+            // What was not run has no accuracy.
+            @if accuracy.pairs > 0 {
+                td.drawing { (dot(accuracy, row.chance, scale)) }
+                td { span.figure { (figure(Some(accuracy))) } " " (bounds(Some(accuracy))) }
+            } @else {
+                td.drawing {}
+                td { "-" }
+            }
         }
     }
 }
@@ -151,5 +157,21 @@ fn axis(scale: &Scale) -> Markup {
                 text x=(scale.percent(tick)) y="13" text-anchor="middle" { (label(tick, 0.1)) }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_that_was_not_run_has_no_dot() {
+        let accuracies = vec![Accuracy { right: 90, pairs: 100 }, Accuracy::default()];
+        let row = Row { name: "set".into(), accuracies, chance: 0.5, chosen: Vec::new(), rejected: Vec::new() };
+        assert_eq!(Scale::of(std::slice::from_ref(&row)).low, 0.4);
+        let table = Table { columns: ["model", "shuffled reference"].map(String::from).into(), rows: vec![row] };
+        let page = section(&table).into_string();
+        assert_eq!(page.matches("<circle").count(), 1, "{page}");
+        assert!(page.contains("<td>-</td>") && !page.contains("0.000"), "{page}");
     }
 }

@@ -185,7 +185,7 @@ pub fn read(path: &Path, format: Option<Format>, seed: u64) -> Result<Set> {
     let mut set =
         Set { format: found.unwrap_or(Format::Preferences), groups: Vec::new(), rows: 0, notes: Vec::new(), blake3 };
     if found.is_none_or(Format::is_own) {
-        let lines = if array { one_a_line(&parsed)? } else { text };
+        let lines = if array { one_a_line(&parsed)? } else { text.clone() };
         let records = polar::read_from(path, std::io::Cursor::new(lines.into_bytes())).map_err(|e| match found {
             None => Error::user(format!("{e}; evaluation also reads {}", others())),
             Some(_) => e,
@@ -206,6 +206,10 @@ pub fn read(path: &Path, format: Option<Format>, seed: u64) -> Result<Set> {
         }
         set.format = format;
         own::groups(path, records, seed, &mut set)?;
+        if format == Format::Preferences {
+            let rows = if array { parsed } else { rows::parse(path, &text)? };
+            own::name(&mut set.groups, &rows);
+        }
         return Ok(set);
     }
     let parsed = if array { parsed } else { rows::parse(path, &text)? };

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Set;
+use super::rows::JsonRow;
 use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, Rule};
 use crate::polar::{Records, Triple, TripleSource};
@@ -33,6 +34,15 @@ pub fn groups(path: &Path, records: Records, seed: u64, set: &mut Set) -> Result
         }
     }
     Ok(())
+}
+
+/// Gives groups of preferences line, id and subset of the rows that they are from, one each.
+pub fn name(groups: &mut [Group], rows: &[JsonRow]) {
+    for (group, row) in groups.iter_mut().zip(rows) {
+        group.line = row.line;
+        group.id = row.name(&["id"]);
+        group.subset = row.name(&["subset"]).unwrap_or_default();
+    }
 }
 
 fn triple(triple: Triple) -> Group {

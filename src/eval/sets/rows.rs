@@ -149,7 +149,7 @@ impl JsonRow {
 
     /// The value of the first of `keys` that the row has and that is not null.
     pub fn get(&self, keys: &[&str]) -> Option<&Value> {
-        keys.iter().find_map(|key| self.values.get(*key)).filter(|value| !value.is_null())
+        keys.iter().filter_map(|key| self.values.get(*key)).find(|value| !value.is_null())
     }
 
     /// Whether there is such a value.

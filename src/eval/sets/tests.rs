@@ -102,6 +102,25 @@ fn every_format_is_known_by_its_keys_and_read_whole() {
     assert_eq!((read.format, read.rows, read.groups.len()), (Format::Trajectories, 3, 1));
 }
 
+#[test]
+fn preferences_keep_line_id_and_subset() {
+    let row = |id: Value, subset: Value| json!({"id": id, "prompt": "p", "reference": "r", "chosen": "c", "rejected": "d", "subset": subset});
+    let rows = [row(json!("a"), json!("x")), row(json!(7), Value::Null)];
+    let named = |set: Set| -> Vec<(usize, Option<String>, String)> {
+        set.groups.into_iter().map(|group| (group.line, group.id, group.subset)).collect()
+    };
+    let wanted = [(2, Some("a".into()), "x".into()), (4, Some("7".into()), String::new())];
+    for text in [format!("\n{}\n \n{}", rows[0], rows[1]), format!("[\n{},\n\n{}]", rows[0], rows[1])] {
+        assert_eq!(named(read(&File::new(&text).path(), None, 1).unwrap()), wanted, "{text}");
+    }
+}
+
+#[test]
+fn a_null_does_not_hide_the_next_key() {
+    let row = rows::parse(Path::new("rows"), r#"{"id": 1, "reference": null, "output": "x"}"#).unwrap().remove(0);
+    assert_eq!(row.text(&["reference", "output"]).unwrap(), "x");
+}
+
 /// The three by three matrix: below its diagonal the better answer is the plainer one.
 #[test]
 fn styles_of_rm_bench_make_levels() {

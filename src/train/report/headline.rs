@@ -89,7 +89,7 @@ pub fn readings(table: &Table) -> Markup {
 fn reading(table: &Table, row: &Row) -> Markup {
     let of = |column: Option<usize>| {
         let column = column?;
-        Some((table.columns.get(column)?, row.accuracies.get(column)?))
+        Some((table.columns.get(column)?, row.accuracies.get(column).filter(|a| a.pairs > 0)?))
     };
     html! {
         p {
