@@ -58,6 +58,7 @@ impl Family {
         keys.only("hidden_act", "silu".to_string())?;
         keys.only("mlp_bias", false)?;
         keys.only("use_sliding_window", false)?;
+        keys.only("partial_rotary_factor", 1.0)?;
         let heads = keys.required("num_attention_heads")?;
         let hidden: usize = keys.required("hidden_size")?;
         same_head_dim("head_dim", keys.optional("head_dim")?, hidden, heads)?;
@@ -68,12 +69,12 @@ impl Family {
         let known = [Architecture::CausalLm, Architecture::RewardModel];
         let eos = first_id(keys, "eos_token_id")?;
         let bos = first_id(keys, "bos_token_id")?;
-        // Newer configurations keep both in one object.
+        // Newer configurations keep all of it in one object.
         let rope: Map<String, Value> = keys.optional("rope_parameters")?.unwrap_or_default();
-        let (theta, scaling) = match rope.get("rope_theta") {
-            Some(_) => (Keys(&rope).optional("rope_theta")?, Some(rope)),
-            None => (keys.optional("rope_theta")?, keys.optional("rope_scaling")?),
-        };
+        Keys(&rope).only("partial_rotary_factor", 1.0)?;
+        let theta = Keys(&rope).optional("rope_theta")?.or(keys.optional("rope_theta")?);
+        let scales = rope.contains_key("rope_type") || rope.contains_key("type");
+        let scaling = if scales { Some(rope) } else { keys.optional("rope_scaling")? };
         let positions = if self == Self::Llama { 2048 } else { 32_768 };
         let config = ModelConfig {
             architecture: keys.architecture(&known.map(|architecture| (self.class(architecture), architecture)))?,

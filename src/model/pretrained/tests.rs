@@ -194,6 +194,9 @@ fn configurations_of_other_families() {
     }
     let parameters = json!({"rope_type": "default", "rope_theta": 7e3});
     assert_eq!(with("llama", "rope_parameters", parameters).unwrap().0.rope_theta, 7e3);
+    let parameters = json!({"rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 1.0});
+    let config = with("llama", "rope_parameters", parameters).unwrap().0;
+    assert_eq!((config.rope_theta, config.rope_scaling_factor), (5e4, Some(2.0)));
     for (key, value, reason) in [
         ("head_dim", json!(8), "head_dim = 8 is not supported: must be hidden_size / num_attention_heads = 24 / 4"),
         ("mlp_bias", json!(true), "mlp_bias = true is not supported"),
@@ -202,6 +205,9 @@ fn configurations_of_other_families() {
         ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "rope_scaling = {\"rope_type\":\"llama3\""),
         ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope_scaling = {"),
         ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 7e3, "factor": 4.0}), "rope_scaling = {"),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 4}), "rope_scaling = {"),
+        ("rope_parameters", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5 is not supported"),
+        ("partial_rotary_factor", json!(0.5), "partial_rotary_factor = 0.5 is not supported"),
         ("architectures", json!(["LlamaForQuestionAnswering"]), "architectures = [\"LlamaForQuestionAnswering\"]"),
         ("vocab_size", Value::Null, "vocab_size is missing"),
         ("hidden_size", json!(u64::MAX), "hidden_size = 18446744073709551615"),
