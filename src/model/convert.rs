@@ -6,7 +6,7 @@ use std::path::Path;
 use super::config::{Architecture, FILE, Heads, ModelConfig, StorageDtype, TensorSpec};
 use super::foreign::Family;
 use super::layout::{Layout, Names};
-use super::pretrained::{self, Pretrained};
+use super::pretrained::{self, Loaded, Pretrained};
 use super::weights::{self, Target};
 use crate::error::{Error, Result};
 use crate::files::{self, StagedFolder};
@@ -26,6 +26,9 @@ pub enum Kind {
     Gguf,
 }
 
+/// The types that a folder's weights may have.
+const DTYPES: [StorageDtype; 3] = [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16];
+
 /// Files beside the weights that go along: tokenizer, generation, and how strings are built.
 const COMPANIONS: [&str; 10] = [
     "tokenizer.json",
@@ -41,7 +44,7 @@ const COMPANIONS: [&str; 10] = [
 ];
 
 /// Writes the model `from` to `to`, a folder or GGUF file that is whole or absent, as `kind`. `element` is the type of
-/// its weights; without it that of `from`, or float32 for quantised ones.
+/// its weights; without it the one that all weights of `from` have, or float32 where they are quantised or differ.
 ///
 /// Gives notes of what a person wants to know.
 ///
@@ -55,9 +58,6 @@ pub fn convert(
     max_shard_bytes: usize,
 ) -> Result<Vec<String>> {
     let source = Pretrained::open(from)?;
-    let element = element.unwrap_or(source.config().dtype.into());
-    let dtype =
-        [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16].into_iter().find(|d| Element::from(*d) == element);
     let architecture = source.config().architecture;
     // A reward model of InternLM2 may carry the head of its next-token loss.
     let heads = match kind {
@@ -76,6 +76,8 @@ pub fn convert(
             architecture.class()
         )));
     }
+    let element = element.unwrap_or_else(|| lossless(&source, &loaded));
+    let dtype = DTYPES.into_iter().find(|dtype| Element::from(*dtype) == element);
     let mut notes = Vec::new();
     if !loaded.unused.is_empty() {
         notes.push(format!("left behind: {}", loaded.unused.join(", ")));
@@ -111,6 +113,15 @@ pub fn convert(
         }
     }
     Ok(notes)
+}
+
+/// The type that all tensors which are read have, if a folder can have it; else float32, which holds the values of any.
+/// What a configuration says of the type need not be so.
+fn lossless(source: &Pretrained, loaded: &Loaded) -> Element {
+    let read = source.tensors().iter().filter(|(name, _)| !loaded.unused.iter().any(|unused| unused == name));
+    let mut stored = read.map(|(_, entry)| entry.element);
+    let first = stored.next().filter(|first| DTYPES.into_iter().any(|dtype| Element::from(dtype) == *first));
+    first.filter(|first| stored.all(|element| element == *first)).unwrap_or(Element::F32)
 }
 
 /// A tensor of the source; zero for a bias that it does not have.

@@ -234,3 +234,24 @@ fn a_tied_head_is_a_copy_of_the_embedding() {
     assert_eq!(get("output.weight"), get("model.tok_embeddings.weight"));
     assert_eq!(loaded, Loaded { heads: Heads { reward: false, lm: true }, unused: vec![] });
 }
+
+#[test]
+fn without_a_type_nothing_is_rounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, half) = (folder.path().join("first"), folder.path().join("half"));
+    save(&first, &config(12, false, Architecture::CausalLm), fresh_seed());
+    // What the configuration says of the type is not what the file holds.
+    ModelConfig { dtype: StorageDtype::Bf16, ..read_config(&first).unwrap() }.write(&first).unwrap();
+    let to = folder.path().join("to");
+    convert(&first, &to, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+    assert_eq!((load(&to).1, read_config(&to).unwrap().dtype), (load(&first).1, StorageDtype::F32));
+    // Matrices of a GGUF file in float16 stand beside vectors in float32.
+    let gguf = folder.path().join("half.gguf");
+    convert(&first, &gguf, Kind::Gguf, Some(Element::F16), usize::MAX).unwrap();
+    convert(&gguf, &half, Kind::InternLm2, None, usize::MAX).unwrap();
+    assert_eq!((load(&half).1, read_config(&half).unwrap().dtype), (load(&gguf).1, StorageDtype::F32));
+    let (bf16, again) = (folder.path().join("bf16"), folder.path().join("again"));
+    convert(&first, &bf16, Kind::InternLm2Torch, Some(Element::Bf16), usize::MAX).unwrap();
+    convert(&bf16, &again, Kind::InternLm2, None, usize::MAX).unwrap();
+    assert_eq!((load(&again).1, read_config(&again).unwrap().dtype), (load(&bf16).1, StorageDtype::Bf16));
+}
