@@ -97,7 +97,8 @@ impl Family {
             dtype: keys.dtype()?,
         };
         config.check("")?;
-        let tied = keys.optional("tie_word_embeddings")?.unwrap_or(false);
+        let tied =
+            config.architecture == Architecture::CausalLm && keys.optional("tie_word_embeddings")?.unwrap_or(false);
         Ok((config, self.layout(Names::HuggingFace, tied)))
     }
 
@@ -222,7 +223,8 @@ impl Family {
             },
         };
         config.check("")?;
-        let tied = tensors.get("output.weight").is_none();
+        // A reward model has no such head at all.
+        let tied = !reward && tensors.get("output.weight").is_none();
         Ok((config, family.layout(Names::Gguf, tied)))
     }
 }

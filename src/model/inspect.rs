@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::config::{Architecture, ModelConfig};
+use super::config::{Architecture, Heads, ModelConfig};
 use super::layout::Names;
 use super::pretrained::{self, Pretrained};
 use crate::error::Result;
@@ -156,7 +156,7 @@ fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
             Names::Gguf => "llama.cpp",
         }
         .into(),
-        parameters: config.parameters(heads),
+        parameters: config.parameters(Heads { lm: heads.lm && !model.layout().tied, ..heads }),
         reward_head: heads.reward,
         lm_head: heads.lm,
         hidden_size: config.hidden_size,

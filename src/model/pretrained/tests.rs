@@ -8,6 +8,7 @@ use crate::config::ModelSection;
 use crate::formats::Element;
 use crate::model::config::{Architecture, SpecialIds, StorageDtype};
 use crate::model::convert::{Kind, convert};
+use crate::model::inspect::inspect;
 use crate::model::weights::{Target, write};
 use crate::rng;
 use rand::RngExt;
@@ -233,6 +234,29 @@ fn a_tied_head_is_a_copy_of_the_embedding() {
     let get = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone()).unwrap();
     assert_eq!(get("output.weight"), get("model.tok_embeddings.weight"));
     assert_eq!(loaded, Loaded { heads: Heads { reward: false, lm: true }, unused: vec![] });
+    let parameters = |path: &Path| inspect(path, false).unwrap().model.unwrap().parameters;
+    assert_eq!(parameters(&first) - parameters(&tied), 13 * 24);
+}
+
+#[test]
+fn a_reward_model_without_a_next_token_head_gets_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    save(&first, &config(12, false, Architecture::RewardModel), 7);
+    for (name, kind) in [("llama", Kind::HuggingFace(Family::Llama)), ("model.gguf", Kind::Gguf)] {
+        let (there, back) = (folder.path().join(name), folder.path().join(format!("{name}-back")));
+        convert(&first, &there, kind, None, usize::MAX).unwrap();
+        if there.is_dir() {
+            let text = fs::read_to_string(there.join(FILE)).unwrap();
+            let tied = text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+            assert_ne!(tied, text);
+            fs::write(there.join(FILE), tied).unwrap();
+        }
+        convert(&there, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+        for path in [there, back] {
+            assert_eq!(Pretrained::open(&path).unwrap().heads(), Heads { reward: true, lm: false }, "{name}");
+        }
+    }
 }
 
 #[test]
