@@ -150,7 +150,8 @@ impl Pretrained {
     /// Names a tensor that is missing, unless it is a head, or does not fit.
     pub fn find(&self, spec: &TensorSpec) -> Result<Option<Vec<String>>> {
         let found = self.layout.check(spec, self.config.attention_heads(), &self.tensors)?;
-        let zero = spec.name.ends_with("wo.bias") && self.layout.names != Names::InternLm2;
+        let optional = self.layout.names == Names::Gguf && spec.name.ends_with("wo.bias");
+        let zero = optional || !self.layout.holds(&spec.name);
         match found {
             None if !zero && !["v_head.weight", "output.weight"].contains(&spec.name.as_str()) => {
                 let name = self.layout.source(&spec.name).first().to_string();

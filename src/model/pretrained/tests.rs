@@ -279,3 +279,24 @@ fn without_a_type_nothing_is_rounded() {
     convert(&bf16, &again, Kind::InternLm2, None, usize::MAX).unwrap();
     assert_eq!((load(&again).1, read_config(&again).unwrap().dtype), (load(&bf16).1, StorageDtype::Bf16));
 }
+
+#[test]
+fn a_bias_that_a_family_has_may_not_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, llama) = (folder.path().join("plain"), folder.path().join("llama"));
+    save(&plain, &config(12, false, Architecture::CausalLm), 9);
+    convert(&plain, &llama, Kind::HuggingFace(Family::Qwen2), None, usize::MAX).unwrap();
+    // Qwen2's biases under Llama's name: all but that of attention's output.
+    let mut keys: Value = serde_json::from_str(&fs::read_to_string(llama.join(FILE)).unwrap()).unwrap();
+    for (key, value) in [
+        ("model_type", json!("llama")),
+        ("architectures", json!(["LlamaForCausalLM"])),
+        ("attention_bias", json!(true)),
+    ] {
+        keys[key] = value;
+    }
+    fs::write(llama.join(FILE), keys.to_string()).unwrap();
+    let model = Pretrained::open(&llama).unwrap();
+    let refused = model.check(&model.config().tensors(model.heads())).unwrap_err();
+    assert!(refused.to_string().contains("`model.layers.0.self_attn.o_proj.bias` is missing"), "{refused}");
+}
