@@ -166,6 +166,25 @@ impl Family {
         keys
     }
 
+    /// Whether attention has biases, which a GGUF file says by having them.
+    ///
+    /// # Errors
+    /// Names a bias that would have no place in this network.
+    fn gguf_bias(self, tensors: &Tensors) -> Result<bool> {
+        let known: &[&str] = match self {
+            Self::Llama => &["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"],
+            Self::Qwen2 => &["attn_q.bias", "attn_k.bias", "attn_v.bias"],
+        };
+        let bias = self == Self::Qwen2 || known.iter().any(|name| tensors.get(&format!("blk.0.{name}")).is_some());
+        for (name, _) in tensors.iter().filter(|(name, _)| name.ends_with(".bias")) {
+            let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
+            if !bias || !part.is_some_and(|part| known.contains(&part)) {
+                return Err(tensors.refuse(name, "is not supported: this network has no such bias"));
+            }
+        }
+        Ok(bias)
+    }
+
     /// Reads the metadata of a GGUF file, and how its weights are laid out.
     ///
     /// # Errors
@@ -210,7 +229,7 @@ impl Family {
             vocab_size: embedding.rows(),
             rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
             rope_scaling_factor: None,
-            bias: tensors.get("blk.0.attn_q.bias").is_some(),
+            bias: family.gguf_bias(tensors)?,
             rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
             max_position_embeddings: keys.required("context_length")?,
             initializer_range: 0.02,

@@ -300,3 +300,26 @@ fn a_bias_that_a_family_has_may_not_be_missing() {
     let refused = model.check(&model.config().tensors(model.heads())).unwrap_err();
     assert!(refused.to_string().contains("`model.layers.0.self_attn.o_proj.bias` is missing"), "{refused}");
 }
+
+#[test]
+fn no_bias_of_a_gguf_file_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for (bias, from, to) in [
+        (false, "blk.0.attn_q.weight", "blk.0.attn_qkv.bias"),
+        (false, "blk.1.attn_norm.weight", "blk.1.attn_output.bias"),
+        (true, "blk.0.ffn_up.weight", "blk.0.attn_qkv.bias"),
+        // llama.cpp's Qwen2 has none of attention's output.
+        (true, "blk.0.attn_norm.weight", "blk.0.attn_output.bias"),
+    ] {
+        let (first, file) = (folder.path().join(format!("{bias}")), folder.path().join(format!("{to}-{bias}.gguf")));
+        save(&first, &config(12, bias, Architecture::CausalLm), 11);
+        convert(&first, &file, Kind::Gguf, None, usize::MAX).unwrap();
+        assert_eq!(Pretrained::open(&file).unwrap().config().bias, bias);
+        let mut bytes = fs::read(&file).unwrap();
+        let place = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+        fs::write(&file, bytes).unwrap();
+        let refused = Pretrained::open(&file).err().unwrap().to_string();
+        assert!(refused.contains(&format!("`{to}` is not supported: this network has no such bias")), "{refused}");
+    }
+}
