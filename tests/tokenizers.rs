@@ -296,6 +296,9 @@ fn byte_level_vocabularies_of_gguf_files() {
     let size = byte_level("smollm").tokens.len() as u32;
     assert_eq!((specials.bos, specials.eos), (None, Some(2)), "no BOS unless the file asks for it");
     assert_eq!((specials.separator, specials.score), (size, size + 1));
+    assert_eq!(from_gguf(&byte_level("llama-bpe")).specials().bos, Some(1));
+    let asks = GgufVocabulary { add_bos: Some(false), ..byte_level("llama-bpe") };
+    assert_eq!(from_gguf(&asks).specials().bos, None);
     let asks = GgufVocabulary { add_bos: Some(true), ..byte_level("smollm") };
     assert_eq!(from_gguf(&asks).specials().bos, Some(1));
 }
