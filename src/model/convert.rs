@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, StagedFolder};
 use crate::formats::gguf::Value;
 use crate::formats::{Element, Format, Writer};
+use crate::tokenizer;
 
 /// What to convert to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,26 +162,25 @@ fn write_gguf(
     let mut writer = Writer::create(to, Format::Gguf, pieces, &keys)?;
     specs.iter().try_for_each(|spec| weights::write_tensor(&mut writer, spec, config, layout, values))?;
     writer.finish()?.commit()?;
-    let note = "the GGUF file has no vocabulary: keep the tokenizer's files beside it, and give it token ids";
+    let note = "the GGUF file has no vocabulary: put the tokenizer's files beside it, or give it token ids";
     Ok(bare.then(|| note.to_string()))
 }
 
-/// Takes the tokenizer along: its files, or the vocabulary of a GGUF file.
+/// Takes the tokenizer along: the vocabulary of a GGUF file, or else the files beside the weights.
 fn copy_companions(from: &Path, to: &Path) -> Result<Option<String>> {
     let from = &pretrained::resolve(from);
-    if pretrained::is_gguf(from) {
-        return match pretrained::tokenizer(from) {
-            Ok(Some(tokenizer)) => tokenizer.save(to).map(|()| None),
-            Ok(None) => Ok(Some("the GGUF file has no vocabulary: add a tokenizer.json".into())),
-            Err(error) => Ok(Some(format!("no tokenizer: {error}"))),
-        };
+    match pretrained::vocabulary(from) {
+        Ok(Some(tokenizer)) => return tokenizer.save(to).map(|()| None),
+        Ok(None) => {}
+        Err(error) => return Ok(Some(format!("no tokenizer: {error}"))),
     }
-    let from = if from.is_dir() { from } else { files::parent(from) };
+    let folder = if from.is_dir() { from } else { files::parent(from) };
     for name in COMPANIONS {
-        let file = from.join(name);
+        let file = folder.join(name);
         if file.is_file() {
             fs::copy(&file, to.join(name)).map_err(|e| Error::io("copy", &file, &e))?;
         }
     }
-    Ok(None)
+    let bare = pretrained::is_gguf(from) && !tokenizer::exists(to);
+    Ok(bare.then(|| "the GGUF file has no vocabulary: add a tokenizer.json".into()))
 }

@@ -254,7 +254,9 @@ impl Family {
 /// The user's: a key of another type than its own.
 pub(super) fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> {
     let keys = GgufKeys { metadata, prefix: "tokenizer.ggml" };
-    let Some(model) = keys.text("model")? else { return Ok(None) };
+    // What converters write for a file without one.
+    let model = keys.text("model")?.filter(|model| !["none", "no_vocab"].contains(&model.as_str()));
+    let Some(model) = model else { return Ok(None) };
     let texts = |key| match keys.get(key) {
         None => Ok(Vec::new()),
         Some(gguf::Value::Texts(texts)) => Ok(texts.clone()),
