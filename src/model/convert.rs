@@ -9,6 +9,7 @@ use super::layout::{Layout, Names};
 use super::pretrained::{self, Loaded, Pretrained};
 use super::weights::{self, Target};
 use crate::error::{Error, Result};
+use crate::eval::companion;
 use crate::files::{self, StagedFolder};
 use crate::formats::gguf::Value;
 use crate::formats::{Element, Format, Writer};
@@ -41,7 +42,7 @@ const COMPANIONS: [&str; 10] = [
     "merges.txt",
     "chat_template.jinja",
     "generation_config.json",
-    crate::eval::companion::FILE,
+    companion::FILE,
 ];
 
 /// Writes the model `from` to `to`, a folder or GGUF file that is whole or absent, as `kind`. `element` is the type of
@@ -72,9 +73,9 @@ pub fn convert(
     };
     if missing {
         return Err(Error::user(format!(
-            "{} has no head: {} without the weights of its own head would start at random elsewhere",
+            "{} has no head: a {} without the weights of its own head would start at random elsewhere",
             from.display(),
-            architecture.class()
+            architecture.noun()
         )));
     }
     let element = element.unwrap_or_else(|| lossless(&source, &loaded));
@@ -89,7 +90,7 @@ pub fn convert(
             if to.exists() {
                 return Err(Error::user(format!("{} exists already: give the name of a new file", to.display())));
             }
-            notes.extend(write_gguf(&source, to, element, heads, &mut values)?);
+            notes.extend(write_gguf(&source, from, to, element, heads, &mut values)?);
             return Ok(notes);
         }
         (_, None) => {
@@ -138,13 +139,13 @@ fn read(source: &Pretrained, spec: &TensorSpec) -> Result<Vec<f32>> {
 /// Writes a GGUF file: matrices as `element`, vectors as F32, as llama.cpp wants them.
 fn write_gguf(
     source: &Pretrained,
+    from: &Path,
     to: &Path,
     element: Element,
     heads: Heads,
     values: &mut weights::Source,
-) -> Result<Option<String>> {
+) -> Result<Vec<String>> {
     let config = source.config();
-    // Dynamic NTK scaling does nothing up to the trained length, which becomes the context length.
     let family = if config.bias { Family::Qwen2 } else { Family::Llama };
     let layout = family.layout(Names::Gguf, false);
     let specs = config.tensors(heads);
@@ -162,8 +163,28 @@ fn write_gguf(
     let mut writer = Writer::create(to, Format::Gguf, pieces, &keys)?;
     specs.iter().try_for_each(|spec| weights::write_tensor(&mut writer, spec, config, layout, values))?;
     writer.finish()?.commit()?;
-    let note = "the GGUF file has no vocabulary: put the tokenizer's files beside it, or give it token ids";
-    Ok(bare.then(|| note.to_string()))
+    let mut notes = Vec::new();
+    if bare {
+        notes.push("the GGUF file has no vocabulary: put the tokenizer's files beside it, or give it token ids".into());
+    }
+    if beside(from).join(companion::FILE).exists() {
+        notes.push(format!("the GGUF file does not say how strings are built: put {} beside it", companion::FILE));
+    }
+    if let Some(id) = config.special.reward {
+        notes.push(format!("the GGUF file has no key for the score token, which is {id}"));
+    }
+    if let Some(factor) = config.rope_scaling_factor {
+        // It does nothing up to the trained length, which becomes the context length.
+        notes.push(format!(
+            "left out: the dynamic NTK scaling of factor {factor}, which acts beyond the context length"
+        ));
+    }
+    Ok(notes)
+}
+
+/// The folder of a model.
+fn beside(from: &Path) -> &Path {
+    if from.is_dir() { from } else { files::parent(from) }
 }
 
 /// Takes the tokenizer along: the vocabulary of a GGUF file, or else the files beside the weights.
@@ -174,7 +195,7 @@ fn copy_companions(from: &Path, to: &Path) -> Result<Option<String>> {
         Ok(None) => {}
         Err(error) => return Ok(Some(format!("no tokenizer: {error}"))),
     }
-    let folder = if from.is_dir() { from } else { files::parent(from) };
+    let folder = beside(from);
     for name in COMPANIONS {
         let file = folder.join(name);
         if file.is_file() {
