@@ -4,7 +4,7 @@ use polar_raw::backend;
 use polar_raw::cuda::{abi, ptx};
 
 /// The size of the structure that a kernel takes, by the beginning of its name.
-const PARAMETERS: [(&str, usize); 16] = [
+const PARAMETERS: [(&str, usize); 17] = [
     ("gemm_", size_of::<abi::GemmParams>()),
     ("attention_forward_", size_of::<abi::AttentionParams>()),
     ("attention_backward_", size_of::<abi::AttentionBackwardParams>()),
@@ -20,6 +20,7 @@ const PARAMETERS: [(&str, usize); 16] = [
     ("global_norm_", size_of::<abi::GlobalNormParams>()),
     ("adamw", size_of::<abi::AdamwParams>()),
     ("fill_", size_of::<abi::FillParams>()),
+    ("bias_", size_of::<abi::BiasParams>()),
     ("cast_", size_of::<abi::CastParams>()),
 ];
 

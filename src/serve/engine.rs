@@ -70,6 +70,7 @@ fn group(sequences: &[Vec<u32>], separator: u32, pack_length: usize) -> VecDeque
     struct Open {
         place: usize,
         tokens: usize,
+        /// What all have in common at their beginning; each keeps its last token to itself.
         common: usize,
     }
     let most = Capacity::candidates_for(pack_length);
@@ -83,7 +84,8 @@ fn group(sequences: &[Vec<u32>], separator: u32, pack_length: usize) -> VecDeque
         if let Some(group) = open.get_mut(&ids[..end]) {
             let members = &mut groups[group.place];
             let first = &sequences[members[0]];
-            let common = first.iter().zip(ids).take(group.common).take_while(|(a, b)| a == b).count();
+            let alike = first.iter().zip(ids).take(group.common.min(ids.len() - 1));
+            let common = alike.take_while(|(a, b)| a == b).count();
             let lost = (group.common - common) * (members.len() - 1);
             let tokens = group.tokens + lost + ids.len() - common;
             if tokens <= pack_length && members.len() < most {
@@ -92,7 +94,7 @@ fn group(sequences: &[Vec<u32>], separator: u32, pack_length: usize) -> VecDeque
                 continue;
             }
         }
-        open.insert(&ids[..end], Open { place: groups.len(), tokens: ids.len(), common: ids.len() });
+        open.insert(&ids[..end], Open { place: groups.len(), tokens: ids.len(), common: ids.len() - 1 });
         groups.push_back(vec![index]);
     }
     groups

@@ -234,7 +234,7 @@ fn models() {
     bad("config.json", &changed("num_hidden_layers", json!(3)), &["`model.layers.2.attention_norm.weight` is missing"]);
     bad("config.json", &changed("vocab_size", json!(0)), &["config.json", "vocab_size = 0"]);
     bad("config.json", &changed("hidden_size", json!("16")), &["config.json", "hidden_size"]);
-    bad("config.json", &changed("model_type", json!("llama")), &["config.json", "model_type = \"llama\""]);
+    bad("config.json", &changed("model_type", json!("gpt2")), &["config.json", "model_type = \"gpt2\""]);
     bad("config.json", b"{", &["config.json"]);
     for file in ["config.json", "model.safetensors"] {
         let good = fs::read(model(file)).unwrap();
