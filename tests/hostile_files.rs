@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,38 @@ fn a_tensor_without_elements_takes_no_memory() {
         std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
         let figures = &inspect(&path, true).unwrap().tensors[0];
         assert_eq!(figures.statistics.as_ref().unwrap().rms, 0.0);
+    }
+}
+
+/// A PyTorch file whose pickle makes one small tensor `count` times over, five bytes each, in a storage called `key`.
+fn repeating(path: &Path, key: &str, count: usize) {
+    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let mut pickle = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x00((".to_vec();
+    pickle.extend([text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(key), text("cpu")].concat());
+    pickle.extend(b"K\x01tQK\x00(K\x01t(K\x01t\x89tq\x01");
+    pickle.extend(b"h\x00h\x01R".repeat(count));
+    pickle.extend(b"}.");
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in [("data.pkl".into(), &pickle[..]), (format!("data/{key}"), &[0; 4])] {
+        archive.start_file(format!("model/{name}"), stored).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+#[test]
+fn a_pickle_that_repeats_a_tensor_takes_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.bin");
+    repeating(&path, &"0".repeat(64), 1000);
+    assert!(inspect(&path, false).unwrap().tensors.is_empty());
+    for (key, count, reason) in
+        [("0".repeat(1000), 10, "does not build tensors"), ("0".into(), 70_000, "more than 65536")]
+    {
+        repeating(&path, &key, count);
+        let refused = inspect(&path, false).unwrap_err().to_string();
+        assert!(refused.contains(reason), "{refused}");
     }
 }
 

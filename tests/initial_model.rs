@@ -121,6 +121,24 @@ fn tokens_that_are_new_to_a_model_start_as_the_mean_of_the_others() {
 }
 
 #[test]
+fn a_gguf_file_without_a_vocabulary_is_read_with_the_tokenizer_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let llama = foreign(folder.path(), 0);
+    let gguf = folder.path().join("alone/model.gguf");
+    fs::create_dir(gguf.parent().unwrap()).unwrap();
+    convert(&llama, &gguf, Kind::Gguf, None, usize::MAX).unwrap();
+    assert!(polar_raw::model::pretrained::tokenizer(&gguf).unwrap().is_none());
+    let refused = polar_raw::model::pretrained::required_tokenizer(&gguf).unwrap_err().to_string();
+    assert!(refused.contains("has no vocabulary"), "{refused}");
+    fs::copy(llama.join("tokenizer.json"), gguf.with_file_name("tokenizer.json")).unwrap();
+    let (grown, _, notes) = setup(&config(""), Start::From(gguf.clone()), Some(&gguf));
+    assert_eq!(grown.model_config.vocab_size, 302, "{notes:?}");
+    let back = folder.path().join("back");
+    convert(&gguf, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+    assert_eq!(fs::read(back.join("tokenizer.json")).unwrap(), fs::read(llama.join("tokenizer.json")).unwrap());
+}
+
+#[test]
 fn a_saved_model_knows_its_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let llama = foreign(folder.path(), 0);

@@ -296,6 +296,9 @@ fn byte_level_vocabularies_of_gguf_files() {
     let size = byte_level("smollm").tokens.len() as u32;
     assert_eq!((specials.bos, specials.eos), (None, Some(2)), "no BOS unless the file asks for it");
     assert_eq!((specials.separator, specials.score), (size, size + 1));
+    assert_eq!(from_gguf(&byte_level("llama-bpe")).specials().bos, Some(1));
+    let asks = GgufVocabulary { add_bos: Some(false), ..byte_level("llama-bpe") };
+    assert_eq!(from_gguf(&asks).specials().bos, None);
     let asks = GgufVocabulary { add_bos: Some(true), ..byte_level("smollm") };
     assert_eq!(from_gguf(&asks).specials().bos, Some(1));
 }
@@ -471,4 +474,38 @@ proptest! {
             },
         }
     }
+}
+
+#[test]
+fn a_file_that_is_named_keeps_the_names_that_it_was_saved_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = Names { separator: "<|begin|>".into(), score: "<|end|>".into() };
+    for vocabulary in [byte_level("smollm"), with_scores()] {
+        let tokenizer = Tokenizer::from_gguf(&vocabulary, names.clone()).unwrap();
+        tokenizer.save(dir.path()).unwrap();
+        for file in ["tokenizer.json", "tokenizer.model"].map(|name| dir.path().join(name)) {
+            if file.exists() {
+                let read = Tokenizer::load_file(&file).unwrap();
+                assert_eq!((read.specials(), read.vocab_size()), (tokenizer.specials(), tokenizer.vocab_size()));
+            }
+        }
+    }
+}
+
+#[test]
+fn long_pieces_are_refused_unless_they_are_given_whole() {
+    for (token_type, length, good) in
+        [(1, 256, true), (1, 257, false), (5, 257, false), (4, 4096, true), (4, 4097, false)]
+    {
+        let mut vocabulary = with_scores();
+        vocabulary.tokens.push("x".repeat(length));
+        vocabulary.token_types.push(token_type);
+        vocabulary.scores.push(0.0);
+        assert_eq!(Tokenizer::from_gguf(&vocabulary, Names::default()).is_ok(), good, "{token_type} {length}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.model");
+    std::fs::File::create(&path).unwrap().set_len((32 << 20) + 1).unwrap();
+    let refused = Tokenizer::from_file(&path, Names::default()).unwrap_err().to_string();
+    assert!(refused.contains("is no tokenizer: at most"), "{refused}");
 }

@@ -30,7 +30,7 @@ pub struct ConvertArgs {
     /// What to make of it.
     #[arg(long = "as", value_enum, default_value_t)]
     target: TargetArg,
-    /// The type of the weights. [default: as they are; of quantised ones float32]
+    /// The type of the weights. [default: the one that all have; float32 if they are quantised or differ]
     #[arg(long, value_enum)]
     dtype: Option<DtypeArg>,
     /// Bytes of weights in a file, at most.

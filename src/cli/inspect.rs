@@ -66,14 +66,14 @@ fn table(inspection: &Inspection) -> String {
         }
     }
     match &inspection.tokenizer {
-        Ok(t) => {
+        Some(t) => {
             let id = |id: Option<u32>| id.map_or("none".into(), |id| id.to_string());
             row("tokenizer", format!("{}, {} ids", t.kind, t.vocab_size));
             let new = if t.new.is_empty() { "" } else { ", without rows of their own yet" };
             let (bos, eos) = (id(t.bos), id(t.eos));
             row("special ids", format!("BOS {bos}, EOS {eos}, separator {}, score {}{new}", t.separator, t.score));
         }
-        Err(why) => row("tokenizer", why.clone()),
+        None => row("tokenizer", inspection.tokenizer_error.clone().unwrap_or_else(|| "none".into())),
     }
     for problem in &inspection.problems {
         row("problem", problem.clone());

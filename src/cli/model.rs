@@ -20,10 +20,7 @@ pub struct Opened {
 pub fn open(dir: &Path, device: Device) -> Result<Opened> {
     const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
     let pretrained = Pretrained::open(dir)?;
-    let config = pretrained.config().clone();
-    let model = Model::new(device.open()?, config.clone(), REWARD)?;
-    let loaded = pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?;
-    if !loaded.heads.reward {
+    if !pretrained.heads().reward {
         return Err(Error::user(format!(
             "{} has no reward head (v_head.weight): it is a language model. Train one from it: polar-raw train --init {} \
              --data FILE",
@@ -31,13 +28,16 @@ pub fn open(dir: &Path, device: Device) -> Result<Opened> {
             dir.display()
         )));
     }
+    let config = pretrained.config().clone();
+    let model = Model::new(device.open()?, config.clone(), REWARD)?;
+    pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?;
     let companion = Companion::read(dir, &config)?;
     Ok(Opened { model: Rc::new(model), companion })
 }
 
 /// The tokenizer of a model's folder.
 pub fn tokenizer(dir: &Path, model: &Model) -> Result<Tokenizer> {
-    let tokenizer = pretrained::tokenizer(dir)?.map_or_else(|| Tokenizer::load(dir), Ok)?;
+    let tokenizer = pretrained::required_tokenizer(dir)?;
     if tokenizer.vocab_size() > model.config().vocab_size {
         return Err(Error::user(format!(
             "{}: the tokenizer has {} ids and the model {}; they do not belong together",

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::model::pretrained;
 use crate::polar::Lines;
-use crate::tokenizer::{Names, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
 /// Turn text into token ids, or ids into text.
 ///
@@ -45,8 +45,8 @@ pub struct TokenizeArgs {
 pub fn run(args: TokenizeArgs) -> Result<()> {
     let ending = args.model.extension().and_then(OsStr::to_str);
     let tokenizer = match ending {
-        Some("json" | "model") if args.model.is_file() => Tokenizer::from_file(&args.model, Names::default())?,
-        _ => pretrained::tokenizer(&args.model)?.map_or_else(|| Tokenizer::load(&args.model), Ok)?,
+        Some("json" | "model") if args.model.is_file() => Tokenizer::load_file(&args.model)?,
+        _ => pretrained::required_tokenizer(&args.model)?,
     };
     let Some(input) = &args.input else {
         let specials = tokenizer.specials();

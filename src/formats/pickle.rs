@@ -9,6 +9,13 @@ use std::ops::Range;
 
 use super::{Element, Opaque};
 
+/// Tensors, at most. Naming one again takes a few bytes of a pickle, and far more of memory.
+const MAX_VIEWS: usize = 1 << 16;
+/// Bytes of a storage's name, at most: PyTorch's are numbers.
+const MAX_KEY: usize = 64;
+/// Dimensions of a tensor, at most.
+const MAX_DIMENSIONS: usize = 8;
+
 /// A tensor as a pickle describes it: a view of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
@@ -351,7 +358,7 @@ impl Machine<'_> {
         else {
             return Err(structure());
         };
-        if self.text(kind)? != "storage" {
+        if self.text(kind)? != "storage" || key.len() > MAX_KEY {
             return Err(structure());
         }
         let numel = usize::try_from(*numel).map_err(|_| structure())?;
@@ -370,6 +377,9 @@ impl Machine<'_> {
                 Global::RebuildTensor,
                 [Value::Storage(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..],
             ) => {
+                if self.views.len() == MAX_VIEWS {
+                    return Err(format!("its pickle makes more than {MAX_VIEWS} tensors"));
+                }
                 let (element, key, numel) = &self.storages[*storage];
                 let view = View {
                     key: self.text(key)?.to_string(),
@@ -396,9 +406,8 @@ impl Machine<'_> {
             Value::Int(n) => usize::try_from(*n).map_err(|_| structure()),
             _ => Err(structure()),
         };
-        // As many as PyTorch allows.
         match &self.tuples[tuple][..] {
-            sizes if sizes.len() <= 64 => sizes.iter().map(size).collect(),
+            sizes if sizes.len() <= MAX_DIMENSIONS => sizes.iter().map(size).collect(),
             _ => Err(structure()),
         }
     }

@@ -112,7 +112,9 @@ fn entry(view: &View, storage: &Range<usize>) -> Result<Entry, String> {
     if elements > end - offset {
         return Err("repeats elements of its storage (an expanded view): save a copy of it".into());
     }
-    let contiguous = (0..shape.len()).all(|i| shape[i] <= 1 || strides[i] == shape[i + 1..].iter().product::<usize>());
+    // The product of sizes behind an empty dimension may overflow.
+    let contiguous = elements == 0
+        || (0..shape.len()).all(|i| shape[i] <= 1 || strides[i] == shape[i + 1..].iter().product::<usize>());
     let [begin, end] = [*offset, end].map(|at| element.bytes(at).map(|bytes| storage.start + bytes));
     let bytes = begin.zip(end).map(|(begin, end)| begin..end).ok_or("is too large")?;
     let strides = (!contiguous).then(|| strides.clone());

@@ -131,6 +131,14 @@ impl Architecture {
         }
     }
 
+    /// What it is, in any family.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::RewardModel => "reward model",
+            Self::CausalLm => "language model",
+        }
+    }
+
     /// The heads that the class has.
     pub fn heads(self) -> Heads {
         Heads { reward: self == Self::RewardModel, lm: self == Self::CausalLm }

@@ -6,12 +6,14 @@ use std::path::Path;
 use super::config::{Architecture, FILE, Heads, ModelConfig, StorageDtype, TensorSpec};
 use super::foreign::Family;
 use super::layout::{Layout, Names};
-use super::pretrained::{self, Pretrained};
+use super::pretrained::{self, Loaded, Pretrained};
 use super::weights::{self, Target};
 use crate::error::{Error, Result};
+use crate::eval::companion;
 use crate::files::{self, StagedFolder};
 use crate::formats::gguf::Value;
 use crate::formats::{Element, Format, Writer};
+use crate::tokenizer;
 
 /// What to convert to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub enum Kind {
     Gguf,
 }
 
+/// The types that a folder's weights may have.
+const DTYPES: [StorageDtype; 3] = [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16];
+
 /// Files beside the weights that go along: tokenizer, generation, and how strings are built.
 const COMPANIONS: [&str; 10] = [
     "tokenizer.json",
@@ -37,11 +42,11 @@ const COMPANIONS: [&str; 10] = [
     "merges.txt",
     "chat_template.jinja",
     "generation_config.json",
-    crate::eval::companion::FILE,
+    companion::FILE,
 ];
 
 /// Writes the model `from` to `to`, a folder or GGUF file that is whole or absent, as `kind`. `element` is the type of
-/// its weights; without it that of `from`, or float32 for quantised ones.
+/// its weights; without it the one that all weights of `from` have, or float32 where they are quantised or differ.
 ///
 /// Gives notes of what a person wants to know.
 ///
@@ -55,9 +60,6 @@ pub fn convert(
     max_shard_bytes: usize,
 ) -> Result<Vec<String>> {
     let source = Pretrained::open(from)?;
-    let element = element.unwrap_or(source.config().dtype.into());
-    let dtype =
-        [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16].into_iter().find(|d| Element::from(*d) == element);
     let architecture = source.config().architecture;
     // A reward model of InternLM2 may carry the head of its next-token loss.
     let heads = match kind {
@@ -71,11 +73,13 @@ pub fn convert(
     };
     if missing {
         return Err(Error::user(format!(
-            "{} has no head: {} without the weights of its own head would start at random elsewhere",
+            "{} has no head: a {} without the weights of its own head would start at random elsewhere",
             from.display(),
-            architecture.class()
+            architecture.noun()
         )));
     }
+    let element = element.unwrap_or_else(|| lossless(&source, &loaded));
+    let dtype = DTYPES.into_iter().find(|dtype| Element::from(*dtype) == element);
     let mut notes = Vec::new();
     if !loaded.unused.is_empty() {
         notes.push(format!("left behind: {}", loaded.unused.join(", ")));
@@ -86,7 +90,7 @@ pub fn convert(
             if to.exists() {
                 return Err(Error::user(format!("{} exists already: give the name of a new file", to.display())));
             }
-            notes.extend(write_gguf(&source, to, element, heads, &mut values)?);
+            notes.extend(write_gguf(&source, from, to, element, heads, &mut values)?);
             return Ok(notes);
         }
         (_, None) => {
@@ -113,6 +117,15 @@ pub fn convert(
     Ok(notes)
 }
 
+/// The type that all tensors which are read have, if a folder can have it; else float32, which holds the values of any.
+/// What a configuration says of the type need not be so.
+fn lossless(source: &Pretrained, loaded: &Loaded) -> Element {
+    let read = source.tensors().iter().filter(|(name, _)| !loaded.unused.iter().any(|unused| unused == name));
+    let mut stored = read.map(|(_, entry)| entry.element);
+    let first = stored.next().filter(|first| DTYPES.into_iter().any(|dtype| Element::from(dtype) == *first));
+    first.filter(|first| stored.all(|element| element == *first)).unwrap_or(Element::F32)
+}
+
 /// A tensor of the source; zero for a bias that it does not have.
 fn read(source: &Pretrained, spec: &TensorSpec) -> Result<Vec<f32>> {
     if spec.name.ends_with(".bias") && !source.config().bias {
@@ -126,13 +139,13 @@ fn read(source: &Pretrained, spec: &TensorSpec) -> Result<Vec<f32>> {
 /// Writes a GGUF file: matrices as `element`, vectors as F32, as llama.cpp wants them.
 fn write_gguf(
     source: &Pretrained,
+    from: &Path,
     to: &Path,
     element: Element,
     heads: Heads,
     values: &mut weights::Source,
-) -> Result<Option<String>> {
+) -> Result<Vec<String>> {
     let config = source.config();
-    // Dynamic NTK scaling does nothing up to the trained length, which becomes the context length.
     let family = if config.bias { Family::Qwen2 } else { Family::Llama };
     let layout = family.layout(Names::Gguf, false);
     let specs = config.tensors(heads);
@@ -150,26 +163,45 @@ fn write_gguf(
     let mut writer = Writer::create(to, Format::Gguf, pieces, &keys)?;
     specs.iter().try_for_each(|spec| weights::write_tensor(&mut writer, spec, config, layout, values))?;
     writer.finish()?.commit()?;
-    let note = "the GGUF file has no vocabulary: keep the tokenizer's files beside it, and give it token ids";
-    Ok(bare.then(|| note.to_string()))
+    let mut notes = Vec::new();
+    if bare {
+        notes.push("the GGUF file has no vocabulary: put the tokenizer's files beside it, or give it token ids".into());
+    }
+    if beside(from).join(companion::FILE).exists() {
+        notes.push(format!("the GGUF file does not say how strings are built: put {} beside it", companion::FILE));
+    }
+    if let Some(id) = config.special.reward {
+        notes.push(format!("the GGUF file has no key for the score token, which is {id}"));
+    }
+    if let Some(factor) = config.rope_scaling_factor {
+        // It does nothing up to the trained length, which becomes the context length.
+        notes.push(format!(
+            "left out: the dynamic NTK scaling of factor {factor}, which acts beyond the context length"
+        ));
+    }
+    Ok(notes)
 }
 
-/// Takes the tokenizer along: its files, or the vocabulary of a GGUF file.
+/// The folder of a model.
+fn beside(from: &Path) -> &Path {
+    if from.is_dir() { from } else { files::parent(from) }
+}
+
+/// Takes the tokenizer along: the vocabulary of a GGUF file, or else the files beside the weights.
 fn copy_companions(from: &Path, to: &Path) -> Result<Option<String>> {
     let from = &pretrained::resolve(from);
-    if pretrained::is_gguf(from) {
-        return match pretrained::tokenizer(from) {
-            Ok(Some(tokenizer)) => tokenizer.save(to).map(|()| None),
-            Ok(None) => Ok(Some("the GGUF file has no vocabulary: add a tokenizer.json".into())),
-            Err(error) => Ok(Some(format!("no tokenizer: {error}"))),
-        };
+    match pretrained::vocabulary(from) {
+        Ok(Some(tokenizer)) => return tokenizer.save(to).map(|()| None),
+        Ok(None) => {}
+        Err(error) => return Ok(Some(format!("no tokenizer: {error}"))),
     }
-    let from = if from.is_dir() { from } else { files::parent(from) };
+    let folder = beside(from);
     for name in COMPANIONS {
-        let file = from.join(name);
+        let file = folder.join(name);
         if file.is_file() {
             fs::copy(&file, to.join(name)).map_err(|e| Error::io("copy", &file, &e))?;
         }
     }
-    Ok(None)
+    let bare = pretrained::is_gguf(from) && !tokenizer::exists(to);
+    Ok(bare.then(|| "the GGUF file has no vocabulary: add a tokenizer.json".into()))
 }

@@ -58,6 +58,7 @@ impl Family {
         keys.only("hidden_act", "silu".to_string())?;
         keys.only("mlp_bias", false)?;
         keys.only("use_sliding_window", false)?;
+        keys.only("partial_rotary_factor", 1.0)?;
         let heads = keys.required("num_attention_heads")?;
         let hidden: usize = keys.required("hidden_size")?;
         same_head_dim("head_dim", keys.optional("head_dim")?, hidden, heads)?;
@@ -68,12 +69,12 @@ impl Family {
         let known = [Architecture::CausalLm, Architecture::RewardModel];
         let eos = first_id(keys, "eos_token_id")?;
         let bos = first_id(keys, "bos_token_id")?;
-        // Newer configurations keep both in one object.
+        // Newer configurations keep all of it in one object.
         let rope: Map<String, Value> = keys.optional("rope_parameters")?.unwrap_or_default();
-        let (theta, scaling) = match rope.get("rope_theta") {
-            Some(_) => (Keys(&rope).optional("rope_theta")?, Some(rope)),
-            None => (keys.optional("rope_theta")?, keys.optional("rope_scaling")?),
-        };
+        Keys(&rope).only("partial_rotary_factor", 1.0)?;
+        let theta = Keys(&rope).optional("rope_theta")?.or(keys.optional("rope_theta")?);
+        let scales = rope.contains_key("rope_type") || rope.contains_key("type");
+        let scaling = if scales { Some(rope) } else { keys.optional("rope_scaling")? };
         let positions = if self == Self::Llama { 2048 } else { 32_768 };
         let config = ModelConfig {
             architecture: keys.architecture(&known.map(|architecture| (self.class(architecture), architecture)))?,
@@ -96,7 +97,8 @@ impl Family {
             dtype: keys.dtype()?,
         };
         config.check("")?;
-        let tied = keys.optional("tie_word_embeddings")?.unwrap_or(false);
+        let tied =
+            config.architecture == Architecture::CausalLm && keys.optional("tie_word_embeddings")?.unwrap_or(false);
         Ok((config, self.layout(Names::HuggingFace, tied)))
     }
 
@@ -164,6 +166,25 @@ impl Family {
         keys
     }
 
+    /// Whether attention has biases, which a GGUF file says by having them.
+    ///
+    /// # Errors
+    /// Names a bias that would have no place in this network.
+    fn gguf_bias(self, tensors: &Tensors) -> Result<bool> {
+        let known: &[&str] = match self {
+            Self::Llama => &["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"],
+            Self::Qwen2 => &["attn_q.bias", "attn_k.bias", "attn_v.bias"],
+        };
+        let bias = self == Self::Qwen2 || known.iter().any(|name| tensors.get(&format!("blk.0.{name}")).is_some());
+        for (name, _) in tensors.iter().filter(|(name, _)| name.ends_with(".bias")) {
+            let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
+            if !bias || !part.is_some_and(|part| known.contains(&part)) {
+                return Err(tensors.refuse(name, "is not supported: this network has no such bias"));
+            }
+        }
+        Ok(bias)
+    }
+
     /// Reads the metadata of a GGUF file, and how its weights are laid out.
     ///
     /// # Errors
@@ -208,7 +229,7 @@ impl Family {
             vocab_size: embedding.rows(),
             rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
             rope_scaling_factor: None,
-            bias: tensors.get("blk.0.attn_q.bias").is_some(),
+            bias: family.gguf_bias(tensors)?,
             rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
             max_position_embeddings: keys.required("context_length")?,
             initializer_range: 0.02,
@@ -221,7 +242,8 @@ impl Family {
             },
         };
         config.check("")?;
-        let tied = tensors.get("output.weight").is_none();
+        // A reward model has no such head at all.
+        let tied = !reward && tensors.get("output.weight").is_none();
         Ok((config, family.layout(Names::Gguf, tied)))
     }
 }
@@ -232,7 +254,9 @@ impl Family {
 /// The user's: a key of another type than its own.
 pub(super) fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> {
     let keys = GgufKeys { metadata, prefix: "tokenizer.ggml" };
-    let Some(model) = keys.text("model")? else { return Ok(None) };
+    // What converters write for a file without one.
+    let model = keys.text("model")?.filter(|model| !["none", "no_vocab"].contains(&model.as_str()));
+    let Some(model) = model else { return Ok(None) };
     let texts = |key| match keys.get(key) {
         None => Ok(Vec::new()),
         Some(gguf::Value::Texts(texts)) => Ok(texts.clone()),

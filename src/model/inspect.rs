@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::config::{Architecture, ModelConfig};
+use super::config::{Architecture, Heads, ModelConfig};
 use super::layout::Names;
 use super::pretrained::{self, Pretrained};
 use crate::error::Result;
@@ -19,8 +19,10 @@ pub struct Inspection {
     pub files: usize,
     /// The configuration, where there is one.
     pub model: Option<ModelFacts>,
-    /// The tokenizer, or why there is none.
-    pub tokenizer: std::result::Result<TokenizerFacts, String>,
+    /// The tokenizer, where there is one.
+    pub tokenizer: Option<TokenizerFacts>,
+    /// Why the tokenizer that is there cannot be read.
+    pub tokenizer_error: Option<String>,
     /// Why it cannot be used as it is: tensors that are missing or do not fit.
     pub problems: Vec<String>,
     /// Tensors that this program does not need.
@@ -103,13 +105,7 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
     let bare = path.is_file() && !pretrained::is_gguf(path) && !path.with_file_name(super::config::FILE).exists();
     if bare {
         let tensors = Tensors::open(path)?;
-        return Ok(Inspection {
-            model: None,
-            tokenizer: Err("a bare file of tensors".into()),
-            problems: Vec::new(),
-            unused: Vec::new(),
-            ..of_tensors(&tensors, statistics)?
-        });
+        return of_tensors(&tensors, statistics);
     }
     let model = Pretrained::open(path)?;
     let (config, tensors) = (model.config(), model.tensors());
@@ -119,14 +115,14 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
         specs.iter().filter_map(|spec| model.find(spec).err().map(|error| error.to_string())).collect();
     let found = model.heads();
     if heads.reward && !found.reward || heads.lm && !found.lm {
-        problems.push(format!("{} has no head of its own", config.architecture.class()));
+        problems.push(format!("the {} has no head of its own", config.architecture.noun()));
     }
     let unused = model.check(&config.tensors(found)).map_or(Vec::new(), |loaded| loaded.unused);
-    let tokenizer = match pretrained::tokenizer(path) {
+    let (tokenizer, tokenizer_error) = match pretrained::tokenizer(path) {
         Ok(Some(tokenizer)) => {
             let specials = tokenizer.specials();
             let new = [specials.separator, specials.score];
-            Ok(TokenizerFacts {
+            let facts = TokenizerFacts {
                 kind: tokenizer.description(),
                 vocab_size: tokenizer.vocab_size(),
                 bos: specials.bos,
@@ -134,13 +130,14 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
                 separator: specials.separator,
                 score: specials.score,
                 new: new.into_iter().filter(|id| *id as usize >= config.vocab_size).collect(),
-            })
+            };
+            (Some(facts), None)
         }
-        Ok(None) => Err("none".into()),
-        Err(error) => Err(error.to_string()),
+        Ok(None) => (None, None),
+        Err(error) => (None, Some(error.to_string())),
     };
     let model = Some(facts(&model, path, config));
-    Ok(Inspection { model, tokenizer, problems, unused, ..of_tensors(tensors, statistics)? })
+    Ok(Inspection { model, tokenizer, tokenizer_error, problems, unused, ..of_tensors(tensors, statistics)? })
 }
 
 fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
@@ -149,14 +146,14 @@ fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
     let template =
         crate::eval::Companion::read(path, config).ok().map(|companion| companion.template).filter(|_| reward);
     ModelFacts {
-        architecture: config.architecture.class().into(),
+        architecture: config.architecture.noun().into(),
         names: match model.layout().names {
             Names::InternLm2 => "InternLM2",
             Names::HuggingFace => "Llama",
             Names::Gguf => "llama.cpp",
         }
         .into(),
-        parameters: config.parameters(heads),
+        parameters: config.parameters(Heads { lm: heads.lm && !model.layout().tied, ..heads }),
         reward_head: heads.reward,
         lm_head: heads.lm,
         hidden_size: config.hidden_size,
@@ -192,7 +189,8 @@ fn of_tensors(tensors: &Tensors, statistics: bool) -> Result<Inspection> {
         format: tensors.format().to_string(),
         files: tensors.file_count(),
         model: None,
-        tokenizer: Err("none".into()),
+        tokenizer: None,
+        tokenizer_error: None,
         problems: Vec::new(),
         unused: Vec::new(),
         tensors: facts,

@@ -108,7 +108,7 @@ impl Layout {
         for (name, shape) in &parts {
             let entry = tensors.readable(name)?;
             if entry.shape != *shape {
-                let why = format!("has shape {:?}, but config.json asks for {shape:?}", entry.shape);
+                let why = format!("has shape {:?}, but the configuration asks for {shape:?}", entry.shape);
                 return Err(tensors.refuse(name, why));
             }
         }

@@ -150,7 +150,8 @@ impl Pretrained {
     /// Names a tensor that is missing, unless it is a head, or does not fit.
     pub fn find(&self, spec: &TensorSpec) -> Result<Option<Vec<String>>> {
         let found = self.layout.check(spec, self.config.attention_heads(), &self.tensors)?;
-        let zero = spec.name.ends_with("wo.bias") && self.layout.names != Names::InternLm2;
+        let optional = self.layout.names == Names::Gguf && spec.name.ends_with("wo.bias");
+        let zero = optional || !self.layout.holds(&spec.name);
         match found {
             None if !zero && !["v_head.weight", "output.weight"].contains(&spec.name.as_str()) => {
                 let name = self.layout.source(&spec.name).first().to_string();
@@ -206,20 +207,47 @@ pub fn parse(text: &str) -> Result<(ModelConfig, Layout)> {
     }
 }
 
-/// The tokenizer of what [`Pretrained::open`] opens; `None` if a folder has none.
+/// The tokenizer of what [`Pretrained::open`] opens: a GGUF file's own, or the one in the folder; `None` if there is none.
 ///
 /// # Errors
 /// The user's: a tokenizer that is damaged or not supported.
 pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     let path = &resolve(path);
-    if is_gguf(path) {
-        let tensors = Tensors::open(path)?;
-        let vocabulary = foreign::vocabulary(tensors.metadata()).map_err(|e| e.context(path.display()))?;
-        let tokenizer = vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, tokenizer::Names::default()));
-        return tokenizer.transpose().map_err(|e| e.context(path.display()));
+    if let Some(own) = vocabulary(path)? {
+        return Ok(Some(own));
     }
     let dir = if path.is_dir() { path } else { files::parent(path) };
     tokenizer::exists(dir).then(|| Tokenizer::load(dir)).transpose()
+}
+
+/// [`tokenizer`], where one is needed.
+///
+/// # Errors
+/// The user's: as there, and none.
+pub fn required_tokenizer(path: &Path) -> Result<Tokenizer> {
+    match tokenizer(path)? {
+        Some(tokenizer) => Ok(tokenizer),
+        None if is_gguf(path) => Err(Error::user(format!(
+            "{} has no vocabulary, and there is no tokenizer.json beside it: put the model's there",
+            path.display()
+        ))),
+        None => Tokenizer::load(path),
+    }
+}
+
+/// The tokenizer in a GGUF file itself.
+///
+/// # Errors
+/// As [`tokenizer`].
+pub(super) fn vocabulary(path: &Path) -> Result<Option<Tokenizer>> {
+    if !is_gguf(path) {
+        return Ok(None);
+    }
+    let vocabulary = foreign::vocabulary(Tensors::open(path)?.metadata());
+    let tokenizer = vocabulary.and_then(|vocabulary| {
+        vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, tokenizer::Names::default())).transpose()
+    });
+    tokenizer.map_err(|e| e.context(path.display()))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Tokenizer {
         let path = if path.is_dir() { &store::file_in(path) } else { path };
         let config = store::read_config(&path.with_file_name(store::CONFIG))?;
         if path.extension().is_some_and(|ending| ending == "model") {
-            Self::from_sentencepiece(store::read_bytes(path)?, config, names)
+            Self::from_sentencepiece(store::read_model(path)?, config, names)
         } else {
             Self::from_parts(store::read_json(path)?, config, names)
         }

@@ -31,7 +31,7 @@ pub struct GgufVocabulary {
     pub eos: Option<u32>,
     /// `tokenizer.ggml.unknown_token_id`.
     pub unknown: Option<u32>,
-    /// `tokenizer.ggml.add_bos_token`; without it `llama` adds BOS and `gpt2` does not.
+    /// `tokenizer.ggml.add_bos_token`; without it `llama` adds BOS, and of `gpt2` only Llama 3's `llama-bpe`.
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_space_prefix`; without it `llama` adds one. `gpt2` never does.
     pub add_space_prefix: Option<bool>,
@@ -93,7 +93,8 @@ impl GgufVocabulary {
     fn config(&self) -> Map<String, Value> {
         let spelling = |id: Option<u32>| id.map_or(Value::Null, |id| self.tokens[id as usize].as_str().into());
         let mut config = Map::new();
-        config.insert("add_bos_token".into(), self.add_bos.unwrap_or(self.model == "llama").into());
+        let usual = self.model == "llama" || self.pre.as_deref() == Some("llama-bpe");
+        config.insert("add_bos_token".into(), self.add_bos.unwrap_or(usual).into());
         config.insert("bos_token".into(), spelling(self.bos));
         config.insert("eos_token".into(), spelling(self.eos));
         config

@@ -17,6 +17,8 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 const OWN_KEY: &str = "polar";
 /// The largest file that is read: the largest public vocabularies take 35 MB.
 const MAX_BYTES: u64 = 512 << 20;
+/// The largest `tokenizer.model`: public ones take 5 MB, and one that is made to harm takes many times its bytes.
+const MAX_MODEL_BYTES: u64 = 32 << 20;
 
 /// Whether a folder holds a tokenizer.
 pub fn exists(dir: &Path) -> bool {
@@ -69,20 +71,32 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Reads one file as [`Tokenizer::from_file`] does, with the names that the configuration beside it was saved with,
+    /// else POLAR's.
+    ///
+    /// # Errors
+    /// The user's: a missing or damaged file.
+    pub fn load_file(path: &Path) -> Result<Self> {
+        let dir = files::parent(path);
+        let config = read_config(&dir.join(CONFIG))?.unwrap_or_default();
+        let Some(own) = config.get(OWN_KEY) else { return Self::from_file(path, Names::default()) };
+        let file = if own["file"] == SENTENCEPIECE { SENTENCEPIECE } else { TOKENIZER };
+        if path.file_name().is_some_and(|name| name == file) {
+            Self::load(dir)
+        } else {
+            Self::from_file(path, own_names(dir, own)?)
+        }
+    }
+
     fn load_own(dir: &Path, config: Option<Map<String, Value>>) -> Result<Self> {
         let path = dir.join(TOKENIZER);
         let own = config.as_ref().and_then(|config| config.get(OWN_KEY));
         let own = own.cloned().unwrap_or_default();
-        let damaged = |key: &str| {
-            let place = format!("{}: key \"{OWN_KEY}.{key}\"", dir.join(CONFIG).display());
-            Error::user(format!("{place} is missing or damaged; save the model again"))
-        };
-        let name = |key| own[key].as_str().map(String::from).ok_or_else(|| damaged(key));
-        let names = Names { separator: name("separator")?, score: name("score")? };
-        let kind: TokenizerKind = serde_json::from_value(own["kind"].clone()).map_err(|_| damaged("kind"))?;
+        let names = own_names(dir, &own)?;
+        let kind: TokenizerKind = serde_json::from_value(own["kind"].clone()).map_err(|_| damaged(dir, "kind"))?;
         if own["file"] == SENTENCEPIECE {
             let path = dir.join(SENTENCEPIECE);
-            return Self::from_sentencepiece(read_bytes(&path)?, config, names)
+            return Self::from_sentencepiece(read_model(&path)?, config, names)
                 .map_err(|error| error.context(path.display()));
         }
         let json = read_json(&path)?;
@@ -122,6 +136,17 @@ impl Tokenizer {
     }
 }
 
+/// The names in what [`OWN_KEY`] holds.
+fn own_names(dir: &Path, own: &Value) -> Result<Names> {
+    let name = |key| own[key].as_str().map(String::from).ok_or_else(|| damaged(dir, key));
+    Ok(Names { separator: name("separator")?, score: name("score")? })
+}
+
+fn damaged(dir: &Path, key: &str) -> Error {
+    let place = format!("{}: key \"{OWN_KEY}.{key}\"", dir.join(CONFIG).display());
+    Error::user(format!("{place} is missing or damaged; save the model again"))
+}
+
 /// A `tokenizer_config.json`, if there is one.
 pub(super) fn read_config(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.exists() {
@@ -135,18 +160,25 @@ pub(super) fn read_config(path: &Path) -> Result<Option<Map<String, Value>>> {
 
 /// A file of JSON.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
-    let text = String::from_utf8(read_bytes(path)?)
+    let text = String::from_utf8(read_bytes(path, MAX_BYTES)?)
         .map_err(|_| Error::user(format!("{}: not UTF-8; get the file again", path.display())))?;
     serde_json::from_str(&text)
         .map_err(|error| Error::user(format!("{}: not JSON: {error}; get the file again", path.display())))
 }
 
-/// A file of any kind.
-pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+/// A `tokenizer.model`.
+pub(super) fn read_model(path: &Path) -> Result<Vec<u8>> {
+    read_bytes(path, MAX_MODEL_BYTES)
+}
+
+fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let unread = |error: std::io::Error| Error::io("read the tokenizer", path, &error);
     let length = fs::metadata(path).map_err(unread)?.len();
-    if length > MAX_BYTES {
-        return Err(Error::user(format!("{}: {length} bytes is no tokenizer", path.display())));
+    if length > most {
+        return Err(Error::user(format!(
+            "{}: {length} bytes is no tokenizer: at most {most} are read",
+            path.display()
+        )));
     }
     fs::read(path).map_err(unread)
 }

@@ -213,7 +213,7 @@ fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Optio
     config.architecture = architecture(outputs);
     let tokenizer = match pretrained::tokenizer(dir)? {
         None if ids_only => return Ok((None, config)),
-        None => Tokenizer::load(dir)?,
+        None => pretrained::required_tokenizer(dir)?,
         Some(tokenizer) => tokenizer,
     };
     config.special.reward = Some(tokenizer.specials().score);

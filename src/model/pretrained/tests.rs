@@ -8,6 +8,7 @@ use crate::config::ModelSection;
 use crate::formats::Element;
 use crate::model::config::{Architecture, SpecialIds, StorageDtype};
 use crate::model::convert::{Kind, convert};
+use crate::model::inspect::inspect;
 use crate::model::weights::{Target, write};
 use crate::rng;
 use rand::RngExt;
@@ -194,6 +195,9 @@ fn configurations_of_other_families() {
     }
     let parameters = json!({"rope_type": "default", "rope_theta": 7e3});
     assert_eq!(with("llama", "rope_parameters", parameters).unwrap().0.rope_theta, 7e3);
+    let parameters = json!({"rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 1.0});
+    let config = with("llama", "rope_parameters", parameters).unwrap().0;
+    assert_eq!((config.rope_theta, config.rope_scaling_factor), (5e4, Some(2.0)));
     for (key, value, reason) in [
         ("head_dim", json!(8), "head_dim = 8 is not supported: must be hidden_size / num_attention_heads = 24 / 4"),
         ("mlp_bias", json!(true), "mlp_bias = true is not supported"),
@@ -202,6 +206,9 @@ fn configurations_of_other_families() {
         ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "rope_scaling = {\"rope_type\":\"llama3\""),
         ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope_scaling = {"),
         ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 7e3, "factor": 4.0}), "rope_scaling = {"),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 4}), "rope_scaling = {"),
+        ("rope_parameters", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5 is not supported"),
+        ("partial_rotary_factor", json!(0.5), "partial_rotary_factor = 0.5 is not supported"),
         ("architectures", json!(["LlamaForQuestionAnswering"]), "architectures = [\"LlamaForQuestionAnswering\"]"),
         ("vocab_size", Value::Null, "vocab_size is missing"),
         ("hidden_size", json!(u64::MAX), "hidden_size = 18446744073709551615"),
@@ -227,4 +234,92 @@ fn a_tied_head_is_a_copy_of_the_embedding() {
     let get = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone()).unwrap();
     assert_eq!(get("output.weight"), get("model.tok_embeddings.weight"));
     assert_eq!(loaded, Loaded { heads: Heads { reward: false, lm: true }, unused: vec![] });
+    let parameters = |path: &Path| inspect(path, false).unwrap().model.unwrap().parameters;
+    assert_eq!(parameters(&first) - parameters(&tied), 13 * 24);
+}
+
+#[test]
+fn a_reward_model_without_a_next_token_head_gets_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    save(&first, &config(12, false, Architecture::RewardModel), 7);
+    for (name, kind) in [("llama", Kind::HuggingFace(Family::Llama)), ("model.gguf", Kind::Gguf)] {
+        let (there, back) = (folder.path().join(name), folder.path().join(format!("{name}-back")));
+        convert(&first, &there, kind, None, usize::MAX).unwrap();
+        if there.is_dir() {
+            let text = fs::read_to_string(there.join(FILE)).unwrap();
+            let tied = text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+            assert_ne!(tied, text);
+            fs::write(there.join(FILE), tied).unwrap();
+        }
+        convert(&there, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+        for path in [there, back] {
+            assert_eq!(Pretrained::open(&path).unwrap().heads(), Heads { reward: true, lm: false }, "{name}");
+        }
+    }
+}
+
+#[test]
+fn without_a_type_nothing_is_rounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, half) = (folder.path().join("first"), folder.path().join("half"));
+    save(&first, &config(12, false, Architecture::CausalLm), fresh_seed());
+    // What the configuration says of the type is not what the file holds.
+    ModelConfig { dtype: StorageDtype::Bf16, ..read_config(&first).unwrap() }.write(&first).unwrap();
+    let to = folder.path().join("to");
+    convert(&first, &to, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+    assert_eq!((load(&to).1, read_config(&to).unwrap().dtype), (load(&first).1, StorageDtype::F32));
+    // Matrices of a GGUF file in float16 stand beside vectors in float32.
+    let gguf = folder.path().join("half.gguf");
+    convert(&first, &gguf, Kind::Gguf, Some(Element::F16), usize::MAX).unwrap();
+    convert(&gguf, &half, Kind::InternLm2, None, usize::MAX).unwrap();
+    assert_eq!((load(&half).1, read_config(&half).unwrap().dtype), (load(&gguf).1, StorageDtype::F32));
+    let (bf16, again) = (folder.path().join("bf16"), folder.path().join("again"));
+    convert(&first, &bf16, Kind::InternLm2Torch, Some(Element::Bf16), usize::MAX).unwrap();
+    convert(&bf16, &again, Kind::InternLm2, None, usize::MAX).unwrap();
+    assert_eq!((load(&again).1, read_config(&again).unwrap().dtype), (load(&bf16).1, StorageDtype::Bf16));
+}
+
+#[test]
+fn a_bias_that_a_family_has_may_not_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, llama) = (folder.path().join("plain"), folder.path().join("llama"));
+    save(&plain, &config(12, false, Architecture::CausalLm), 9);
+    convert(&plain, &llama, Kind::HuggingFace(Family::Qwen2), None, usize::MAX).unwrap();
+    // Qwen2's biases under Llama's name: all but that of attention's output.
+    let mut keys: Value = serde_json::from_str(&fs::read_to_string(llama.join(FILE)).unwrap()).unwrap();
+    for (key, value) in [
+        ("model_type", json!("llama")),
+        ("architectures", json!(["LlamaForCausalLM"])),
+        ("attention_bias", json!(true)),
+    ] {
+        keys[key] = value;
+    }
+    fs::write(llama.join(FILE), keys.to_string()).unwrap();
+    let model = Pretrained::open(&llama).unwrap();
+    let refused = model.check(&model.config().tensors(model.heads())).unwrap_err();
+    assert!(refused.to_string().contains("`model.layers.0.self_attn.o_proj.bias` is missing"), "{refused}");
+}
+
+#[test]
+fn no_bias_of_a_gguf_file_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for (bias, from, to) in [
+        (false, "blk.0.attn_q.weight", "blk.0.attn_qkv.bias"),
+        (false, "blk.1.attn_norm.weight", "blk.1.attn_output.bias"),
+        (true, "blk.0.ffn_up.weight", "blk.0.attn_qkv.bias"),
+        // llama.cpp's Qwen2 has none of attention's output.
+        (true, "blk.0.attn_norm.weight", "blk.0.attn_output.bias"),
+    ] {
+        let (first, file) = (folder.path().join(format!("{bias}")), folder.path().join(format!("{to}-{bias}.gguf")));
+        save(&first, &config(12, bias, Architecture::CausalLm), 11);
+        convert(&first, &file, Kind::Gguf, None, usize::MAX).unwrap();
+        assert_eq!(Pretrained::open(&file).unwrap().config().bias, bias);
+        let mut bytes = fs::read(&file).unwrap();
+        let place = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+        fs::write(&file, bytes).unwrap();
+        let refused = Pretrained::open(&file).err().unwrap().to_string();
+        assert!(refused.contains(&format!("`{to}` is not supported: this network has no such bias")), "{refused}");
+    }
 }

@@ -87,7 +87,10 @@ fn what_does_not_fit_the_configuration_is_named() {
     let mut deeper = config();
     deeper.num_hidden_layers = 3;
     for (config, reason) in [
-        (wider, "tensor `model.layers.0.feed_forward.w1.weight` has shape [12, 8], but config.json asks for [16, 8]"),
+        (
+            wider,
+            "tensor `model.layers.0.feed_forward.w1.weight` has shape [12, 8], but the configuration asks for [16, 8]",
+        ),
         (deeper, "tensor `model.layers.2.attention_norm.weight` is missing"),
     ] {
         let mut passed = 0;

@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use super::proto::{self, Kind};
 use crate::{Error, Result};
 
-/// Longer pieces are refused: the longest of public vocabularies have some hundred bytes.
+/// Bytes of a piece that is given whole, at most: the longest of public vocabularies have some hundred.
 const MAX_PIECE: usize = 4096;
+/// Bytes of a piece that merges make, at most: SentencePiece's trainer stops at 16 characters unless told otherwise.
+const MAX_MERGED: usize = 256;
 
 /// An entry of the vocabulary.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,9 +45,11 @@ impl Vocabulary {
     }
 
     pub(super) fn push(&mut self, piece: Piece) -> Result<u32> {
-        if piece.text.is_empty() || piece.text.len() > MAX_PIECE {
+        let merged = matches!(piece.kind, Kind::Normal | Kind::Unused);
+        let most = if merged { MAX_MERGED } else { MAX_PIECE };
+        if piece.text.is_empty() || piece.text.len() > most {
             let (id, bytes) = (self.pieces.len(), piece.text.len());
-            return Err(Error::user(format!("piece {id} has {bytes} bytes, which must be 1 to {MAX_PIECE}")));
+            return Err(Error::user(format!("piece {id} has {bytes} bytes, which must be 1 to {most}")));
         }
         let id = self.len();
         if let Some(other) = self.ids.insert(piece.text.clone(), id) {
