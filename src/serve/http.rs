@@ -79,15 +79,14 @@ impl Server {
         let compute = engine(self.options, &app, load, jobs, failure);
         let engine = thread::Builder::new().name("engine".into()).stack_size(STACK).spawn(compute).map_err(failed)?;
         let outcome = runtime.block_on(serve(self.listener, app.clone(), idle, failures, stop));
-        let loading = matches!(*app.phase.borrow(), Phase::Loading);
         // Ends the connections that did not end by themselves, and with them the last senders of jobs.
         runtime.shutdown_timeout(CLOSE);
         drop(app);
         // A model that is being loaded is not waited for.
-        if !loading && engine.join().is_err() {
+        if outcome? && engine.join().is_err() {
             return Err(Error::machine("the engine panicked"));
         }
-        outcome
+        Ok(())
     }
 }
 
@@ -121,13 +120,14 @@ fn engine(
     }
 }
 
+/// Answers until all is done. Returns whether the model had been loaded by the time of `stop`.
 async fn serve(
     listener: TcpListener,
     app: Arc<App>,
     idle: Duration,
     failures: oneshot::Receiver<Error>,
     stop: impl Future<Output = ()>,
-) -> Result<()> {
+) -> Result<bool> {
     let graceful = GracefulShutdown::new();
     let failure = async {
         match failures.await {
@@ -137,17 +137,18 @@ async fn serve(
     };
     let drained = async {
         stop.await;
-        app.phase.send_replace(Phase::Stopping);
+        let loaded = !matches!(app.phase.send_replace(Phase::Stopping), Phase::Loading);
         // The sender is ours, so there is no error.
         let _ = app.in_flight.subscribe().wait_for(|count| *count == 0).await;
+        loaded
     };
-    tokio::select! {
-        outcome = accept(listener, &app, idle, &graceful) => return outcome,
+    let loaded = tokio::select! {
+        outcome = accept(listener, &app, idle, &graceful) => return outcome.map(|()| true),
         error = failure => return Err(error),
-        () = drained => {}
-    }
+        loaded = drained => loaded,
+    };
     let _ = timeout(CLOSE, graceful.shutdown()).await;
-    Ok(())
+    Ok(loaded)
 }
 
 /// Accepts connections; also while the server stops, so that others are told.
