@@ -13,6 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
 use super::app::{self, App};
 use super::engine::{Engine, Job};
@@ -171,6 +172,9 @@ async fn accept(listener: TcpListener, app: &Arc<App>, idle: Duration, graceful:
         };
         // Answers are small and final: nothing is gained by waiting for more.
         let _ = stream.set_nodelay(true);
+        // A client that does not read its answer holds it no longer than one that does not send its request.
+        let mut stream = Box::pin(TimeoutStream::new(stream));
+        stream.as_mut().set_write_timeout_pinned(Some(idle));
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
         tokio::spawn(async move {
             // A connection that breaks is its client's matter.

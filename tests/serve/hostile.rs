@@ -1,6 +1,6 @@
 //! Requests that are wrong, too large, too slow or nobody's.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
@@ -68,6 +68,23 @@ fn slow_requests_are_ended() {
         assert!(answer.is_none_or(|answer| answer.status == 408));
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    still_answers(server.address);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answers_is_let_go() {
+    let server = Running::new(Options { idle: Duration::from_secs(1), ..options() });
+    let body = json!({"prompt": "p", "reference": "r", "candidates": vec!["c"; 1 << 16]}).to_string();
+    let request = format!("POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut stream = connect(server.address);
+    stream.set_write_timeout(Some(Duration::from_secs(40))).unwrap();
+    // Megabytes of answers fill what the system holds for both, and then the server waits, and does not read either.
+    let error = loop {
+        if let Err(error) = stream.write_all(request.as_bytes()) {
+            break error;
+        }
+    };
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
     still_answers(server.address);
 }
 
