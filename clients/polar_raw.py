@@ -9,7 +9,8 @@ TRL. The data set has a column `reference` (another name: `column=`):
     trainer = GRPOTrainer(model=..., reward_funcs=trl_reward("http://127.0.0.1:30000"), train_dataset=..., args=...)
 
 verl. POLAR_RAW_URL (and POLAR_RAW_KEY, if the server wants one) in the environment of the workers. `ground_truth` is
-the reference and `extra_info["prompt"]` the prompt, as in POLAR's own parquet files:
+the reference and `extra_info["prompt"]` the prompt, as in POLAR's own parquet files. Of a response that thinks, what
+follows its first <think>...</think> is scored, as by POLAR's own function:
 
     custom_reward_function.path=polar_raw.py custom_reward_function.name=compute_score
     custom_reward_function.path=polar_raw.py custom_reward_function.name=compute_score_batch reward_model.reward_manager=batch
@@ -78,7 +79,8 @@ class Client:
                 if error.code not in (408, 429, 503):
                     raise PolarRawError(f"{self.url}{path}: {problem}") from error
                 wait = max(wait, float(error.headers.get("Retry-After") or 0))
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                # An answer that was cut short is no JSON.
                 problem = str(error)
             if attempt < self.retries:
                 time.sleep(wait)
@@ -103,16 +105,25 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_)
 
 
 def compute_score_batch(data_sources, solution_strs, ground_truths, extra_infos, **_):
-    """verl's rewards of a batch, for the reward manager `batch`: many times faster than one by one."""
+    """verl's rewards of a batch, for the reward manager `batch`: many times faster than one by one.
+
+    As in POLAR's own function a response that thinks is what follows its first <think>...</think>, stripped."""
     client = Client(os.environ.get("POLAR_RAW_URL", "http://127.0.0.1:30000"), os.environ.get("POLAR_RAW_KEY"))
     prompts = [_prompt(info) for info in extra_infos]
-    return client.score(zip(prompts, ground_truths, solution_strs))
+    return client.score(zip(prompts, ground_truths, map(_answer, solution_strs)))
 
 
 def _prompt(info):
     if not info or info.get("prompt") is None:
         raise PolarRawError('extra_info has no "prompt": put the prompt there when you write the parquet file')
     return info["prompt"]
+
+
+def _answer(response):
+    """What follows the thoughts; all of it where there are none, or no end of them."""
+    _, _, rest = response.partition("<think>")
+    _, end, answer = rest.partition("</think>")
+    return answer.strip() if end else response
 
 
 def _text(value):
@@ -125,5 +136,5 @@ def _text(value):
 def _message(error):
     try:
         return f"{error.code}: {json.load(error)['error']['message']}"
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
         return f"{error.code} {error.reason}"

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -109,7 +108,7 @@ pub fn run(args: ScoreArgs) -> Result<()> {
         template,
         tokenizer: None,
         vocab: opened.model.config().vocab_size,
-        most: positions.max(template.max_length),
+        most: positions,
         window: PASSES * PASS.max(2 * template.max_length),
         scorer: Scorer::new(opened.model.clone(), PASS.max(2 * template.max_length))?,
         model: &opened.model,
@@ -202,22 +201,18 @@ impl Job<'_> {
     /// What the scores depend on besides the rows.
     fn settings(&self) -> Result<Map<String, Value>> {
         let Self { args, template, .. } = self;
-        let device = args.device.to_possible_value().map(|value| value.get_name().to_owned());
-        let settings = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "model": fingerprint(&args.model)?,
-            "device": device,
-            "wrapper": template.wrapper,
-            "max_length": template.max_length,
-            "max_response_length": template.max_response_length,
-            "cut_side": args.cut_side,
-            "report_cuts": args.report_cuts,
-            "normalise": args.normalise,
-        });
-        match settings {
-            Value::Object(settings) => Ok(settings),
-            _ => Ok(Map::new()),
-        }
+        let settings = [
+            ("version", json!(env!("CARGO_PKG_VERSION"))),
+            ("model", json!(fingerprint(&args.model)?)),
+            ("device", json!(self.model.backend().name())),
+            ("wrapper", json!(template.wrapper)),
+            ("max_length", json!(template.max_length)),
+            ("max_response_length", json!(template.max_response_length)),
+            ("cut_side", json!(args.cut_side)),
+            ("report_cuts", json!(args.report_cuts)),
+            ("normalise", json!(args.normalise)),
+        ];
+        Ok(settings.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
     }
 
     /// Scores window by window. Where a window ends depends on its own rows alone, so that whoever goes on at one

@@ -74,7 +74,7 @@ pub struct ServeArgs {
     device: Device,
 }
 
-/// The longest pause within a request.
+/// The longest pause within a request, or in reading its answer.
 const IDLE: Duration = Duration::from_secs(10);
 /// Bytes of a key, at most.
 const MAX_KEY: u64 = 4096;

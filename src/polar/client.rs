@@ -42,7 +42,7 @@ pub struct Cut {
 /// spells.
 ///
 /// # Errors
-/// The user's, when the tokenizer cannot represent a text.
+/// The user's, naming which text the tokenizer cannot represent.
 pub fn encode_as_client(
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -51,12 +51,17 @@ pub fn encode_as_client(
     config: &TemplateConfig,
     side: CutSide,
 ) -> Result<Vec<Cut>> {
-    let (prompt, reference) = (tokenizer.encode(prompt)?, tokenizer.encode(reference)?);
-    let mut encoder = Encoder { tokenizer, config, side, prompt, reference, prefix: None };
-    candidates.iter().map(|candidate| encoder.encode(&tokenizer.encode(candidate)?)).collect()
+    let prompt = tokenizer.encode(prompt).map_err(|error| error.context("prompt"))?;
+    let reference = tokenizer.encode(reference).map_err(|error| error.context("reference"))?;
+    let mut encoder = ClientEncoder::new(tokenizer, prompt, reference, config, side);
+    let candidate = |(index, text): (usize, &&str)| {
+        encoder.encode(text).map_err(|error| error.context(format_args!("candidate {index}")))
+    };
+    candidates.iter().enumerate().map(candidate).collect()
 }
 
-struct Encoder<'a> {
+/// [`encode_as_client`] for one candidate after the other, for whoever does not want the sequences of all at once.
+pub struct ClientEncoder<'a> {
     tokenizer: &'a Tokenizer,
     config: &'a TemplateConfig,
     side: CutSide,
@@ -72,8 +77,24 @@ struct Prefix {
     ids: Vec<u32>,
 }
 
-impl Encoder<'_> {
-    fn encode(&mut self, candidate: &[u32]) -> Result<Cut> {
+impl<'a> ClientEncoder<'a> {
+    /// For candidates of a prompt and a reference, both as the tokenizer encodes them.
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        prompt: Vec<u32>,
+        reference: Vec<u32>,
+        config: &'a TemplateConfig,
+        side: CutSide,
+    ) -> Self {
+        Self { tokenizer, config, side, prompt, reference, prefix: None }
+    }
+
+    /// The sequence of a candidate.
+    ///
+    /// # Errors
+    /// The user's, when the tokenizer cannot represent it.
+    pub fn encode(&mut self, candidate: &str) -> Result<Cut> {
+        let candidate = &self.tokenizer.encode(candidate)?[..];
         let TemplateConfig { max_length, max_response_length, .. } = *self.config;
         let (prompt, room) = (self.prompt.len(), max_length.saturating_sub(FRAME));
         let (reference, output, counted) = self.responses(candidate, max_response_length);

@@ -14,7 +14,7 @@ mod score_rows;
 mod template;
 mod triple;
 
-pub use client::{Cut, CutSide, encode_as_client};
+pub use client::{ClientEncoder, Cut, CutSide, encode_as_client};
 pub use encoded::encode_encoded;
 pub(crate) use lines::Lines;
 pub use pack::{Pack, Wanted};

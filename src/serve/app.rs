@@ -19,11 +19,13 @@ use super::engine::{Failure, Job, Sequences};
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::routes::{About, Action, ROUTES, known};
-use super::work::{Context, Usage, Work, now};
+use super::work::{Context, MAX_IDS, Usage, Work, bounded, now};
 use super::{Info, Options, Phase, openapi};
 
 /// All bodies together take at most this many times the largest one.
 const BODIES: usize = 4;
+/// All requests that wait or are computed have at most this many times the tokens of the largest one.
+const REQUESTS: usize = 4;
 /// The longest that a body may take to arrive.
 const BODY: Duration = Duration::from_secs(120);
 /// Paths that answer without a key, for those who look after the process.
@@ -44,6 +46,7 @@ pub struct App {
     jobs: mpsc::Sender<Job>,
     queue: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    ids: Arc<Semaphore>,
 }
 
 impl App {
@@ -59,6 +62,7 @@ impl App {
             jobs,
             queue: Arc::new(Semaphore::new(options.queue)),
             bodies: Arc::new(Semaphore::new((options.max_body * BODIES).min(Semaphore::MAX_PERMITS))),
+            ids: Arc::new(Semaphore::new(MAX_IDS * REQUESTS)),
             options,
         }
     }
@@ -111,8 +115,9 @@ impl App {
         endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
         request: Request,
     ) -> Result<Json<Value>, ApiError> {
-        let info = self.info()?;
+        // Counted before it is asked whether the server stops: it waits for what counts when it begins to.
         let _flight = Flight::new(&self.in_flight);
+        let info = self.info()?;
         let (body, held) = self.body(request).await?;
         let place = self.queue.clone().try_acquire_owned().map_err(|_| {
             let most = self.options.queue;
@@ -141,21 +146,28 @@ impl App {
         place: OwnedSemaphorePermit,
     ) -> Result<Json<Value>, ApiError> {
         let pack_length = self.options.pack_length;
-        // Parsing and tokenising take milliseconds for each megabyte: not on a thread that serves connections.
+        let ids_of_all = self.ids.clone();
+        // Parsing and tokenising take milliseconds for each megabyte: not on a thread that serves connections. They go
+        // on when the client goes away, so what bounds their memory goes with them.
         let prepared = tokio::task::spawn_blocking(move || {
             let work = endpoint(&context, &body)?;
             drop(body);
             let (ids, reply) = work.split();
             let usage = Usage { tokens: ids.iter().map(Vec::len).collect() };
+            let tokens = usage.total();
+            bounded(tokens)?;
+            let memory = ids_of_all.try_acquire_many_owned(tokens as u32).map_err(|_| {
+                memory_full("the sequences of other requests take all the memory that there is for them")
+            })?;
             let sequences = Sequences::new(ids, &context.info, pack_length);
-            Ok::<_, ApiError>((context, sequences, reply, usage, held))
+            Ok::<_, ApiError>((context, sequences, reply, usage, held, [place, memory]))
         });
         let failed = || Failure::Engine("a thread of the server ended before its work was done".into());
-        let (context, sequences, reply, usage, _held) = prepared.await.map_err(|_| failed())??;
-        self.metrics.sequences.inc_by(usage.tokens.len() as u64);
-        self.metrics.tokens.inc_by(sequences.tokens() as u64);
+        let (context, sequences, reply, usage, _held, permits) = prepared.await.map_err(|_| failed())??;
         let (sender, receiver) = oneshot::channel();
-        self.jobs.send(Job { sequences, reply: sender, place }).map_err(|_| failed())?;
+        self.jobs.send(Job { sequences, reply: sender, permits }).map_err(|_| failed())?;
+        self.metrics.sequences.inc_by(usage.tokens.len() as u64);
+        self.metrics.tokens.inc_by(usage.total() as u64);
         let scores = receiver.await.map_err(|_| failed())??;
         Ok(Json(reply(&context, &scores, &usage)))
     }
@@ -197,11 +209,7 @@ impl App {
             if !held.grow(&self.bodies, data.len()) {
                 drop((bytes, held));
                 self.discard(body).await;
-                return Err(ApiError::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "memory_full",
-                    "the bodies of other requests take all the memory that there is for them",
-                ));
+                return Err(memory_full("the bodies of other requests take all the memory that there is for them"));
             }
             bytes.extend_from_slice(data);
         }
@@ -222,6 +230,10 @@ impl App {
         // Hashes are compared in constant time.
         OPEN.contains(&path) || bearer.is_some_and(|token| blake3::hash(token.as_bytes()) == key)
     }
+}
+
+fn memory_full(message: &str) -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "memory_full", message)
 }
 
 /// Bytes of a body, counted among those of all requests.

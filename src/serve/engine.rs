@@ -52,11 +52,6 @@ impl Sequences {
         let groups = group(&ids, info.tokenizer.specials().separator, pack_length);
         Self { ids, keys, groups }
     }
-
-    /// Tokens of all sequences.
-    pub fn tokens(&self) -> usize {
-        self.ids.iter().map(Vec::len).sum()
-    }
 }
 
 fn key(weights: &blake3::Hash, ids: &[u32]) -> Key {
@@ -106,8 +101,8 @@ pub struct Job {
     pub sequences: Sequences,
     /// Where the scores go; a receiver that is gone wants none.
     pub reply: oneshot::Sender<Result<Vec<f32>, Failure>>,
-    /// The request's place in the queue.
-    pub place: OwnedSemaphorePermit,
+    /// The request's place in the queue, and its ids' in memory.
+    pub permits: [OwnedSemaphorePermit; 2],
 }
 
 struct Active {
@@ -294,7 +289,7 @@ fn answer(active: &mut VecDeque<Active>) {
             Some(index) => Err(Failure::NonFinite(index)),
             None => Ok(scores),
         };
-        drop(job.place);
+        drop(job.permits);
         // Whoever asked may have gone away.
         let _ = job.reply.send(outcome);
     }

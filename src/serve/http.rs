@@ -13,6 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
 use super::app::{self, App};
 use super::engine::{Engine, Job};
@@ -79,15 +80,14 @@ impl Server {
         let compute = engine(self.options, &app, load, jobs, failure);
         let engine = thread::Builder::new().name("engine".into()).stack_size(STACK).spawn(compute).map_err(failed)?;
         let outcome = runtime.block_on(serve(self.listener, app.clone(), idle, failures, stop));
-        let loading = matches!(*app.phase.borrow(), Phase::Loading);
         // Ends the connections that did not end by themselves, and with them the last senders of jobs.
         runtime.shutdown_timeout(CLOSE);
         drop(app);
         // A model that is being loaded is not waited for.
-        if !loading && engine.join().is_err() {
+        if outcome? && engine.join().is_err() {
             return Err(Error::machine("the engine panicked"));
         }
-        outcome
+        Ok(())
     }
 }
 
@@ -121,13 +121,14 @@ fn engine(
     }
 }
 
+/// Answers until all is done. Returns whether the model had been loaded by the time of `stop`.
 async fn serve(
     listener: TcpListener,
     app: Arc<App>,
     idle: Duration,
     failures: oneshot::Receiver<Error>,
     stop: impl Future<Output = ()>,
-) -> Result<()> {
+) -> Result<bool> {
     let graceful = GracefulShutdown::new();
     let failure = async {
         match failures.await {
@@ -137,17 +138,18 @@ async fn serve(
     };
     let drained = async {
         stop.await;
-        app.phase.send_replace(Phase::Stopping);
+        let loaded = !matches!(app.phase.send_replace(Phase::Stopping), Phase::Loading);
         // The sender is ours, so there is no error.
         let _ = app.in_flight.subscribe().wait_for(|count| *count == 0).await;
+        loaded
     };
-    tokio::select! {
-        outcome = accept(listener, &app, idle, &graceful) => return outcome,
+    let loaded = tokio::select! {
+        outcome = accept(listener, &app, idle, &graceful) => return outcome.map(|()| true),
         error = failure => return Err(error),
-        () = drained => {}
-    }
+        loaded = drained => loaded,
+    };
     let _ = timeout(CLOSE, graceful.shutdown()).await;
-    Ok(())
+    Ok(loaded)
 }
 
 /// Accepts connections; also while the server stops, so that others are told.
@@ -170,6 +172,9 @@ async fn accept(listener: TcpListener, app: &Arc<App>, idle: Duration, graceful:
         };
         // Answers are small and final: nothing is gained by waiting for more.
         let _ = stream.set_nodelay(true);
+        // A client that does not read its answer holds it no longer than one that does not send its request.
+        let mut stream = Box::pin(TimeoutStream::new(stream));
+        stream.as_mut().set_write_timeout_pinned(Some(idle));
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
         tokio::spawn(async move {
             // A connection that breaks is its client's matter.

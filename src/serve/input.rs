@@ -1,8 +1,10 @@
 //! The values of requests, read as what they are: no JSON tree is made of a body of many megabytes.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
 use super::error::ApiError;
@@ -13,13 +15,36 @@ pub const MAX_SEQUENCES: usize = 1 << 16;
 /// Parses a body; what is wrong is named by key and index.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let place = if path == "." { String::new() } else { format!("{path}: ") };
         ApiError::invalid(format!("{place}{}", error.inner()))
     })?;
     json.end().map_err(|error| ApiError::invalid(format!("after the JSON object: {error}")))?;
     Ok(value)
+}
+
+/// A struct that only an object stands for: what serde derives takes a list of the fields' values too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
 }
 
 /// What the original servers take to score: encoded strings, or whole sequences of ids; one or many.
@@ -149,10 +174,10 @@ impl<'de> Deserialize<'de> for Text {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text, A::Error> {
-                let Some(Message { content: mut text }) = seq.next_element()? else {
+                let Some(Object(Message { content: mut text })) = seq.next_element()? else {
                     return Err(A::Error::custom("an empty list of messages"));
                 };
-                while let Some(Message { content }) = seq.next_element()? {
+                while let Some(Object(Message { content })) = seq.next_element()? {
                     text.push('\n');
                     text.push_str(&content);
                 }
@@ -170,7 +195,7 @@ pub struct Many<T>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ManyVisitor<T>(std::marker::PhantomData<T>);
+        struct ManyVisitor<T>(PhantomData<T>);
 
         impl<'de, T: Deserialize<'de>> Visitor<'de> for ManyVisitor<T> {
             type Value = Many<T>;
@@ -187,7 +212,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
             }
         }
 
-        deserializer.deserialize_seq(ManyVisitor(std::marker::PhantomData))
+        deserializer.deserialize_seq(ManyVisitor(PhantomData))
     }
 }
 
@@ -222,7 +247,8 @@ mod tests {
             ("{\"input\": null}", "input: invalid type: null"),
             ("{\"input\": {\"a\": 1}}", "input: invalid type: map"),
             ("{}", "missing field `input`"),
-            ("[1, 2", "invalid type"),
+            ("[1, 2", "invalid type: sequence, expected an object"),
+            (" [\"a\"]", "invalid type: sequence, expected an object"),
             ("", "EOF"),
             ("{\"input\": \"a\"} x", "after the JSON object"),
             ("{\"input\": \"a\", \"input\": \"b\"}", "duplicate field `input`"),
@@ -237,7 +263,7 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Text>(text).map(|text| text.0);
         assert_eq!(read("[{\"role\": \"user\", \"content\": \"a\"}, {\"content\": \"b\"}]").unwrap(), "a\nb");
         assert_eq!(read("\"é\"").unwrap(), "é");
-        for bad in ["[]", "[\"a\"]", "[{\"role\": \"user\"}]", "3", "[{\"content\": null}]"] {
+        for bad in ["[]", "[\"a\"]", "[[\"a\"]]", "[{\"role\": \"user\"}]", "3", "[{\"content\": null}]"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -53,7 +53,8 @@ pub struct Options {
     pub pack_length: usize,
     /// The longest that a request may take once its body is there.
     pub timeout: Duration,
-    /// The longest pause within a request's head or body; a connection without a request is closed after it.
+    /// The longest pause within a request's head or body, or in reading the answer; a connection without a request is
+    /// closed after it.
     pub idle: Duration,
     /// Whether each answer is a line on the standard error.
     pub access_log: bool,

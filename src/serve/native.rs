@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
-use super::work::{Context, Usage, Work};
+use super::work::{Context, Usage, Work, bounded};
 use crate::eval::Normalise;
-use crate::polar::{CutReport, CutSide, TemplateConfig, Wrapper, encode_as_client};
+use crate::polar::{ClientEncoder, Cut, CutReport, CutSide, TemplateConfig, Wrapper};
 
 /// The request; what is not given is as the model was trained.
 #[derive(Deserialize)]
@@ -38,19 +38,32 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     }
     let template = template(context, &request)?;
     let Score { prompt, reference, candidates, cut_side, normalise, .. } = request;
-    context.short("prompt", &prompt.0)?;
-    context.short("reference", &reference.0)?;
     for (index, candidate) in candidates.0.iter().enumerate() {
         context.short(format_args!("candidates[{index}]"), &candidate.0)?;
     }
-    let mut texts: Vec<&str> = candidates.0.iter().map(|text| text.0.as_str()).collect();
-    if normalise == Normalise::Reference {
-        texts.push(&reference.0);
+    let [prompt, own] =
+        [("prompt", &prompt.0), ("reference", &reference.0)].map(|(key, text)| context.encode(key, text));
+    let tokenizer = &context.info.tokenizer;
+    let mut encoder = ClientEncoder::new(tokenizer, prompt?, own?, &template, cut_side);
+    let mut sequences = Vec::new();
+    let mut cuts = Vec::new();
+    let mut tokens = 0;
+    let mut add = |place: String, text: &str| {
+        let Cut { ids, cut } = encoder.encode(text).map_err(|error| ApiError::text(place, &error))?;
+        // Each candidate brings its own copy of the prompt: the sequences can be far larger than the body.
+        tokens += ids.len();
+        bounded(tokens)?;
+        sequences.push(ids);
+        cuts.push(cut);
+        Ok::<_, ApiError>(())
+    };
+    for (index, candidate) in candidates.0.iter().enumerate() {
+        add(format!("candidates[{index}]"), &candidate.0)?;
     }
-    let encoded = encode_as_client(&context.info.tokenizer, &prompt.0, &reference.0, &texts, &template, cut_side)
-        .map_err(|error| ApiError::text("candidates", &error))?;
-    let cuts: Vec<CutReport> = encoded.iter().take(candidates.0.len()).map(|candidate| candidate.cut).collect();
-    let sequences = encoded.into_iter().map(|candidate| candidate.ids).collect();
+    if normalise == Normalise::Reference {
+        add("reference".into(), &reference.0)?;
+    }
+    cuts.truncate(candidates.0.len());
     Ok(Work::new(sequences, move |context, scores, usage| answer(context, normalise, &cuts, scores, usage)))
 }
 

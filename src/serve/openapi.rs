@@ -101,8 +101,8 @@ fn responses() -> Value {
         "401": error("The key is missing or wrong"),
         "404": error("There is no such path or model"),
         "408": error("The body did not arrive in time"),
-        "413": error("The body is too large"),
-        "429": later("Too many requests are waiting"),
+        "413": error("The body is too large, or the sequences made of it are"),
+        "429": later("Too many requests are waiting, or too large ones"),
         "500": error("A score is not a finite number"),
         "503": later("The model is being loaded, the server stops, time is up, or the device failed"),
     })

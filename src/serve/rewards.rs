@@ -3,10 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::Info;
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
 use super::work::{Context, Work};
-use crate::polar::{CutSide, encode_as_client};
+use crate::polar::{ClientEncoder, CutSide};
 
 /// How chat templates end a turn. A query of OpenRLHF is decoded with its special tokens, and the reference has none.
 const ENDS: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"];
@@ -70,12 +71,12 @@ pub fn reward(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
 
 /// A sequence cut as the official client does, to the lengths of the model's template; `keys` are where the three texts stand.
 fn row(context: &Context, keys: &[String; 3], prompt: &str, label: &str, response: &str) -> Result<Vec<u32>, ApiError> {
-    for (key, text) in keys.iter().zip([prompt, label, response]) {
-        context.short(key, text)?;
-    }
-    encode_as_client(&context.info.tokenizer, prompt, label, &[response], &context.info.template, CutSide::default())
-        .map(|encoded| encoded.into_iter().flat_map(|candidate| candidate.ids).collect())
-        .map_err(|error| ApiError::text(&keys[2], &error))
+    let [at_prompt, at_label, at_response] = keys;
+    let (prompt, label) = (context.encode(at_prompt, prompt)?, context.encode(at_label, label)?);
+    context.short(at_response, response)?;
+    let Info { tokenizer, template, .. } = &*context.info;
+    let mut encoder = ClientEncoder::new(tokenizer, prompt, label, template, CutSide::default());
+    encoder.encode(response).map(|cut| cut.ids).map_err(|error| ApiError::text(at_response, &error))
 }
 
 #[cfg(test)]

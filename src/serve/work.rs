@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Info;
 use super::compat::Compat;
 use super::error::ApiError;
+
+/// Tokens of all sequences of one request, at most: 64 MiB of ids.
+pub const MAX_IDS: usize = 1 << 24;
 
 /// What the endpoints need to know.
 #[derive(Clone)]
@@ -52,9 +56,14 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Tokens of all sequences.
+    pub fn total(&self) -> usize {
+        self.tokens.iter().sum()
+    }
+
     /// As OpenAI's interface counts them.
     pub fn to_json(&self) -> Value {
-        let total: usize = self.tokens.iter().sum();
+        let total = self.total();
         json!({"prompt_tokens": total, "completion_tokens": 0, "total_tokens": total})
     }
 }
@@ -76,6 +85,12 @@ impl Context {
             )));
         }
         Ok(())
+    }
+
+    /// The ids of a text that is [`short`](Self::short).
+    pub fn encode(&self, place: impl std::fmt::Display, text: &str) -> Result<Vec<u32>, ApiError> {
+        self.short(&place, text)?;
+        self.info.tokenizer.encode(text).map_err(|error| ApiError::text(place, &error))
     }
 
     /// Refuses a sequence that is longer than the model reads.
@@ -104,6 +119,21 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Refuses a request whose sequences have more tokens than [`MAX_IDS`] together.
+pub fn bounded(tokens: usize) -> Result<(), ApiError> {
+    if tokens > MAX_IDS {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!(
+                "the sequences have more than {MAX_IDS} tokens together, and the prompt counts in each: send several \
+                 requests"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// Seconds since 1970.

@@ -160,6 +160,9 @@ fn what_is_wrong_is_named() {
         ("/pooling", json!({"input": good.encoded().replace("\n", &long)}), "input: the sequence has "),
         ("/classify", json!({"text": good.encoded().replace("\n", &"x".repeat(600_000))}), "text: a text of "),
         ("/reward", json!({"prompt": "a", "response": "b"}), "missing field `label`"),
+        ("/reward", json!(["a", "b", "c"]), "invalid type: sequence, expected an object"),
+        ("/reward", json!({"prompt": [["a"]], "response": "b", "label": "c"}), "prompt[0]: invalid type: sequence"),
+        ("/classify", json!([good.encoded(), null, null]), "invalid type: sequence, expected an object"),
         (
             "/reward",
             json!({"prompt": [{"role": "user"}], "response": "b", "label": "c"}),

@@ -46,6 +46,23 @@ fn what_is_in_flight_is_answered_and_others_are_told() {
     assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
 }
 
+#[test]
+fn a_model_that_is_being_loaded_is_not_waited_for() {
+    let (open, gate) = mpsc::channel::<()>();
+    let (begun, beginning) = mpsc::channel();
+    let mut server = Running::loading(options(), move || {
+        begun.send(()).unwrap();
+        let _ = gate.recv_timeout(Duration::from_secs(60));
+        Err(polar_raw::Error::user("the model was waited for"))
+    });
+    beginning.recv().unwrap();
+    let stopped = Instant::now();
+    server.tell_to_stop();
+    server.outcome().unwrap();
+    assert!(stopped.elapsed() < Duration::from_secs(30), "{:?}", stopped.elapsed());
+    drop(open);
+}
+
 /// A request that takes a while for every thousand rows: no two of them have anything in common.
 fn long(rows: usize) -> serde_json::Value {
     let row = |i: usize| Row {

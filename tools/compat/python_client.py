@@ -77,6 +77,19 @@ def main():
                 extra_infos=[info(p) for p in prompts],
             )
             serving.compare("verl, a batch", found, wanted)
+            thoughts = ["<think>{}</think>\n\n{}\n", "Well. <think>\n{}\n</think>{}", "<think></think>{1}"]
+            thinking = [thoughts[i % 3].format(prompts[i], c) for i, c in enumerate(completions)]
+            stripped = serving.direct(folder, [row | {"output": row["output"].strip()} for row in rows])
+            found = polar_raw.compute_score_batch(
+                data_sources=["polar"] * len(prompts), solution_strs=thinking, ground_truths=references,
+                extra_infos=[info(p) for p in prompts],
+            )
+            serving.compare("verl, responses that think", found, stripped)
+            endless = [f"<think>{c}" for c in completions[:8]]
+            found = [polar_raw.compute_score("polar", c, references[0], info(prompts[0])) for c in endless]
+            serving.compare("verl, thoughts without end", found, serving.direct(
+                folder, [{"prompt": prompts[0], "reference": references[0], "output": c} for c in endless]
+            ))
             refused("verl without a prompt", lambda: polar_raw.compute_score("polar", "a", "b", {}), '"prompt"')
             refused("a wrong key", lambda: polar_raw.Client(server.url, "other").score([("a", "b", "c")]), "401")
             assert polar_raw.Client(server.url, "a-key").score([]) == []
