@@ -20,17 +20,22 @@ pub struct Opened {
 pub fn open(dir: &Path, device: Device) -> Result<Opened> {
     const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
     let pretrained = Pretrained::open(dir)?;
-    if !pretrained.heads().reward {
-        return Err(Error::user(format!(
-            "{} has no reward head (v_head.weight): it is a language model. Train one from it: polar-raw train --init {} \
-             --data FILE",
-            dir.display(),
-            dir.display()
-        )));
+    let no_head = || {
+        let dir = dir.display();
+        Error::user(format!(
+            "{dir} has no reward head (v_head.weight): it is a language model. Train one from it: polar-raw train --init \
+             {dir} --data FILE"
+        ))
+    };
+    // Said before gigabytes are read; a folder without any head may lack more, which reading names.
+    if pretrained.heads() == (OutputHeads { reward: false, lm: true }) {
+        return Err(no_head());
     }
     let config = pretrained.config().clone();
     let model = Model::new(device.open()?, config.clone(), REWARD)?;
-    pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?;
+    if !pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?.heads.reward {
+        return Err(no_head());
+    }
     let companion = Companion::read(dir, &config)?;
     Ok(Opened { model: Rc::new(model), companion })
 }
