@@ -188,7 +188,7 @@ impl Family {
     /// Reads the metadata of a GGUF file, and how its weights are laid out.
     ///
     /// # Errors
-    /// As [`Family::read_keys`].
+    /// The user's: names the key that is missing, malformed or not supported.
     pub fn read_gguf(tensors: &Tensors) -> Result<(ModelConfig, Layout)> {
         let keys = GgufKeys { metadata: tensors.metadata(), prefix: "general" };
         let name = keys.text("architecture")?.unwrap_or_default();

@@ -220,7 +220,7 @@ pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     tokenizer::exists(dir).then(|| Tokenizer::load(dir)).transpose()
 }
 
-/// [`tokenizer`], where one is needed.
+/// [`tokenizer()`], where one is needed.
 ///
 /// # Errors
 /// The user's: as there, and none.

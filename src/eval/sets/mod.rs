@@ -34,7 +34,7 @@ pub enum Format {
     #[value(name = "reward-bench-2")]
     #[serde(rename = "reward-bench-2")]
     RewardBench2,
-    /// RM-Bench: {prompt, chosen: [3], rejected: [3], domain}
+    /// RM-Bench: {prompt, chosen (three), rejected (three), domain}
     RmBench,
     /// JudgeBench: {question, response_A, response_B, label}
     JudgeBench,
