@@ -15,6 +15,18 @@ fn every_preset_is_valid_and_survives_saving() {
 }
 
 #[test]
+fn every_file_of_presets_can_be_named_and_is_in_the_readme() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    for file in root.join("presets").read_dir().unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(Config::preset(name).is_ok(), "{name}");
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
 fn published_presets_have_the_published_shapes() {
     let large = Config::preset("polar-7b").unwrap();
     assert_eq!((large.model.hidden_size, large.model.num_hidden_layers, large.train.batch_size), (4096, 32, 4343));

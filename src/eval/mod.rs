@@ -4,7 +4,6 @@ pub mod companion;
 pub mod compare;
 pub mod group;
 pub mod judge;
-mod measure;
 pub mod normalise;
 pub mod outcome;
 mod page;
@@ -15,7 +14,6 @@ pub mod sets;
 mod table;
 
 pub use companion::Companion;
-pub use measure::{Evaluation, evaluate};
 pub use normalise::Normalise;
 pub use page::write as write_page;
 pub use scorer::Scorer;

@@ -9,7 +9,7 @@ use super::judge::{self, Judge, Truncation};
 use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
 use super::reference::{Source, Trial, Trials};
 use super::sets::{Format, Set};
-use super::table::{CONTROL, MODEL, Row, Table};
+use super::table::{CONTROL, Example, MODEL, Row, Table};
 use crate::baselines::Baselines;
 use crate::error::Result;
 use crate::polar::TemplateConfig;
@@ -205,6 +205,24 @@ fn row(part: &Part, columns: &[Vec<Judged>], with_scores: bool) -> Row {
         chosen: kept().map(|j| j.better).collect(),
         rejected: kept().map(|j| j.worse).collect(),
     }
+}
+
+/// The first `n` of the trials of two texts, with the scores that were found.
+pub fn examples<'a>(task: &'a Task, found: &'a Measured, n: usize) -> impl Iterator<Item = Example> + 'a {
+    let example = |(trial, scores): (&Trial, &Vec<f32>)| {
+        let group = &task.set.groups[trial.group];
+        let [better, worse] = trial.candidates[..] else { return None };
+        let text = |place: usize| group.candidates[place].answer.text().map(str::to_string);
+        Some(Example {
+            row: task.name.into(),
+            prompt: group.prompt.clone(),
+            reference: trial.reference.clone(),
+            chosen: text(better)?,
+            rejected: text(worse)?,
+            scores: [scores[0], scores[1]],
+        })
+    };
+    task.trials.trials.iter().zip(&found.scores).filter_map(example).take(n)
 }
 
 /// Scores with the rows that they are from.

@@ -5,8 +5,6 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::polar::Triple;
-
 /// How many of how many pairs were ranked rightly. A tie is wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accuracy {
@@ -17,17 +15,6 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// Counts margins, chosen minus rejected.
-    pub fn of(margins: impl Iterator<Item = f64>) -> Self {
-        margins
-            .fold(Self::default(), |a, margin| Self { right: a.right + usize::from(margin > 0.0), pairs: a.pairs + 1 })
-    }
-
-    /// Counts scores: chosen, rejected, chosen, …
-    pub fn of_scores(scores: &[f32]) -> Self {
-        Self::of(scores.chunks_exact(2).map(|s| f64::from(s[0]) - f64::from(s[1])))
-    }
-
     /// The share ranked rightly; 0 of no pairs.
     pub fn value(&self) -> f64 {
         self.right as f64 / self.pairs.max(1) as f64
@@ -130,26 +117,6 @@ impl Table {
 }
 
 impl Row {
-    /// The model alone on a set, from its scores: chosen, rejected, chosen, …
-    pub fn of_scores(name: String, scores: &[f32]) -> Self {
-        let pairs = || scores.chunks_exact(2);
-        let (chosen, rejected) = (pairs().map(|s| s[0]).collect(), pairs().map(|s| s[1]).collect());
-        Self { name, accuracies: vec![Accuracy::of_scores(scores)], chance: 0.5, chosen, rejected }
-    }
-
-    /// The first `n` of the triples that were judged, with their scores.
-    pub fn examples(&self, triples: &[Triple], n: usize) -> impl Iterator<Item = Example> {
-        let scores = self.chosen.iter().zip(&self.rejected);
-        triples.iter().zip(scores).take(n).map(|(t, (&chosen, &rejected))| Example {
-            row: self.name.clone(),
-            prompt: t.prompt.clone(),
-            reference: t.reference.clone(),
-            chosen: t.chosen.clone(),
-            rejected: t.rejected.clone(),
-            scores: [chosen, rejected],
-        })
-    }
-
     /// Pairs in the set.
     pub fn pairs(&self) -> usize {
         self.accuracies.first().map_or(0, |a| a.pairs)
@@ -195,12 +162,6 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tie_is_wrong() {
-        assert_eq!(Accuracy::of([1.0, 0.0, -1.0, 2.0].into_iter()), Accuracy { right: 2, pairs: 4 });
-        assert_eq!(Accuracy::of([f64::NAN].into_iter()).right, 0);
-    }
 
     #[test]
     fn wilson_interval_of_a_known_case() {

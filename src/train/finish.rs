@@ -6,7 +6,11 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
-use crate::eval::{Companion, Evaluation, Example, Row, Scorer, Table, evaluate};
+use crate::eval::judge::{ModelJudge, Truncation};
+use crate::eval::reference::{References, Source, trials};
+use crate::eval::result::{Task, examples as first_examples, measure};
+use crate::eval::sets::Format;
+use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
 use crate::model::config::StorageDtype;
 use crate::model::weights::Target;
@@ -73,26 +77,37 @@ pub fn finish(
             return Ok(None);
         }
         match set {
-            EvalSet::Triples(name, triples) => {
-                let mut evaluation = Evaluation {
-                    scorer: &mut scorer,
-                    tokenizer: setup.feeder.tokenizer()?,
-                    template: setup.feeder.template,
-                    baselines: companion.baselines.as_ref(),
-                    seed: setup.config.train.seed,
+            EvalSet::Ranked(name, set) => {
+                let Ok(trials) = trials(&set, Source::Field, &References::default()) else {
+                    let why = "not measured: in every row a candidate's text is the reference's";
+                    facts.push((format!("accuracy on {name}"), why.into()));
+                    continue;
                 };
-                let (columns, row) = evaluate(name, &triples, &mut evaluation)?;
-                examples.extend(row.examples(&triples, EXAMPLES));
-                table.columns = columns;
-                table.rows.push(row);
-            }
-            EvalSet::Pairs(name, pairs) => {
-                let groups: Vec<_> = pairs.into_iter().map(|pair| vec![pair.chosen, pair.rejected]).collect();
-                let row = Row::of_scores(name, &scorer.score(&groups)?);
-                facts.push((
-                    format!("accuracy on {}", row.name),
-                    format!("{} of {} pairs", row.accuracies[0], row.pairs()),
-                ));
+                let mut judge = ModelJudge {
+                    scorer: &mut scorer,
+                    config: model.config(),
+                    tokenizer: setup.feeder.tokenizer().ok(),
+                    template: setup.feeder.template,
+                    path: Path::new(&name),
+                    truncation: Truncation::default(),
+                };
+                let (baselines, seed) = (companion.baselines.as_ref(), setup.config.train.seed);
+                let task = Task { name: &name, set: &set, trials: &trials, baselines, seed };
+                let found = measure(&task, &mut judge, |_| ())?;
+                examples.extend(first_examples(&task, &found, EXAMPLES));
+                let row = found.table.rows.into_iter().next().ok_or_else(|| Error::machine("a table without rows"))?;
+                if set.format == Format::Pairs {
+                    let accuracy = format!("{} of {} pairs", row.accuracies[0], row.pairs());
+                    facts.push((format!("accuracy on {name}"), accuracy));
+                } else {
+                    table.columns = found.table.columns;
+                    table.rows.push(row);
+                }
+                if trials.left_out_groups > 0 {
+                    let rows =
+                        format!("{} rows with a candidate whose text is the reference's", trials.left_out_groups);
+                    facts.push((format!("left out of {name}"), rows));
+                }
             }
             EvalSet::Sequences(name, sequences) => {
                 let loss = next_token_loss(&model, &setup.feeder, &sequences)?;

@@ -11,11 +11,12 @@ use crate::baselines::Baselines;
 use crate::config::{Config, ObjectiveKind, TokenizerKind};
 use crate::error::{Error, Result};
 use crate::eval::set_name;
+use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
 use crate::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained, TensorSpec, pretrained};
 use crate::polar::{
-    Document, IdPair, Records, TemplateConfig, Trajectory, Triple, TripleSource, Wanted, encode_document, read,
-    read_all, split_by_prompt,
+    Document, Records, TemplateConfig, Trajectory, Triple, TripleSource, Wanted, encode_document, read, read_all,
+    split_by_prompt,
 };
 use crate::tokenizer::Tokenizer;
 use crate::train::feed::{Feeder, Source};
@@ -23,10 +24,8 @@ use crate::zoo::{Split, Zoo};
 
 /// What the model is measured on at the end of a run.
 pub enum EvalSet {
-    /// Triples of text, on which baselines can be measured too.
-    Triples(String, Vec<Triple>),
-    /// Pairs of token ids.
-    Pairs(String, Vec<IdPair>),
+    /// Candidates to rank: triples of text, on which baselines can be measured too, or pairs of token ids.
+    Ranked(String, Set),
     /// Documents as token ids, for next-token losses.
     Sequences(String, Vec<Vec<u32>>),
 }
@@ -35,15 +34,14 @@ impl EvalSet {
     /// What it is called in tables.
     pub fn name(&self) -> &str {
         match self {
-            Self::Triples(name, _) | Self::Pairs(name, _) | Self::Sequences(name, _) => name,
+            Self::Ranked(name, _) | Self::Sequences(name, _) => name,
         }
     }
 
     /// Number of pairs or documents.
     pub fn len(&self) -> usize {
         match self {
-            Self::Triples(_, triples) => triples.len(),
-            Self::Pairs(_, pairs) => pairs.len(),
+            Self::Ranked(_, set) => set.groups.len(),
             Self::Sequences(_, sequences) => sequences.len(),
         }
     }
@@ -424,10 +422,10 @@ impl Examples<'_> {
         let most = self.config.eval.pairs;
         Ok(match self.source(records, &format!("evaluation data {name}"))? {
             Source::Trajectories(source) => {
-                EvalSet::Triples(name, source.epoch(self.config.train.seed, 0).take(most).collect())
+                EvalSet::Ranked(name, Set::of_triples(source.epoch(self.config.train.seed, 0).take(most)))
             }
-            Source::Preferences(triples) => EvalSet::Triples(name, triples.into_iter().take(most).collect()),
-            Source::Pairs(pairs) => EvalSet::Pairs(name, pairs.into_iter().take(most).collect()),
+            Source::Preferences(triples) => EvalSet::Ranked(name, Set::of_triples(triples.into_iter().take(most))),
+            Source::Pairs(pairs) => EvalSet::Ranked(name, Set::of_pairs(pairs.into_iter().take(most))),
             Source::Sequences(sequences) => EvalSet::Sequences(name, sequences.into_iter().take(most).collect()),
             Source::Zoo(_) => return Err(Error::machine("the zoo is no file")),
         })
@@ -435,20 +433,18 @@ impl Examples<'_> {
 
     fn zoo_sets(&self, zoo: &Zoo) -> Result<Vec<EvalSet>> {
         let n = self.config.eval.pairs as u64;
-        let triples = |split| (0..n).map(|i| zoo.triple(split, i)).collect::<Vec<_>>();
+        let triples = |split| (0..n).map(move |i| zoo.triple(split, i));
         if self.config.objective.kind == ObjectiveKind::Lm {
-            let documents = triples(Split::HeldOutPrompts)
-                .into_iter()
-                .map(|t| Document { prompt: t.prompt, output: t.reference })
-                .collect();
+            let documents =
+                triples(Split::HeldOutPrompts).map(|t| Document { prompt: t.prompt, output: t.reference }).collect();
             let sequences = self.sequences(Records::Documents(documents))?;
             return Ok(vec![EvalSet::Sequences("held-out prompts".into(), sequences)]);
         }
-        let preferences = (0..n).map(|i| zoo.preference(Split::HeldOutPrompts, i)).collect();
+        let preferences = (0..n).map(|i| zoo.preference(Split::HeldOutPrompts, i));
         Ok(vec![
-            EvalSet::Triples("held-out prompts".into(), triples(Split::HeldOutPrompts)),
-            EvalSet::Triples("held-out policies".into(), triples(Split::HeldOutPolicies)),
-            EvalSet::Triples("preferences".into(), preferences),
+            EvalSet::Ranked("held-out prompts".into(), Set::of_triples(triples(Split::HeldOutPrompts))),
+            EvalSet::Ranked("held-out policies".into(), Set::of_triples(triples(Split::HeldOutPolicies))),
+            EvalSet::Ranked("preferences".into(), Set::of_triples(preferences)),
         ])
     }
 

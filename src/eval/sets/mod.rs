@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::group::Group;
 use super::reference::Source;
 use crate::error::{Error, Result};
-use crate::polar;
+use crate::polar::{self, IdPair, Triple};
 use rows::JsonRow;
 
 /// The formats of evaluation data.
@@ -162,8 +162,24 @@ pub struct Set {
     pub rows: usize,
     /// What a reader should know of how the groups were made.
     pub notes: Vec<String>,
-    /// BLAKE3 of the file's text.
+    /// BLAKE3 of the file's text; empty where there is no file.
     pub blake3: String,
+}
+
+impl Set {
+    /// Triples that are judged by their own references.
+    pub fn of_triples(triples: impl IntoIterator<Item = Triple>) -> Self {
+        Self::of_groups(Format::Preferences, triples.into_iter().map(own::of_triple).collect())
+    }
+
+    /// Pairs of token ids.
+    pub fn of_pairs(pairs: impl IntoIterator<Item = IdPair>) -> Self {
+        Self::of_groups(Format::Pairs, pairs.into_iter().map(own::of_pair).collect())
+    }
+
+    fn of_groups(format: Format, groups: Vec<Group>) -> Self {
+        Self { format, rows: groups.len(), groups, notes: Vec::new(), blake3: String::new() }
+    }
 }
 
 /// Reads a file of evaluation data: JSON Lines or one JSON array, plain or zstd. The keys of the first row decide what it

@@ -6,7 +6,7 @@ use super::Set;
 use super::rows::JsonRow;
 use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, Rule};
-use crate::polar::{Records, Triple, TripleSource};
+use crate::polar::{IdPair, Records, Triple, TripleSource};
 
 /// Groups of two of what a file of training data holds; of trajectories one drawing of triples by `seed`.
 ///
@@ -14,18 +14,13 @@ use crate::polar::{Records, Triple, TripleSource};
 /// The user's: documents, and trajectories that give no triple.
 pub fn groups(path: &Path, records: Records, seed: u64, set: &mut Set) -> Result<()> {
     match records {
-        Records::Preferences(triples) => set.groups = triples.into_iter().map(triple).collect(),
+        Records::Preferences(triples) => set.groups = triples.into_iter().map(of_triple).collect(),
         Records::Trajectories(rows) => {
             let source = TripleSource::new(rows).map_err(|e| e.context(path.display()))?;
             set.notes.push(source.summary().to_string());
-            set.groups = source.epoch(seed, 0).map(triple).collect();
+            set.groups = source.epoch(seed, 0).map(of_triple).collect();
         }
-        Records::Pairs(pairs) => {
-            let ids = |ids, gain| Candidate { answer: Answer::Ids(ids), gain, style: None };
-            let group = |line, candidates| group(line, String::new(), candidates);
-            set.groups =
-                pairs.into_iter().map(|p| group(p.line, vec![ids(p.chosen, 1.0), ids(p.rejected, 0.0)])).collect();
-        }
+        Records::Pairs(pairs) => set.groups = pairs.into_iter().map(of_pair).collect(),
         Records::Documents(_) => {
             return Err(Error::user(format!(
                 "{} holds documents, which cannot be ranked: give trajectories or preferences",
@@ -45,9 +40,16 @@ pub fn name(groups: &mut [Group], rows: &[JsonRow]) {
     }
 }
 
-fn triple(triple: Triple) -> Group {
+/// Chosen and rejected, with the triple's reference.
+pub fn of_triple(triple: Triple) -> Group {
     let candidates = vec![Candidate::new(triple.chosen, 1.0), Candidate::new(triple.rejected, 0.0)];
     Group { reference: Some(triple.reference), wrapper: triple.wrapper, ..group(0, triple.prompt, candidates) }
+}
+
+/// Chosen and rejected as token ids.
+pub fn of_pair(pair: IdPair) -> Group {
+    let ids = |ids, gain| Candidate { answer: Answer::Ids(ids), gain, style: None };
+    group(pair.line, String::new(), vec![ids(pair.chosen, 1.0), ids(pair.rejected, 0.0)])
 }
 
 fn group(line: usize, prompt: String, candidates: Vec<Candidate>) -> Group {
