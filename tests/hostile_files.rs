@@ -1,22 +1,79 @@
 //! Damaged files of weights: each reader refuses them with a reason or reads what is there, and never panics.
 //!
-//! Valid files of every format are mutated at random for a few seconds; `POLAR_RAW_FUZZ_SECONDS` says how long instead.
+//! Valid files of every format, in one piece and in shards, are mutated at random for a few seconds;
+//! `POLAR_RAW_FUZZ_SECONDS` says how long instead.
 
-use std::collections::BTreeMap;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use polar_raw::config::ModelSection;
-use polar_raw::formats::Element;
+use polar_raw::formats::gguf::Value;
+use polar_raw::formats::{Element, Entry, Format, Piece, Tensors, Writer};
 use polar_raw::model::config::{Architecture, Heads, SpecialIds, StorageDtype};
 use polar_raw::model::convert::{Kind, convert};
 use polar_raw::model::inspect::inspect;
 use polar_raw::model::weights::{Target, write};
-use polar_raw::model::{Family, ModelConfig, Pretrained};
+use polar_raw::model::{Family, ModelConfig, Pretrained, pretrained};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+
+/// The system's allocator, counted for each thread by itself: the tests of this file run beside each other.
+struct Counting;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+/// A thread may give back what another has taken.
+fn count(bytes: isize) {
+    let live = LIVE.get() + bytes;
+    LIVE.set(live);
+    PEAK.set(PEAK.get().max(live));
+}
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: by the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: by the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: by the caller's promise.
+        unsafe { System.dealloc(address, layout) }
+    }
+
+    unsafe fn realloc(&self, address: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // The system moves large blocks without a copy: old and new are not there at once.
+        count(size as isize - layout.size() as isize);
+        // SAFETY: by the caller's promise.
+        unsafe { System.realloc(address, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What `work` gives, and the most that this thread had allocated at once meanwhile, beyond what it had before.
+fn peak<T>(work: impl FnOnce() -> T) -> (T, isize) {
+    let before = LIVE.get();
+    PEAK.set(before);
+    let result = work();
+    (result, PEAK.get() - before)
+}
 
 fn model(dir: &Path) {
     let section = ModelSection {
@@ -87,9 +144,14 @@ fn repeating(path: &Path, key: &str, count: usize) {
     pickle.extend(b"K\x01tQK\x00(K\x01t(K\x01t\x89tq\x01");
     pickle.extend(b"h\x00h\x01R".repeat(count));
     pickle.extend(b"}.");
+    torch_file(path, &pickle, key);
+}
+
+/// A PyTorch file of a pickle and one storage of four bytes, called `key`.
+fn torch_file(path: &Path, pickle: &[u8], key: &str) {
     let mut archive = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, bytes) in [("data.pkl".into(), &pickle[..]), (format!("data/{key}"), &[0; 4])] {
+    for (name, bytes) in [("data.pkl".into(), pickle), (format!("data/{key}"), &[0; 4])] {
         archive.start_file(format!("model/{name}"), stored).unwrap();
         archive.write_all(bytes).unwrap();
     }
@@ -111,14 +173,100 @@ fn a_pickle_that_repeats_a_tensor_takes_no_memory() {
     }
 }
 
+/// A byte of a pickle can make a value that takes dozens of bytes of memory, and 8 MiB of them are read.
 #[test]
-fn mutated_files_are_read_or_refused() {
-    let seconds = std::env::var("POLAR_RAW_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4.0);
-    let seed = RandomState::new().hash_one(0);
-    println!("seed {seed}");
-    let mut random = SmallRng::seed_from_u64(seed);
+fn a_pickle_of_nothing_but_one_opcode_is_refused_before_it_fills_memory() {
+    const MOST: isize = 200 << 20;
     let folder = tempfile::tempdir().unwrap();
-    let first = folder.path().join("first");
+    let path = folder.path().join("a.bin");
+    // What comes first, what is repeated, and what makes an empty dictionary of it, which would be a valid file.
+    for (name, first, repeated, last) in [
+        ("MEMOIZE", &b"N"[..], &b"\x94"[..], &b"}."[..]),
+        ("EMPTY_TUPLE", b"", b")", b"}."),
+        ("EMPTY_DICT", b"", b"}", b"."),
+        ("NONE", b"", b"N", b"}."),
+        ("MARK", b"", b"(", b"}."),
+        ("SETITEM of NONE", b"}", b"NNs", b"."),
+        ("SETITEM of EMPTY_TUPLE", b"}", b"))s", b"."),
+    ] {
+        let header = [b"\x80\x02", first].concat();
+        let count = ((8 << 20) - header.len() - last.len()) / repeated.len();
+        torch_file(&path, &[&header, &repeated.repeat(count), last].concat(), "0");
+        let (read, most) = peak(|| inspect(&path, false));
+        println!("{name}: {} MiB", most >> 20);
+        let refused = read.map(drop).unwrap_err().to_string();
+        assert!(refused.contains("its pickle") && refused.contains("more than"), "{name}: {refused}");
+        assert!(most <= MOST, "{name}: {most} bytes of memory");
+    }
+}
+
+/// A byte-level vocabulary, as the keys of a GGUF file.
+fn byte_level() -> Vec<(&'static str, Value)> {
+    let letters = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).chain(0x100..0x144).filter_map(char::from_u32);
+    let merges = ["1 2", "Ġ Ġ", "Ġ a", "a b", "Ã ©", "Ġ 1"].map(String::from);
+    let named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>"].map(String::from);
+    let unions = merges.iter().map(|merge| merge.replace(' ', ""));
+    let tokens: Vec<String> = named.into_iter().chain(letters.map(String::from)).chain(unions).collect();
+    let kinds = (0..tokens.len()).map(|id| [3, 3, 3, 4].get(id).copied().unwrap_or(1)).collect();
+    vec![
+        ("tokenizer.ggml.model", Value::Text("gpt2".into())),
+        ("tokenizer.ggml.pre", Value::Text("smollm".into())),
+        ("tokenizer.ggml.bos_token_id", Value::Int(1)),
+        ("tokenizer.ggml.eos_token_id", Value::Int(2)),
+        ("tokenizer.ggml.unknown_token_id", Value::Int(0)),
+        ("tokenizer.ggml.merges", Value::Texts(merges.to_vec())),
+        ("tokenizer.ggml.token_type", Value::Ints(kinds)),
+        ("tokenizer.ggml.tokens", Value::Texts(tokens)),
+    ]
+}
+
+/// A SentencePiece vocabulary, as the keys of a GGUF file.
+fn with_scores() -> Vec<(&'static str, Value)> {
+    let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
+    let named = ["<unk>", "<s>", "</s>"].map(String::from);
+    let words = ["<tool>", "a", "b", "▁", "▁a", "ab", "▁ab"].map(String::from);
+    let tokens: Vec<String> = named.into_iter().chain(bytes).chain(words).collect();
+    let kind = |id: usize| match id {
+        0 => 2,
+        1 | 2 => 3,
+        3..=258 => 6,
+        259 => 4,
+        _ => 1,
+    };
+    vec![
+        ("tokenizer.ggml.model", Value::Text("llama".into())),
+        ("tokenizer.ggml.bos_token_id", Value::Int(1)),
+        ("tokenizer.ggml.eos_token_id", Value::Int(2)),
+        ("tokenizer.ggml.unknown_token_id", Value::Int(0)),
+        ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
+        ("tokenizer.ggml.scores", Value::Floats((0..tokens.len()).map(|id| -(id as f32)).collect())),
+        ("tokenizer.ggml.token_type", Value::Ints((0..tokens.len()).map(kind).collect())),
+        ("tokenizer.ggml.tokens", Value::Texts(tokens)),
+    ]
+}
+
+/// Writes the GGUF file `from` again, with a vocabulary among its keys.
+fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Value)>) {
+    let tensors = Tensors::open(from).unwrap();
+    let own = tensors.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
+    let keys: Vec<_> = own.map(|(key, value)| (key.as_str(), value.clone())).chain(vocabulary).collect();
+    let piece = |(name, entry): (&str, &Entry)| {
+        let Entry { element, shape, .. } = entry.clone();
+        Piece { name: name.into(), shape, element }
+    };
+    let mut writer = Writer::create(to, Format::Gguf, tensors.iter().map(piece).collect(), &keys).unwrap();
+    for (name, entry) in tensors.iter() {
+        let mut values = vec![0.0; entry.elements()];
+        tensors.read_rows(name, 0..entry.rows(), &mut values).unwrap();
+        writer.append(&values).unwrap();
+    }
+    writer.finish().unwrap().commit().unwrap();
+    assert!(pretrained::tokenizer(to).unwrap().is_some());
+}
+
+/// A model of every format, family and way of lying on the disk, in folders of their own: the files to damage.
+fn files(folder: &Path) -> Vec<(PathBuf, String)> {
+    let first = folder.join("first");
     model(&first);
     let mut files = vec![(first.clone(), "model.safetensors".to_string()), (first.clone(), "config.json".to_string())];
     for (name, kind, element, file) in [
@@ -127,7 +275,7 @@ fn mutated_files_are_read_or_refused() {
         ("f32", Kind::Gguf, Some(Element::F32), "model.gguf"),
         ("q4", Kind::Gguf, Some(Element::Q4_1), "model.gguf"),
     ] {
-        let dir = folder.path().join(name);
+        let dir = folder.join(name);
         if kind == Kind::Gguf {
             std::fs::create_dir(&dir).unwrap();
             convert(&first, &dir.join(file), kind, element, usize::MAX).unwrap();
@@ -136,37 +284,82 @@ fn mutated_files_are_read_or_refused() {
         }
         files.push((dir, file.to_string()));
     }
+    for (name, kind, format) in [
+        ("shards", Kind::InternLm2, Format::Safetensors),
+        ("bin-shards", Kind::InternLm2Torch, Format::Torch),
+        ("llama-shards", Kind::HuggingFace(Family::Llama), Format::Safetensors),
+    ] {
+        let dir = folder.join(name);
+        convert(&first, &dir, kind, None, 8 << 10).unwrap();
+        let count = Tensors::open(&dir).unwrap().file_count();
+        assert!(count > 2, "{name}: {count} files");
+        files.push((dir.clone(), format.index()));
+        files.push((dir.clone(), format.shard(1, count)));
+        files.push((dir, format.shard(count, count)));
+    }
+    for (name, vocabulary) in [("byte-level", byte_level()), ("sentencepiece", with_scores())] {
+        let dir = folder.join(name);
+        std::fs::create_dir(&dir).unwrap();
+        add_vocabulary(&folder.join("f32/model.gguf"), &dir.join("model.gguf"), vocabulary);
+        files.push((dir, "model.gguf".to_string()));
+    }
+    files
+}
+
+/// A file of the models above, in one word.
+fn name(dir: &Path, file: &str) -> String {
+    format!("{}-{file}", dir.file_name().unwrap_or_default().display())
+}
+
+/// All that is done with a model's folder before it computes.
+fn look(dir: &Path) -> polar_raw::Result<()> {
+    let _ = inspect(dir, true);
+    if let Ok(Some(tokenizer)) = pretrained::tokenizer(dir)
+        && let Ok(ids) = tokenizer.encode("ab  é 12 <s> <think>\n")
+    {
+        assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
+        let _ = tokenizer.decode(&ids);
+    }
+    let read = Pretrained::open(dir).and_then(|model| {
+        model.read_into(Heads { reward: true, lm: true }, &mut |spec, values| {
+            assert_eq!(values.len(), spec.elements());
+            Ok(())
+        })
+    });
+    read.map(drop)
+}
+
+#[test]
+fn mutated_files_are_read_or_refused() {
+    let seconds = std::env::var("POLAR_RAW_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4.0);
+    let seed = RandomState::new().hash_one(0);
+    println!("seed {seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(folder.path());
     let originals: Vec<Vec<u8>> = files.iter().map(|(dir, file)| std::fs::read(dir.join(file)).unwrap()).collect();
-    let (begin, mut counts) = (Instant::now(), BTreeMap::<&str, [u64; 2]>::new());
+    let (begin, mut counts) = (Instant::now(), vec![[0_u64; 2]; files.len()]);
     while begin.elapsed() < Duration::from_secs_f64(seconds) {
         let index = random.random_range(0..files.len());
         let (dir, file) = &files[index];
         let mut bytes = originals[index].clone();
         mutate(&mut bytes, &mut random);
         std::fs::write(dir.join(file), &bytes).unwrap();
-        let outcome = std::panic::catch_unwind(|| {
-            let _ = inspect(dir, true);
-            let read = Pretrained::open(dir).and_then(|model| {
-                model.read_into(Heads { reward: true, lm: true }, &mut |spec, values| {
-                    assert_eq!(values.len(), spec.elements());
-                    Ok(())
-                })
-            });
-            read.map(drop).map_err(|error| assert!(!error.to_string().is_empty()))
-        });
+        let outcome = std::panic::catch_unwind(|| look(dir).map_err(|error| assert!(!error.to_string().is_empty())));
         std::fs::write(dir.join(file), &originals[index]).unwrap();
         match outcome {
-            Ok(read) => counts.entry(file).or_default()[usize::from(read.is_err())] += 1,
+            Ok(read) => counts[index][usize::from(read.is_err())] += 1,
             Err(_) => {
-                let kept = std::env::temp_dir().join(format!("polar-raw-{seed}-{file}"));
+                let kept = std::env::temp_dir().join(format!("polar-raw-{seed}-{}", name(dir, file)));
                 std::fs::write(&kept, &bytes).unwrap();
                 panic!("panicked on {}", kept.display());
             }
         }
     }
-    for (file, [read, refused]) in &counts {
-        println!("{file}: {read} read, {refused} refused");
+    for ((dir, file), [read, refused]) in files.iter().zip(&counts) {
+        let name = name(dir, file);
+        println!("{name}: {read} read, {refused} refused");
         // Damage in the values themselves can be read; damage in what describes them cannot.
-        assert!(*refused > 0, "{file}");
+        assert!(*refused > 0, "{name}");
     }
 }

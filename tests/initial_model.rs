@@ -1,15 +1,18 @@
 //! A reward model that starts from somebody else's language model: rows for the tokens that POLAR adds.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::rc::Rc;
 
 use polar_raw::config::Config;
 use polar_raw::cpu::Cpu;
 use polar_raw::model::convert::{Kind, convert};
-use polar_raw::model::{Family, Model, Pretrained};
+use polar_raw::model::weights::{self, Target};
+use polar_raw::model::{Family, Model, Pretrained, TensorSpec};
 use polar_raw::tokenizer::Tokenizer;
 use polar_raw::train::setup::{Setup, Start};
+use serde_json::{Map, Value, json};
 
 const SMALL: &str = r#"
 [model]
@@ -54,26 +57,53 @@ fn tensor(model: &Model, name: &str) -> Vec<f32> {
 
 /// A language model of this crate as a Llama folder whose tokenizer knows neither separator nor score token, with
 /// `padding` rows of its embedding that no token has.
-fn foreign(folder: &Path, padding: usize) -> std::path::PathBuf {
+fn foreign(folder: &Path, padding: usize) -> PathBuf {
+    foreign_of(Family::Llama, folder, padding)
+}
+
+/// As [`foreign`], of any family. Of a Qwen2 the biases of queries, keys and values are not zero.
+fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     let lm = config("[objective]\nkind = \"lm\"\n");
     let (mut setup, _, _) = setup(&lm, Start::Fresh, None);
     setup.model_config.vocab_size += padding;
+    setup.model_config.bias = family == Family::Qwen2;
     let (model, _) = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
-    let (own, llama) = (folder.join("own"), folder.join("llama"));
+    let (own, theirs) = (folder.join("own"), folder.join(family.model_type()));
     fs::create_dir(&own).unwrap();
     setup.model_config.write(&own).unwrap();
-    let target = polar_raw::model::weights::Target::safetensors(setup.model_config.dtype, usize::MAX);
-    let mut source = |spec: &polar_raw::model::TensorSpec| model.get(model.params(), spec);
-    polar_raw::model::weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
+    let target = Target::safetensors(setup.model_config.dtype, usize::MAX);
+    let mut source = |spec: &TensorSpec| {
+        let values = model.get(model.params(), spec)?;
+        let bias = spec.name.ends_with("wqkv.bias");
+        Ok(if bias { (0..values.len()).map(|i| i as f32 / 64.0 - 0.2).collect() } else { values })
+    };
+    weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
     setup.feeder.tokenizer().unwrap().save(&own).unwrap();
-    convert(&own, &llama, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
-    fs::remove_file(llama.join("tokenizer_config.json")).unwrap();
-    let path = llama.join("tokenizer.json");
+    convert(&own, &theirs, Kind::HuggingFace(family), None, usize::MAX).unwrap();
+    fs::remove_file(theirs.join("tokenizer_config.json")).unwrap();
+    let path = theirs.join("tokenizer.json");
     let text = fs::read_to_string(&path).unwrap();
     let renamed = text.replace("<|reward|>", "<|a|>").replace("[UNUSED_TOKEN_130]", "<|b|>");
     assert_ne!(text, renamed);
     fs::write(path, renamed).unwrap();
-    llama
+    theirs
+}
+
+/// Runs the program in `folder`.
+fn program(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_polar-raw")).current_dir(folder).args(args).output().unwrap()
+}
+
+/// The tensors of a model on the disk.
+fn tensors(dir: &Path) -> Vec<(String, Vec<f32>)> {
+    let model = Pretrained::open(dir).unwrap();
+    let mut all = Vec::new();
+    let mut keep = |spec: &TensorSpec, values: &[f32]| {
+        all.push((spec.name.clone(), values.to_vec()));
+        Ok(())
+    };
+    model.read_into(model.heads(), &mut keep).unwrap();
+    all
 }
 
 #[test]
@@ -148,8 +178,8 @@ fn a_saved_model_knows_its_tokens() {
     fs::create_dir(&again).unwrap();
     grown.model_config.write(&again).unwrap();
     grown.feeder.tokenizer().unwrap().save(&again).unwrap();
-    let target = polar_raw::model::weights::Target::safetensors(grown.model_config.dtype, usize::MAX);
-    let mut marked = |spec: &polar_raw::model::TensorSpec| {
+    let target = Target::safetensors(grown.model_config.dtype, usize::MAX);
+    let mut marked = |spec: &TensorSpec| {
         let mut values = model.get(model.params(), spec)?;
         if spec.name == "model.tok_embeddings.weight" {
             let from = values.len() - 16;
@@ -157,7 +187,7 @@ fn a_saved_model_knows_its_tokens() {
         }
         Ok(values)
     };
-    polar_raw::model::weights::write(&again, model.config(), model.outputs(), target, &mut marked).unwrap();
+    weights::write(&again, model.config(), model.outputs(), target, &mut marked).unwrap();
     let (_, model, notes) = setup(&config, Start::From(again.clone()), Some(&again));
     assert!(!notes.iter().any(|note| note.contains("are new")), "{notes:?}");
     assert!(tensor(&model, "model.tok_embeddings.weight").ends_with(&[7.0; 16]));
@@ -175,4 +205,105 @@ fn a_tokenizer_saved_with_more_ids_than_rows_gets_them() {
     let table = tensor(&model, "model.tok_embeddings.weight");
     assert!(table[300 * 16..].iter().any(|v| *v != 0.0));
     assert_eq!(table[300 * 16..301 * 16], table[301 * 16..]);
+}
+
+#[test]
+fn a_qwen2_language_model_brings_its_biases() {
+    let folder = tempfile::tempdir().unwrap();
+    let qwen = foreign_of(Family::Qwen2, folder.path(), 0);
+    let stored = fs::read_to_string(qwen.join("config.json")).unwrap();
+    assert!(stored.contains("Qwen2ForCausalLM") && !stored.contains("bias"), "{stored}");
+    let (grown, model, notes) = setup(&config(""), Start::From(qwen.clone()), Some(&qwen));
+    assert!(grown.model_config.bias);
+    assert!(notes.iter().any(|note| note.contains("[300, 301] are new")), "{notes:?}");
+    let original = tensors(&qwen);
+    let (mut biases, mut others) = (0, 0);
+    for (name, values) in &original {
+        match name.as_str() {
+            // Not trained here, and longer in the model by two tokens.
+            "output.weight" => {}
+            "model.tok_embeddings.weight" => assert_eq!(tensor(&model, name)[..values.len()], *values),
+            name => {
+                assert_eq!(tensor(&model, name), *values, "{name}");
+                // Qwen2 has no bias behind attention: it is zero.
+                let bias = name.ends_with("wqkv.bias");
+                assert_eq!(values.iter().any(|v| *v != 0.0), !name.ends_with("wo.bias"), "{name}");
+                (biases, others) = (biases + usize::from(bias), others + usize::from(!bias));
+            }
+        }
+    }
+    assert!(biases == 1 && others > 5, "{biases} biases, {others} other tensors");
+
+    // The whole way: `--init`, three steps, and the model that is saved. The first step teaches the head alone, which
+    // begins at zero and passes no gradient on.
+    fs::write(folder.path().join("small.toml"), SMALL).unwrap();
+    let sets = ["train.steps=3", "train.batch_size=4", "eval.baseline_triples=8"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    let args = ["train", "--config", "small.toml", "--init", "qwen2", "--run", "run", "--device", "cpu"];
+    let output = program(folder.path(), &args.into_iter().chain(sets).collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let trained = tensors(&folder.path().join("run/model"));
+    let found = |name: &str| &trained.iter().find(|(other, _)| other == name).unwrap().1;
+    assert!(found("v_head.weight").iter().any(|v| *v != 0.0));
+    let bias = "model.layers.0.attention.wqkv.bias";
+    let before = &original.iter().find(|(name, _)| name == bias).unwrap().1;
+    let moved: Vec<f32> = before.iter().zip(found(bias)).map(|(a, b)| (a - b).abs()).collect();
+    // Learnt from where they were: by a few learning rates of 0.002.
+    assert!(moved.iter().all(|by| *by < 0.02) && moved.iter().any(|by| *by > 0.0), "{moved:?}");
+}
+
+#[test]
+fn dynamic_ntk_scaling_changes_nothing_within_the_trained_length() {
+    const POSITIONS: usize = 64;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut setup, _, _) = setup(&config(""), Start::Fresh, None);
+    setup.model_config.max_position_embeddings = POSITIONS;
+    // Attention that depends on where its tokens stand.
+    setup.model_config.initializer_range = 0.3;
+    let (model, _) = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
+    let own = folder.path().join("own");
+    fs::create_dir(&own).unwrap();
+    setup.model_config.write(&own).unwrap();
+    let target = Target::safetensors(setup.model_config.dtype, usize::MAX);
+    let mut source = |spec: &TensorSpec| model.get(model.params(), spec);
+    weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
+    convert(&own, &folder.path().join("llama"), Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+
+    let score = setup.model_config.special.reward.unwrap();
+    let row = |length: usize| {
+        let ids: Vec<u32> = (0..length as u32 - 1).map(|i| 5 + (i * i + 7 * i) % 290).chain([score]).collect();
+        format!("{}\n", json!({"input_ids": ids}))
+    };
+    fs::write(folder.path().join("rows.jsonl"), [2, 5, 33, POSITIONS - 1, POSITIONS].map(row).concat()).unwrap();
+    fs::write(folder.path().join("beyond.jsonl"), [POSITIONS, POSITIONS + 1].map(row).concat()).unwrap();
+    // The folder's scores of the rows with some keys of its configuration changed.
+    let scores = |dir: &str, changes: Value, rows: &str| {
+        let path = folder.path().join(dir).join("config.json");
+        let before = fs::read_to_string(&path).unwrap();
+        let mut keys: Map<String, Value> = serde_json::from_str(&before).unwrap();
+        keys.remove("rope_scaling");
+        keys.extend(changes.as_object().unwrap().clone());
+        fs::write(&path, json!(keys).to_string()).unwrap();
+        let output = program(folder.path(), &["score", "--device", "cpu", "--model", dir, "--input", rows]);
+        fs::write(&path, before).unwrap();
+        output
+    };
+    for dir in ["own", "llama"] {
+        let plain = scores(dir, json!({}), "rows.jsonl");
+        assert!(plain.status.success(), "{}", String::from_utf8_lossy(&plain.stderr));
+        let turned = scores(dir, json!({"rope_theta": 20_000.0}), "rows.jsonl");
+        assert!(turned.status.success());
+        assert_ne!(turned.stdout, plain.stdout, "the scores do not depend on positions");
+        for scaling in [json!({"type": "dynamic", "factor": 2.0}), json!({"rope_type": "dynamic", "factor": 8.0})] {
+            let scaled = scores(dir, json!({"rope_scaling": scaling}), "rows.jsonl");
+            assert!(scaled.status.success(), "{}", String::from_utf8_lossy(&scaled.stderr));
+            assert_eq!(scaled.stdout, plain.stdout, "{dir}: {scaling}");
+            let beyond = scores(dir, json!({"rope_scaling": scaling}), "beyond.jsonl");
+            assert_eq!((beyond.status.code(), beyond.stdout.len()), (Some(2), 0), "{dir}: {scaling}");
+            let said = String::from_utf8_lossy(&beyond.stderr).into_owned();
+            for part in ["beyond.jsonl:2", "65 ids", "at most 64"] {
+                assert!(said.contains(part), "{part} in {said}");
+            }
+        }
+    }
 }

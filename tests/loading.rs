@@ -1,17 +1,23 @@
-//! Reading a model takes the memory of one tensor beside the model's own, whatever its format.
+//! Loading a model takes the memory of one tensor beside the model's own, whatever its format.
 //!
-//! Every allocation of the process is counted. The files are mapped, and not allocated.
+//! Every allocation of the process is counted, the model's parameters among them. The files are mapped, and not
+//! allocated.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use polar_raw::config::ModelSection;
-use polar_raw::formats::Element;
+use polar_raw::cpu::Cpu;
+use polar_raw::eval::Companion;
+use polar_raw::formats::gguf::Value;
+use polar_raw::formats::{Element, Entry, Format, Piece, Tensors, Writer};
 use polar_raw::model::config::{Architecture, Heads, SpecialIds, StorageDtype};
 use polar_raw::model::convert::{Kind, convert};
 use polar_raw::model::weights::{Target, write};
-use polar_raw::model::{Family, ModelConfig, Pretrained};
+use polar_raw::model::{Family, Model, ModelConfig, Pretrained, pretrained};
+use polar_raw::tokenizer::Tokenizer;
 
 struct Counting;
 
@@ -69,15 +75,74 @@ fn model(dir: &Path) -> ModelConfig {
     config
 }
 
+/// A SentencePiece vocabulary of `count` tokens, as the keys of a GGUF file: bytes, and words of one to three letters.
+fn vocabulary(count: usize) -> Vec<(&'static str, Value)> {
+    let named = ["<unk>", "<s>", "</s>"].map(String::from);
+    let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
+    let letter = |n: usize| char::from(b'a' + (n % 26) as u8);
+    let lengths = (1..4).map(|length| (length, 26_usize.pow(length)));
+    let words = lengths.flat_map(|(length, many)| {
+        (0..many).map(move |n| (0..length).map(|place| letter(n / 26_usize.pow(place))).collect::<String>())
+    });
+    let tokens: Vec<String> = named.into_iter().chain(bytes).chain(words).take(count).collect();
+    assert_eq!(tokens.len(), count);
+    let kind = |id: usize| match id {
+        0 => 2,
+        1 | 2 => 3,
+        3..=258 => 6,
+        _ => 1,
+    };
+    vec![
+        ("tokenizer.ggml.model", Value::Text("llama".into())),
+        ("tokenizer.ggml.bos_token_id", Value::Int(1)),
+        ("tokenizer.ggml.eos_token_id", Value::Int(2)),
+        ("tokenizer.ggml.unknown_token_id", Value::Int(0)),
+        ("tokenizer.ggml.scores", Value::Floats((0..count).map(|id| -(id as f32)).collect())),
+        ("tokenizer.ggml.token_type", Value::Ints((0..count).map(kind).collect())),
+        ("tokenizer.ggml.tokens", Value::Texts(tokens)),
+    ]
+}
+
+/// Writes the GGUF file `from` again, with a vocabulary among its keys.
+fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Value)>) {
+    let tensors = Tensors::open(from).unwrap();
+    let own = tensors.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
+    let keys: Vec<_> = own.map(|(key, value)| (key.as_str(), value.clone())).chain(vocabulary).collect();
+    let piece = |(name, entry): (&str, &Entry)| {
+        let Entry { element, shape, .. } = entry.clone();
+        Piece { name: name.into(), shape, element }
+    };
+    let mut writer = Writer::create(to, Format::Gguf, tensors.iter().map(piece).collect(), &keys).unwrap();
+    for (name, entry) in tensors.iter() {
+        let mut values = vec![0.0; entry.elements()];
+        tensors.read_rows(name, 0..entry.rows(), &mut values).unwrap();
+        writer.append(&values).unwrap();
+    }
+    writer.finish().unwrap().commit().unwrap();
+}
+
+/// Does what the program does before it scores: configuration, weights, how strings are built, and the tokenizer.
+fn load(path: &Path, heads: Heads) -> (Model, Option<Tokenizer>) {
+    let pretrained = Pretrained::open(path).unwrap();
+    let model = Model::new(Rc::new(Cpu::new()), pretrained.config().clone(), heads).unwrap();
+    pretrained.read_into(heads, &mut |spec, values| model.set(spec, values)).unwrap();
+    drop(pretrained);
+    Companion::read(path, model.config()).unwrap();
+    let tokenizer = pretrained::tokenizer(path).unwrap();
+    (model, tokenizer)
+}
+
 #[test]
 fn one_tensor_beyond_the_model() {
+    const TOKENS: usize = 4000;
     let folder = tempfile::tempdir().unwrap();
     let first = folder.path().join("first");
     let config = model(&first);
-    let heads = Heads { reward: true, lm: true };
+    let heads = config.architecture.heads();
     let largest = config.tensors(heads).iter().map(|spec| 4 * spec.elements()).max().unwrap();
     assert_eq!(largest, 8 << 20);
-    let mut destination = vec![0.0_f32; config.buffer_elements(heads)];
+    let own = 4 * config.buffer_elements(heads);
+    let mut paths = Vec::new();
     for (kind, element) in [
         (Kind::InternLm2, None),
         (Kind::InternLm2, Some(Element::Bf16)),
@@ -87,21 +152,29 @@ fn one_tensor_beyond_the_model() {
         (Kind::Gguf, Some(Element::Q8_0)),
         (Kind::Gguf, Some(Element::Q4_0)),
     ] {
-        let path = folder.path().join(format!("{kind:?}-{element:?}.gguf"));
+        let name = format!("{kind:?}-{element:?}.gguf");
+        let path = folder.path().join(&name);
         let converting = peak(|| drop(convert(&first, &path, kind, element, usize::MAX).unwrap()));
         // Whatever is split is read as a whole, and then written part by part.
-        assert!(converting <= largest + SLACK, "{kind:?} {element:?}: converting took {converting} bytes");
-        let reading = peak(|| {
-            let mut set = |spec: &polar_raw::model::TensorSpec, values: &[f32]| {
-                destination[spec.offset..spec.offset + values.len()].copy_from_slice(values);
-                Ok(())
-            };
-            Pretrained::open(&path).unwrap().read_into(heads, &mut set).unwrap();
-        });
-        println!(
-            "{kind:?} {element:?}: {reading} bytes beside the model, converting {converting}; the largest tensor has {largest}"
-        );
-        assert!(reading >= largest, "nothing was counted");
-        assert!(reading <= largest + SLACK / 4, "{kind:?} {element:?}: reading took {reading} bytes");
+        println!("{name}: converting took {converting} bytes");
+        assert!(converting <= largest + SLACK, "{name}: converting took {converting} bytes");
+        if (kind, element) == (Kind::Gguf, Some(Element::F32)) {
+            let with_vocabulary = folder.path().join("vocabulary.gguf");
+            add_vocabulary(&path, &with_vocabulary, vocabulary(TOKENS));
+            paths.push((with_vocabulary, TOKENS));
+        }
+        paths.push((path, 0));
+    }
+    for (path, tokens) in paths {
+        let name = path.file_name().unwrap().display();
+        let mut loaded = None;
+        let loading = peak(|| loaded = Some(load(&path, heads)));
+        println!("{name}: {loading} bytes, {own} of them the model; the largest tensor has {largest}");
+        let (model, tokenizer) = loaded.unwrap();
+        // What came after the first tensor is there, and the vocabulary was read.
+        assert!(model.get(model.params(), model.specs().last().unwrap()).unwrap().iter().any(|v| *v != 0.0));
+        assert!(tokenizer.map_or(0, |tokenizer| tokenizer.vocab_size()) >= tokens);
+        assert!(loading >= own + largest, "{name}: not everything was counted");
+        assert!(loading <= own + largest + SLACK / 2, "{name}: loading took {loading} bytes");
     }
 }

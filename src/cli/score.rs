@@ -70,6 +70,10 @@ pub struct ScoreArgs {
 const PASS: usize = 4096;
 /// Rows of a window, at most: they are read, scored and written together.
 const ROWS: usize = 256;
+/// Tokens of a row, at most: a window holds one whole row at least, and memory is to be bounded.
+const ROW_IDS: usize = 1 << 26;
+/// Candidates that a row may have whatever their length.
+const ROW_CANDIDATES: usize = 1024;
 /// Passes of a window, about.
 const PASSES: usize = 16;
 
@@ -311,6 +315,13 @@ impl Job<'_> {
         if normalise == Normalise::Reference {
             candidates.push(&reference);
         }
+        let (longest, count) = (template.max_length, candidates.len());
+        if count.saturating_mul(longest) > ROW_IDS && count > ROW_CANDIDATES {
+            return Err(Error::user(format!(
+                "{count} outputs of up to {longest} tokens are too many for one row: give at most {} a row",
+                ROW_CANDIDATES.max(ROW_IDS / longest)
+            )));
+        }
         let cut = encode_as_client(tokenizer, &prompt, &reference, &candidates, &template, self.args.cut_side)?;
         let (sequences, cuts) = cut.into_iter().map(|cut| (cut.ids, cut.cut)).unzip();
         Ok(Encoded { line, sequences, cuts, many })
@@ -326,6 +337,11 @@ impl Job<'_> {
         }
         if len > most {
             return Err(Error::user(format!("input_ids has {len} ids; the model reads at most {most}")));
+        }
+        if let Some(score) = self.model.config().special.reward.filter(|score| ids.last() != Some(score)) {
+            return Err(Error::user(format!(
+                "input_ids does not end with the score token, {score}, where the score is read"
+            )));
         }
         Ok(ids)
     }

@@ -48,9 +48,15 @@ pub fn judged(trials: &[Trial], scores: &[Vec<f32>]) -> Vec<Judged> {
     trials.iter().zip(scores).flat_map(of_trial).collect()
 }
 
-/// How many of `judged` are right.
+/// How many of `judged` are right; those of one group are one row.
 pub fn accuracy<'a>(judged: impl Iterator<Item = &'a Judged>) -> Accuracy {
-    judged.fold(Accuracy::default(), |a, j| Accuracy { right: a.right + usize::from(j.right()), pairs: a.pairs + 1 })
+    let mut rows: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for j in judged {
+        let (right, pairs) = rows.entry(j.group).or_default();
+        *right += usize::from(j.right());
+        *pairs += 1;
+    }
+    Accuracy::of_rows(&rows.into_values().collect::<Vec<_>>())
 }
 
 /// One part of a set.

@@ -371,8 +371,8 @@ fn facts(result: &EvalResult) -> Markup {
                 dt { "program" } dd { (result.program) }
             }
             p.note {
-                "Intervals take judgements as independent; those of one row are not, where a row gives several. The "
-                "comparison of models resamples rows."
+                "Where rows give several judgements, intervals are those of as many independent ones as vary alike: "
+                "between the number of rows and that of judgements. The comparison of models resamples rows."
             }
         }
     }

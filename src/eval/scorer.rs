@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
@@ -15,6 +15,27 @@ pub struct Scorer {
     pack: Pack,
     tokens: usize,
     computed: u64,
+}
+
+/// The sequences of a group, each once.
+struct Distinct<'a> {
+    sequences: Vec<&'a [u32]>,
+    /// For each of the group its place in `sequences`.
+    places: Vec<usize>,
+}
+
+impl<'a> Distinct<'a> {
+    fn of(group: &'a [Vec<u32>]) -> Self {
+        let (mut sequences, mut known) = (Vec::new(), HashMap::new());
+        let mut place = |ids: &'a Vec<u32>| {
+            *known.entry(&ids[..]).or_insert_with(|| {
+                sequences.push(&ids[..]);
+                sequences.len() - 1
+            })
+        };
+        let places = group.iter().map(&mut place).collect();
+        Self { sequences, places }
+    }
 }
 
 /// Sequences of one group that are computed together, their beginning once.
@@ -48,7 +69,8 @@ impl Scorer {
     /// Scores groups of sequences; one score a sequence, in order.
     ///
     /// What sequences of a group have in common at their start is computed once; a group that fits no pass is split,
-    /// and computes it once in each. Passes are filled with rows of all groups, whatever their order, and depend on
+    /// and computes it once in each. Equal sequences of a group are one sequence and get one score, to the last bit:
+    /// rounding makes no winner of a tie. Passes are filled with rows of all groups, whatever their order, and depend on
     /// these groups alone: the same groups get the same bits.
     ///
     /// # Errors
@@ -58,29 +80,23 @@ impl Scorer {
             return Err(Error::user(format!("group {group} has an empty sequence; it needs at least the score token")));
         }
         let most = Capacity::candidates_for(self.tokens);
-        let rows = groups.iter().enumerate().flat_map(|(i, group)| rows(i, group, self.tokens, most)).collect();
-        let starts: Vec<usize> = groups
-            .iter()
-            .scan(0, |sum, group| {
-                let start = *sum;
-                *sum += group.len();
-                Some(start)
-            })
-            .collect();
-        let mut scores = vec![f32::NAN; groups.iter().map(Vec::len).sum()];
+        let groups: Vec<Distinct> = groups.iter().map(|group| Distinct::of(group)).collect();
+        let of_group = |(i, group): (usize, &Distinct)| rows(i, &group.sequences, self.tokens, most);
+        let rows = groups.iter().enumerate().flat_map(of_group).collect();
+        let mut scores: Vec<Vec<f32>> = groups.iter().map(|group| vec![f32::NAN; group.sequences.len()]).collect();
         let mut of_pass = Vec::new();
         for pass in passes(rows, self.tokens, most) {
             self.pack.clear();
             for row in &pass.rows {
-                let sequences: Vec<&[u32]> = row.members.iter().map(|&i| &groups[row.group][i][..]).collect();
+                let sequences: Vec<&[u32]> = row.members.iter().map(|&i| groups[row.group].sequences[i]).collect();
                 self.pack.push(&sequences, WANTED);
             }
             of_pass.clear();
             self.compute(&mut of_pass)?;
-            let places = pass.rows.iter().flat_map(|row| row.members.iter().map(|i| starts[row.group] + i));
-            places.zip(&of_pass).for_each(|(place, score)| scores[place] = *score);
+            let places = pass.rows.iter().flat_map(|row| row.members.iter().map(|&i| (row.group, i)));
+            places.zip(&of_pass).for_each(|((group, i), score)| scores[group][i] = *score);
         }
-        Ok(scores)
+        Ok(groups.iter().zip(&scores).flat_map(|(group, scores)| group.places.iter().map(|&i| scores[i])).collect())
     }
 
     /// Tokens that were computed so far.
@@ -111,13 +127,13 @@ fn plan(model: &Model, tokens: usize) -> Result<Workspace> {
 
 /// Puts each sequence of a group where it costs the fewest tokens: sequences whose beginnings differ, because their
 /// prompts are cut differently, do not take the others' shared beginning away.
-fn rows(group: usize, sequences: &[Vec<u32>], tokens: usize, candidates: usize) -> Vec<Row> {
+fn rows(group: usize, sequences: &[&[u32]], tokens: usize, candidates: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for (index, ids) in sequences.iter().enumerate() {
         let joined = |row: &Row| {
             let first = &sequences[row.members[0]];
             let most = row.shared.min(ids.len() - 1);
-            let shared = first.iter().zip(ids).take(most).take_while(|(a, b)| a == b).count();
+            let shared = first.iter().zip(*ids).take(most).take_while(|(a, b)| a == b).count();
             let added = ids.len() - shared + (row.shared - shared) * (row.members.len() - 1);
             (shared, row.tokens + added, added)
         };
@@ -174,6 +190,18 @@ mod tests {
     use crate::rng;
     use rand::RngExt;
 
+    fn slices(group: &[Vec<u32>]) -> Vec<&[u32]> {
+        group.iter().map(Vec::as_slice).collect()
+    }
+
+    #[test]
+    fn equal_sequences_are_one() {
+        let group = [vec![1, 2], vec![1], vec![1, 2], vec![2, 1], vec![1]];
+        let Distinct { sequences, places } = Distinct::of(&group);
+        assert_eq!(sequences, [&[1, 2][..], &[1], &[2, 1]]);
+        assert_eq!(places, [0, 1, 0, 2, 1]);
+    }
+
     #[test]
     fn every_sequence_is_in_one_pass_that_holds_it() {
         let mut random = rng::stream(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64, "passes", 0);
@@ -189,7 +217,8 @@ mod tests {
                     (0..random.random_range(1..12)).map(|_| sequence(&mut random)).collect()
                 })
                 .collect();
-            let rows = groups.iter().enumerate().flat_map(|(i, group)| rows(i, group, tokens, candidates)).collect();
+            let of_group = |(i, group): (usize, &Vec<Vec<u32>>)| rows(i, &slices(group), tokens, candidates);
+            let rows = groups.iter().enumerate().flat_map(of_group).collect();
             let mut seen = Vec::new();
             for pass in passes(rows, tokens, candidates) {
                 assert!(pass.candidates <= candidates);
@@ -211,7 +240,7 @@ mod tests {
     fn a_beginning_of_its_own_does_not_end_the_others_sharing() {
         let sequence = |prefix: u32, own: u32| [vec![prefix; 50], vec![own; 2]].concat();
         let group: Vec<_> = (0..8).map(|i| sequence(u32::from(i % 4 == 3), 10 + i)).collect();
-        let rows = rows(0, &group, 1000, 100);
+        let rows = rows(0, &slices(&group), 1000, 100);
         assert_eq!(rows.iter().map(|row| row.members.len()).collect::<Vec<_>>(), [6, 2]);
         assert_eq!(rows.iter().map(|row| row.tokens).sum::<usize>(), 2 * 50 + 8 * 2);
     }
@@ -219,7 +248,7 @@ mod tests {
     #[test]
     fn passes_are_full() {
         let sequences: Vec<_> = [70, 10, 60, 30, 40, 90].map(|length| vec![7; length]).into();
-        let all = sequences.iter().enumerate().flat_map(|(i, ids)| rows(i, std::slice::from_ref(ids), 100, 9));
+        let all = sequences.iter().enumerate().flat_map(|(i, ids)| rows(i, &[ids], 100, 9));
         let tokens: Vec<usize> = passes(all.collect(), 100, 9).iter().map(|pass| pass.tokens).collect();
         assert_eq!(tokens, [100; 3]);
     }

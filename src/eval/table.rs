@@ -3,33 +3,68 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// How many of how many pairs were ranked rightly. A tie is wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Accuracy {
     /// Pairs whose chosen candidate scored strictly higher.
     pub right: usize,
     /// All pairs.
     pub pairs: usize,
+    /// How many independent pairs would say as much: fewer, where pairs of one row agree with each other.
+    pub effective: f64,
 }
 
 impl Accuracy {
+    /// Of pairs that have nothing to do with each other.
+    pub fn of(right: usize, pairs: usize) -> Self {
+        Self { right, pairs, effective: pairs as f64 }
+    }
+
+    /// Of rows `(right, pairs)`, each with one pair or several, that agree with each other as far as they do.
+    ///
+    /// The effective number of pairs is the one at which independent pairs have the variance of the ratio of two sums over
+    /// rows (Kish, Survey Sampling, 1965), and is no less than the number of rows, nor more than that of pairs.
+    pub fn of_rows(rows: &[(usize, usize)]) -> Self {
+        let (right, pairs) = rows.iter().fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
+        let all = Self::of(right, pairs);
+        let (n, p, count) = (pairs as f64, all.value(), rows.len() as f64);
+        if rows.len() < 2 || rows.len() == pairs {
+            return Self { effective: count, ..all };
+        }
+        let squares: f64 = rows.iter().map(|&(right, pairs)| (right as f64 - p * pairs as f64).powi(2)).sum();
+        let variance = count / (count - 1.0) * squares / (n * n);
+        // All right or all wrong: the rows say nothing of how pairs agree, and are taken for one pair each.
+        let effective = if right == 0 || right == pairs { count } else { p * (1.0 - p) / variance };
+        Self { effective: effective.clamp(count, n), ..all }
+    }
+
     /// The share ranked rightly; 0 of no pairs.
     pub fn value(&self) -> f64 {
         self.right as f64 / self.pairs.max(1) as f64
     }
 
-    /// Wilson's 95 % confidence interval (Wilson, JASA 22, 1927).
+    /// Wilson's 95 % confidence interval (Wilson, JASA 22, 1927), of the effective number of pairs.
     pub fn interval(&self) -> (f64, f64) {
         const Z: f64 = 1.959_964;
         if self.pairs == 0 {
             return (0.0, 1.0);
         }
-        let (n, p) = (self.pairs as f64, self.value());
+        let (n, p) = (self.effective, self.value());
         let center = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
         let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
         ((center - half).max(0.0), (center + half).min(1.0))
+    }
+}
+
+impl Serialize for Accuracy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Accuracy", 3)?;
+        fields.serialize_field("right", &self.right)?;
+        fields.serialize_field("pairs", &self.pairs)?;
+        fields.serialize_field("interval", &self.interval())?;
+        fields.end()
     }
 }
 
@@ -39,7 +74,7 @@ pub(super) const MODEL: &str = "model";
 pub(super) const CONTROL: &str = "shuffled reference";
 
 /// One set of pairs, measured by everything that compares candidates.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct Row {
     /// What the pairs are.
     pub name: String,
@@ -48,15 +83,15 @@ pub struct Row {
     /// What guessing reaches.
     pub chance: f64,
     /// The model's scores of the chosen candidates.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub chosen: Vec<f32>,
     /// The model's scores of the rejected candidates, pair by pair.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<f32>,
 }
 
 /// A pair to read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct Example {
     /// The row that it is from.
     pub row: String,
@@ -73,7 +108,7 @@ pub struct Example {
 }
 
 /// Rows of pairs against columns of judges: the model first, then baselines, then the control.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Table {
     /// Names of the judges.
     pub columns: Vec<String>,
@@ -123,15 +158,15 @@ impl Row {
     }
 }
 
-/// `0.871 ±.015`: the value and half of the interval's width.
+/// `0.871 ±.015`: the value, and how far the interval's farther end is.
 impl fmt::Display for Accuracy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pairs == 0 {
             return f.write_str("-");
         }
         let (low, high) = self.interval();
-        let half = format!("{:.3}", (high - low) / 2.0);
-        write!(f, "{:.3} ±{}", self.value(), half.trim_start_matches('0'))
+        let far = format!("{:.3}", (high - self.value()).max(self.value() - low));
+        write!(f, "{:.3} ±{}", self.value(), far.trim_start_matches('0'))
     }
 }
 
@@ -155,7 +190,10 @@ impl fmt::Display for Table {
             }
             writeln!(f, "   {:.3}", row.chance)?;
         }
-        writeln!(f, "± half of the 95 % interval (Wilson); a tie is wrong; * the best baseline of the row")
+        writeln!(
+            f,
+            "± to the farther end of the 95 % interval (Wilson); a tie is wrong; * the best baseline of the row"
+        )
     }
 }
 
@@ -166,16 +204,29 @@ mod tests {
     #[test]
     fn wilson_interval_of_a_known_case() {
         // 8 of 10: Wilson's interval is [0.4902, 0.9433].
-        let (low, high) = Accuracy { right: 8, pairs: 10 }.interval();
+        let (low, high) = Accuracy::of(8, 10).interval();
         assert!((low - 0.4902).abs() < 1e-4 && (high - 0.9433).abs() < 1e-4, "[{low}, {high}]");
-        let (low, high) = Accuracy { right: 0, pairs: 10 }.interval();
+        assert_eq!(Accuracy::of(8, 10).to_string(), "0.800 ±.310");
+        let (low, high) = Accuracy::of(0, 10).interval();
         assert!(low == 0.0 && high > 0.2);
+    }
+
+    #[test]
+    fn pairs_of_one_row_count_as_far_as_they_disagree() {
+        let effective = |rows: &[(usize, usize)]| Accuracy::of_rows(rows).effective;
+        assert_eq!(Accuracy::of_rows(&[(1, 1), (0, 1), (1, 1)]), Accuracy::of(2, 3));
+        assert_eq!(effective(&[(18, 18); 10]), 10.0, "all right");
+        assert_eq!(effective(&[(9, 9), (0, 9), (9, 9), (0, 9)]), 4.0, "a row is right or wrong as a whole");
+        assert_eq!(effective(&[(2, 4), (2, 4), (2, 4)]), 12.0, "rows do not differ");
+        // Half of the pairs; rows 1, 2, 3 of 4 each: 3/2 (1 + 0 + 1) / 144 is the variance.
+        assert!((effective(&[(1, 4), (2, 4), (3, 4)]) - 12.0).abs() < 1e-9);
+        assert!((effective(&[(0, 4), (2, 4), (4, 4)]) - 0.25 / (1.5 * 8.0 / 144.0)).abs() < 1e-9);
     }
 
     fn table() -> Table {
         let row = |name: &str, right: [usize; 4]| Row {
             name: name.into(),
-            accuracies: right.map(|right| Accuracy { right, pairs: 2000 }).into(),
+            accuracies: right.map(|right| Accuracy::of(right, 2000)).into(),
             chance: 0.5,
             chosen: Vec::new(),
             rejected: Vec::new(),

@@ -11,6 +11,11 @@ use super::{Element, Opaque};
 
 /// Tensors, at most. Naming one again takes a few bytes of a pickle, and far more of memory.
 const MAX_VIEWS: usize = 1 << 16;
+/// Values on the stack and in memory, tuples and dictionaries, at most, each: a byte makes one, and it takes dozens.
+/// A tensor needs about ten.
+const MAX_VALUES: usize = 1 << 20;
+/// Steps, at most: each may leave a value in a tuple or a dictionary. A tensor needs less than fifty.
+const MAX_STEPS: usize = 1 << 22;
 /// Bytes of a storage's name, at most: PyTorch's are numbers.
 const MAX_KEY: usize = 64;
 /// Dimensions of a tensor, at most.
@@ -106,13 +111,18 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn run(mut self) -> Result<BTreeMap<String, View>, String> {
-        loop {
+        for _ in 0..MAX_STEPS {
             let opcode = self.byte()?;
             if opcode == b'.' {
                 return self.result();
             }
             self.step(opcode)?;
+            let counts = [self.stack.len(), self.marks.len(), self.memo.len(), self.tuples.len(), self.dicts.len()];
+            if counts.into_iter().any(|count| count > MAX_VALUES) {
+                return Err(format!("its pickle makes more than {MAX_VALUES} values; {MAX_VIEWS} tensors need fewer"));
+            }
         }
+        Err(format!("its pickle has more than {MAX_STEPS} steps; {MAX_VIEWS} tensors need fewer"))
     }
 
     /// The dictionary on top of the stack.

@@ -87,10 +87,11 @@ struct Mapped {
 
 impl Mapped {
     fn open(path: PathBuf) -> Result<Self> {
-        let file = File::open(&path).map_err(|e| Error::io("read", &path, &e))?;
-        if !file.metadata().is_ok_and(|found| found.is_file()) {
+        // Asked before it is opened: to open a pipe waits for whoever writes into it.
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
             return Err(Error::user(format!("cannot read {}: it is no regular file", path.display())));
         }
+        let file = File::open(&path).map_err(|e| Error::io("read", &path, &e))?;
         // SAFETY: the map is read-only. That nobody shortens the file meanwhile is the documented condition of
         // `Tensors::open`, as it is of every reader of mapped weights.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("read", &path, &e))?;

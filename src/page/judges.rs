@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_control_that_was_not_run_has_no_dot() {
-        let accuracies = vec![Accuracy { right: 90, pairs: 100 }, Accuracy::default()];
+        let accuracies = vec![Accuracy::of(90, 100), Accuracy::default()];
         let row = Row { name: "set".into(), accuracies, chance: 0.5, chosen: Vec::new(), rejected: Vec::new() };
         assert_eq!(Scale::of(std::slice::from_ref(&row)).low, 0.4);
         let table = Table { columns: ["model", "shuffled reference"].map(String::from).into(), rows: vec![row] };

@@ -45,7 +45,8 @@ pub enum Records {
 }
 
 impl IdPair {
-    /// Refuses ids that `model`'s vocabulary does not have, and more of them than it reads.
+    /// Refuses ids that `model`'s vocabulary does not have, more of them than it reads, and an end that is not the score
+    /// token, if the model names one.
     pub fn check(&self, model: &ModelConfig) -> Result<()> {
         let (vocab, most) = (model.vocab_size, model.max_position_embeddings);
         let (file, line) = (self.file.display(), self.line);
@@ -59,6 +60,11 @@ impl IdPair {
             if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
                 return Err(Error::user(format!(
                     "{file}:{line}: {key} has {id}, which is not below the model's vocab_size = {vocab}"
+                )));
+            }
+            if let Some(score) = model.special.reward.filter(|score| ids.last() != Some(score)) {
+                return Err(Error::user(format!(
+                    "{file}:{line}: {key} does not end with the score token, {score}, where the score is read"
                 )));
             }
         }

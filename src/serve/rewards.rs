@@ -10,7 +10,7 @@ use super::work::{Context, Work};
 use crate::polar::{ClientEncoder, CutSide};
 
 /// How chat templates end a turn. A query of OpenRLHF is decoded with its special tokens, and the reference has none.
-const ENDS: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>"];
+const ENDS: [&str; 7] = ["<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>", "<pad>"];
 
 /// OpenRLHF's remote reward model: `query` is prompt and response in one string.
 #[derive(Deserialize)]
@@ -33,9 +33,8 @@ pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     let rows = query.0.iter().zip(&prompts.0).zip(&labels.0).enumerate();
     let sequence = |(index, ((query, Text(prompt)), Text(label))): (usize, ((&String, &Text), &Text))| {
         let place = format!("query[{index}]");
-        let response = response(query, prompt).ok_or_else(|| {
-            ApiError::invalid(format!("{place}: it does not contain prompts[{index}], which it should begin with"))
-        })?;
+        let response = response(query, prompt)
+            .ok_or_else(|| ApiError::invalid(format!("{place}: it does not begin with prompts[{index}]")))?;
         let keys = [format!("prompts[{index}]"), format!("labels[{index}]"), place];
         row(context, &keys, prompt, label, response)
     };
@@ -45,12 +44,26 @@ pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     ))
 }
 
-/// What follows the prompt in a query, without the token that ends the turn. The tokenizer of the policy may have put
-/// its BOS before the prompt.
+/// What follows the prompt in a query, without the tokens that end the turn and fill up the row. The tokenizer of the
+/// policy may have put such as `<pad>` and `<s>` before the prompt.
 fn response<'a>(query: &'a str, prompt: &str) -> Option<&'a str> {
-    let response = &query[query.find(prompt)? + prompt.len()..];
-    let end = ENDS.iter().find_map(|end| response.trim_end().strip_suffix(end));
-    Some(end.unwrap_or(response))
+    let mut rest = query;
+    let mut response = loop {
+        match rest.strip_prefix(prompt) {
+            Some(response) => break response,
+            None => rest = after_token(rest)?,
+        }
+    };
+    while let Some(shorter) = ENDS.iter().find_map(|end| response.trim_end().strip_suffix(end)) {
+        response = shorter;
+    }
+    Some(response)
+}
+
+/// What follows `<…>`, which is how special tokens are spelt.
+fn after_token(text: &str) -> Option<&str> {
+    let (name, rest) = text.strip_prefix('<')?.split_once('>')?;
+    (!name.is_empty() && !name.contains(|c: char| c == '<' || c.is_whitespace())).then_some(rest)
 }
 
 /// One response.
@@ -90,5 +103,11 @@ mod tests {
         assert_eq!(response("Ask: ans <|im_end|>\n", "Ask: "), Some("ans "));
         assert_eq!(response("Ask: ans\n", "Ask: "), Some("ans\n"));
         assert_eq!(response("ans", "Ask: "), None);
+        assert_eq!(response("<s>s answer", "s"), Some(" answer"));
+        assert_eq!(response("<pad><pad><|begin_of_text|>text answer", "text"), Some(" answer"));
+        assert_eq!(response("<s><s>ans", "<s>"), Some("<s>ans"));
+        assert_eq!(response("Well: Ask: ans", "Ask: "), None);
+        assert_eq!(response("a < b > Ask: ans", "Ask: "), None);
+        assert_eq!(response("Ask: ans<|im_end|><|endoftext|><|endoftext|>", "Ask: "), Some("ans"));
     }
 }

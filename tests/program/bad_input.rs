@@ -256,6 +256,7 @@ fn rows_to_evaluate_and_to_score() {
     };
     eval("{\"text\": \"t\"}", &["rows.jsonl", "documents", "trajectories or preferences"]);
     eval("{\"chosen_ids\": [1, 4], \"rejected_ids\": [261, 4]}", &["rows.jsonl:1", "rejected_ids has 261"]);
+    eval("{\"chosen_ids\": [1, 4], \"rejected_ids\": [1, 5]}", &["rows.jsonl:1", "rejected_ids does not end", "4"]);
     eval("\n{", &["rows.jsonl:2"]);
     eval("", &["rows.jsonl", "nothing in it"]);
     eval(r#"{"prompt": "p", "policy": "a", "output": "o"}"#, &["rows.jsonl", "no triple"]);
@@ -269,6 +270,9 @@ fn rows_to_evaluate_and_to_score() {
     score(&format!("{}{{}}\n", format!("{good}\n").repeat(200)), &["rows.jsonl:201", "missing key"]);
     score(&format!("{good}\n\n{{\"input_ids\": [1, 9999]}}"), &["rows.jsonl:3", "9999", "vocab_size = 261"]);
     score(&format!("{{\"input_ids\": [{}4]}}", "1,".repeat(5000)), &["rows.jsonl:1", "5001 ids", "at most 4096"]);
+    score("{\"input_ids\": [1, 4, 5]}", &["rows.jsonl:1", "does not end with the score token, 4"]);
+    let many = format!(r#"{{"prompt": "p", "reference": "r", "outputs": [{}"o"]}}"#, "\"o\",".repeat(1 << 20));
+    score(&many, &["rows.jsonl:1", "1048577 outputs", "at most"]);
     score("", &["rows.jsonl", "nothing in it"]);
     folder.file("rows.jsonl", good);
     let args = ["score", "--model", dir, "--input", "rows.jsonl", "--output"];

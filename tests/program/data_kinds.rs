@@ -101,6 +101,22 @@ fn every_kind_of_data() {
     }
 }
 
+#[test]
+fn equal_texts_tie() {
+    let folder = Folder::new();
+    succeed(&mut folder.train(&["train.steps=2"], &["--run", "run"]));
+    let same = |i: usize| "word ".repeat(i % 7 + 1) + &i.to_string();
+    let row = |i| json!({"prompt": format!("p{i}"), "reference": "r", "chosen": same(i), "rejected": same(i)});
+    folder.file("rows.jsonl", lines((0..60).map(row)));
+    succeed(&mut folder.program(["eval", "--model", "run/model", "--data", "rows.jsonl", "--json", "result.json"]));
+    let result: Value = serde_json::from_slice(&fs::read(folder.path("result.json")).unwrap()).unwrap();
+    let model = &result["models"][0];
+    for accuracy in model["table"]["rows"][0]["accuracies"].as_array().unwrap() {
+        assert_eq!((&accuracy["right"], &accuracy["pairs"]), (&json!(0), &json!(60)), "{accuracy}");
+    }
+    assert_eq!(model["margins"]["ties"], 60, "{}", model["margins"]);
+}
+
 /// What the run's table says of its model is what anybody measures of the saved one, in every dtype.
 #[test]
 fn what_is_evaluated_is_what_is_saved() {

@@ -72,10 +72,19 @@ fn normalisers() {
     let deviation = (scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / 4.0).sqrt();
     z.iter().zip(&scores).for_each(|(z, score)| assert!((z - (score - mean) / deviation).abs() < 1e-3));
     let (_, ranks) = normalised("rank");
-    assert_eq!(ranks.iter().sum::<f64>(), 2.0);
+    assert_eq!((ranks.iter().sum::<f64>(), ranks[1], scores[1]), (2.0, ranks[3], scores[3]));
     let (scores, differences) = normalised("reference");
     assert_eq!(scores.len(), 4);
     differences.iter().zip(&scores).for_each(|(d, score)| assert!((d - (score - scores[2])).abs() <= 1e-5));
+    // What is equal scores equally, whatever it is computed with.
+    for (text, count) in [("a", 2), ("a longer candidate", 7), ("bb", 40)] {
+        let row = json!({"prompt": "p", "reference": "r", "outputs": vec![text; count]});
+        for (name, value) in [("z-score", 0.0), ("rank", 0.5)] {
+            let answer = answers(&folder, std::slice::from_ref(&row), &["--normalise", name]).0.remove(0);
+            assert_eq!(numbers(&answer["normalised"]), vec![value; count], "{answer}");
+            assert_eq!(answer["best"], 0, "{answer}");
+        }
+    }
     let single = json!({"prompt": "p", "reference": "r", "output": "r"});
     let answer = answers(&folder, std::slice::from_ref(&single), &["--normalise", "reference"]).0.remove(0);
     assert!(answer["normalised"].as_f64().unwrap().abs() <= 1e-5, "{answer}");

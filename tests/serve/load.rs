@@ -20,9 +20,18 @@ const CONNECTIONS: usize = 64;
 const CANDIDATES: usize = 4;
 /// What `--max-body` is set to, in MiB.
 const MAX_BODY: usize = 2;
-/// What the server may grow by under load, in MiB: four largest bodies with what is made of them, the connections'
-/// buffers, the cache, and what the allocator keeps.
-const GROWTH: usize = 160;
+/// What the server may grow by under load, in MiB: four largest bodies are 8, the connections' buffers 4; then there
+/// are the texts and ids that are made of bodies, a pass, the cache, and what the allocator keeps.
+const GROWTH: usize = 48;
+/// How long the server waits for the next piece of a body. The program has no option for it.
+const IDLE: Duration = Duration::from_secs(10);
+/// Connections that do nothing but send bodies more slowly than that: each takes longer than the short test.
+const TRICKLING: usize = 4;
+
+/// Kinds of bad requests, beside bodies that come too slowly.
+const BAD: usize = 8;
+/// What a request is called with which nothing is wrong but that nobody waits for its answer.
+const GOOD_BUT_LEFT: &str = "good, but left before the answer";
 
 /// A prompt with its reference, candidates, and their scores as computed directly.
 struct Question {
@@ -77,15 +86,17 @@ fn good(random: &mut impl Rng, questions: &[Question]) -> Good {
     }
 }
 
+/// The head of a request whose body is announced to have `length` bytes.
+fn head(length: usize) -> String {
+    format!("POST /classify HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")
+}
+
 /// Sends a bad request of some kind; the status, if there is an answer, and the kind.
 fn bad(random: &mut impl Rng, address: SocketAddr, row: &Row) -> (&'static str, Option<u16>) {
     let whole = json!({"text": row.encoded()}).to_string();
     let post = |body: &[u8]| Some(send(address, "POST", "/classify", &[], body).status);
-    let head = |length: usize| {
-        format!("POST /classify HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")
-    };
     let mut stream = connect(address);
-    match random.random_range(0..10) {
+    match random.random_range(0..BAD) {
         0 => ("cut JSON", post(&whole.as_bytes()[..random.random_range(0..whole.len())])),
         1 => ("no separator", post(whole.replace("<|reward|>", "<reward>").as_bytes())),
         2 => ("two separators", post(whole.replace("<|reward|>", "<|reward|><|reward|>").as_bytes())),
@@ -98,19 +109,6 @@ fn bad(random: &mut impl Rng, address: SocketAddr, row: &Row) -> (&'static str, 
             let _ = stream.shutdown(Shutdown::Write);
             ("short of its length", read(&mut stream).map(|answer| answer.status))
         }
-        7 => {
-            // A byte now and then, and then no more.
-            let _ = stream.write_all(head(whole.len()).as_bytes());
-            for byte in whole.as_bytes().iter().take(5) {
-                let _ = stream.write_all(&[*byte]);
-                thread::sleep(Duration::from_millis(20));
-            }
-            ("slow and given up", None)
-        }
-        8 => {
-            let _ = stream.write_all([&head(whole.len()), &whole].map(String::as_str).concat().as_bytes());
-            ("answer not waited for", None)
-        }
         _ => {
             let noise: Vec<u8> = (0..200).map(|_| random.random()).collect();
             let _ = stream.write_all(&noise);
@@ -118,6 +116,54 @@ fn bad(random: &mut impl Rng, address: SocketAddr, row: &Row) -> (&'static str, 
             ("noise", read(&mut stream).map(|answer| answer.status))
         }
     }
+}
+
+/// Sends a good request piece by piece, the last one later than the server waits for it; the status, if there is an
+/// answer.
+fn trickle(address: SocketAddr, row: &Row) -> Option<u16> {
+    let whole = json!({"text": row.encoded()}).to_string();
+    let (first, rest) = whole.as_bytes().split_at(5);
+    let mut stream = connect(address);
+    stream.set_read_timeout(Some(2 * IDLE)).unwrap();
+    let begun = Instant::now();
+    stream.write_all(head(whole.len()).as_bytes()).unwrap();
+    for byte in first {
+        stream.write_all(&[*byte]).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    // A server that went on waiting would be given the rest, and answer it.
+    let answer = read(&mut stream).or_else(|| {
+        let _ = stream.write_all(rest);
+        read(&mut stream)
+    });
+    assert!(begun.elapsed() >= IDLE, "ended after {:?}", begun.elapsed());
+    answer.map(|answer| answer.status)
+}
+
+/// Sends a request and leaves, in the midst of the body or with all of it sent. Nobody is there to judge an answer:
+/// what the server makes of it shows in what it counts, in its memory, and in the answers to others.
+fn leave(random: &mut impl Rng, address: SocketAddr, row: &Row) -> &'static str {
+    let whole = json!({"text": row.encoded()}).to_string();
+    let mut stream = connect(address);
+    let _ = stream.write_all(head(whole.len()).as_bytes());
+    if random.random() {
+        let _ = stream.write_all(whole.as_bytes());
+        return GOOD_BUT_LEFT;
+    }
+    for byte in whole.as_bytes().iter().take(5) {
+        let _ = stream.write_all(&[*byte]);
+        thread::sleep(Duration::from_millis(20));
+    }
+    "left within the body"
+}
+
+/// How many requests the server says that it has answered with a status that begins with `digit`.
+fn answered(metrics: &str, digit: char) -> usize {
+    let status = format!("status=\"{digit}");
+    let lines = metrics.lines().filter(|line| line.starts_with("polar_raw_requests_total{") && line.contains(&status));
+    // These are asked to find out how it does, and are no load.
+    let others = lines.filter(|line| !["/ready", "/metrics"].iter().any(|path| line.contains(path)));
+    others.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
 }
 
 /// Resident memory of a process in MiB.
@@ -132,6 +178,8 @@ struct Seen {
     latencies: Vec<f64>,
     sequences: usize,
     bad: BTreeMap<&'static str, usize>,
+    /// Requests whose client left: no answer was seen.
+    left: BTreeMap<&'static str, usize>,
 }
 
 /// One connection's requests until `stop`.
@@ -142,9 +190,22 @@ fn connection(number: usize, address: SocketAddr, questions: &[Question], stop: 
     let agent = ureq::Agent::new_with_config(config.build());
     let mut seen = Seen::default();
     while !stop.load(Ordering::Relaxed) {
-        if random.random_bool(0.25) {
-            let question = &questions[random.random_range(0..questions.len())];
-            let (kind, status) = bad(&mut random, address, &question.rows[0]);
+        let row = &questions[random.random_range(0..questions.len())].rows[0];
+        if number < TRICKLING {
+            let status = trickle(address, row);
+            assert!(
+                status.is_none_or(|status| status == 408),
+                "a body that came too slowly was answered with {status:?}"
+            );
+            *seen.bad.entry("too slow").or_default() += 1;
+            continue;
+        }
+        if random.random_bool(0.05) {
+            *seen.left.entry(leave(&mut random, address, row)).or_default() += 1;
+            continue;
+        }
+        if random.random_bool(0.2) {
+            let (kind, status) = bad(&mut random, address, row);
             assert!(status.is_none_or(|status| (400..500).contains(&status)), "{kind} was answered with {status:?}");
             *seen.bad.entry(kind).or_default() += 1;
             continue;
@@ -181,6 +242,7 @@ fn load(duration: Duration) {
                 all.latencies.extend(seen.latencies);
                 all.sequences += seen.sequences;
                 seen.bad.into_iter().for_each(|(kind, count)| *all.bad.entry(kind).or_default() += count);
+                seen.left.into_iter().for_each(|(kind, count)| *all.left.entry(kind).or_default() += count);
             });
         }
         while begun.elapsed() < duration {
@@ -190,29 +252,35 @@ fn load(duration: Duration) {
         stop.store(true, Ordering::Relaxed);
     });
     let seconds = begun.elapsed().as_secs_f64();
-    let Seen { mut latencies, sequences, bad } = all.into_inner().unwrap();
+    let Seen { mut latencies, sequences, bad, left } = all.into_inner().unwrap();
     latencies.sort_by(f64::total_cmp);
     let quantile = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize] * 1e3;
     let (most, count) = (memory.iter().copied().max().unwrap_or_default(), latencies.len());
     println!(
         "{CONNECTIONS} connections, {seconds:.1} s: {count} good requests, all right, {:.0} a second, {:.0} sequences a \
-         second, p50 {:.1} ms, p99 {:.1} ms; {} bad ones, none answered with 2xx: {bad:?}; memory {before} MiB before, \
-         at most {most} MiB, {} MiB at the end",
+         second, p50 {:.1} ms, p99 {:.1} ms; {} bad ones, none answered with 2xx: {bad:?}; {} whose client left: \
+         {left:?}; memory {before} MiB before, at most {most} MiB, {} MiB at the end",
         count as f64 / seconds,
         sequences as f64 / seconds,
         quantile(0.5),
         quantile(0.99),
         bad.values().sum::<usize>(),
+        left.values().sum::<usize>(),
         resident(pid),
     );
     assert!(count > CONNECTIONS, "hardly anything was answered");
-    assert_eq!(bad.len(), 10, "every kind of bad request was there");
+    assert_eq!((bad.len(), left.len()), (BAD + 1, 2), "every kind of bad request was there");
     assert!(most <= before + GROWTH, "{most} MiB of memory, {before} MiB before");
 
     let Question { rows, scores } = &questions[0];
     let reply = post(address, "/classify", &json!({"text": rows[0].encoded()})).json();
     assert!(near(reply["embedding"][0].as_f64().unwrap(), scores[0]));
-    assert!(get(address, "/metrics").body.contains("polar_raw_queue_depth 0"), "nothing waits any more");
+    let metrics = get(address, "/metrics").body;
+    assert!(metrics.contains("polar_raw_queue_depth 0"), "nothing waits any more");
+    // The server has answered what was good, the request just now among it, and at most what nobody waited for besides.
+    let right = count + 1;
+    assert!((right..=right + left[GOOD_BUT_LEFT]).contains(&answered(&metrics, '2')), "{right}, {left:?}: {metrics}");
+    assert_eq!(answered(&metrics, '5'), 0, "{metrics}");
     program.signal(libc::SIGTERM);
     let (status, log) = program.end();
     assert!(status.success(), "{log}");

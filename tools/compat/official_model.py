@@ -34,7 +34,8 @@ torch.manual_seed(seed)
 failures = 0
 
 VOCABULARY = 97
-SEQUENCES = [[random.randrange(3, VOCABULARY) for _ in range(random.randrange(2, 40))] for _ in range(12)]
+SCORE = VOCABULARY - 1
+SEQUENCES = [[random.randrange(3, SCORE) for _ in range(random.randrange(2, 40))] + [SCORE] for _ in range(12)]
 
 
 def official():
@@ -109,7 +110,7 @@ SIZES = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "
 # The official code writes, polar-raw reads.
 for bias in (False, True):
     configuration = Configuration(
-        **SIZES, bias=bias, pretraining_tp=1, rope_theta=1e6, reward_token_id=96, rope_scaling={"type": "dynamic", "factor": 2.0},
+        **SIZES, bias=bias, pretraining_tp=1, rope_theta=1e6, reward_token_id=SCORE, rope_scaling={"type": "dynamic", "factor": 2.0},
     )
     model = fresh(RewardModel(configuration))
     scores = theirs(model)

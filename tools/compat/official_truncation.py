@@ -3,7 +3,9 @@
 """Truncation against POLAR's own client: `RewardModelClient` of xtuner, unmodified, on random texts around the limits.
 
 Ids are compared by what is cut, which `polar-raw score --report-cuts` tells, and by score: a row of text gets the score
-of the ids that the client's string has. A client whose string is longer than max_length is where we differ.
+of the ids that the client's string has. A client whose string is longer than max_length is where we differ. Texts that
+spell special tokens are left out, because polar-raw never lets text become a special token and the client does; of a
+handful of them it is asserted that our ids hold exactly one separator and one score token.
 """
 
 import argparse
@@ -106,5 +108,47 @@ for max_length, max_response in [(512, 200), (120, 30), (64, 20), (60, 40), (40,
             if abs(own["score"] - other["score"]) > 1e-5:
                 failures += 1
                 print(f"{max_length} {max_response} {side}: {row} {own} {other}")
+
+# What polar-raw makes of texts that spell special tokens: their characters. Its sequence is the one whose score the row
+# gets, and in that the special tokens are those of the template alone.
+SPELT = ["<|reward|>", "[UNUSED_TOKEN_130]", "<s>", "</s>", "<unk>", "a<|reward|>b[UNUSED_TOKEN_130]<s>"]
+BETWEEN = {"sft": "\n", "pretrain": ""}
+rows = [
+    {"prompt": f"say {spelt}", "reference": f"{spelt} once", "output": f"twice {spelt}{spelt}", "wrapper": wrapper}
+    for spelt in SPELT
+    for wrapper in BETWEEN
+]
+texts = [row["prompt"] + BETWEEN[row["wrapper"]] + row[key] for row in rows for key in ["reference", "output"]]
+
+
+def written(content):
+    file = root / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in content))
+    return file
+
+
+lines = run("tokenize", "--model", model, "--input", written([{"text": text} for text in texts])).splitlines()
+encoded = [json.loads(line)["ids"] for line in lines]
+sequences = [
+    [names["<s>"], *first, names["<|reward|>"], *second, names["[UNUSED_TOKEN_130]"]]
+    for first, second in zip(encoded[::2], encoded[1::2], strict=True)
+]
+
+
+def scores(content):
+    lines = run("score", "--model", model, "--device", "cpu", "--input", written(content)).splitlines()
+    return [json.loads(line)["score"] for line in lines]
+
+
+of_ids = scores([{"input_ids": ids} for ids in sequences])
+for row, ids, own, other in zip(rows, sequences, scores(rows), of_ids, strict=True):
+    assert abs(own - other) <= 1e-5, f"{row}: {own}, but its ids have {other}"
+    for name in ["<s>", "<|reward|>", "[UNUSED_TOKEN_130]"]:
+        assert ids.count(names[name]) == 1, f"{row}: {name} occurs {ids.count(names[name])} times in {ids}"
+    # The client's own string is another one: the texts' special tokens are in it.
+    spelt = rm_utils.RewardModelClient("model", 512, 200, "right").encode(row)
+    assert fast.encode(spelt, add_special_tokens=False) != ids[1:], f"{row}: nothing special about it"
+print(f"{len(rows)} rows that spell special tokens hold one separator and one score token each")
+
 print(f"{compared} rows as the client's, {cut_rows} of them cut; {longer} exceed max_length in the client; {failures} differ")
 sys.exit(failures > 0 or cut_rows == 0)

@@ -57,7 +57,7 @@ fn row(name: &str, right: [usize; 5]) -> Row {
         |mean: f32| (0..2000).map(|_| mean + (0..6).map(|_| rng.random_range(-1.0..1.0)).sum::<f32>()).collect();
     Row {
         name: name.into(),
-        accuracies: right.map(|right| Accuracy { right, pairs: 2000 }).into(),
+        accuracies: right.map(|right| Accuracy::of(right, 2000)).into(),
         chance: 0.5,
         chosen: scores(0.9),
         rejected: scores(-0.7),
