@@ -71,6 +71,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     args.json.iter().chain(&args.html).try_for_each(|path| files::Staged::create(path).map(drop))?;
     // What is wrong with the first model is said before the data are read.
     let mut first = args.model.first().map(|path| model::open(path, args.device)).transpose()?;
+    let device = first.as_ref().map(|opened| opened.model.backend().name()).unwrap_or_default();
     let set = sets::read(&args.data, args.format, args.seed)?;
     let (source, default) = source(&args, set.format)?;
     let references = args.references.as_deref().map_or_else(|| Ok(References::default()), References::read)?;
@@ -104,7 +105,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
             left_out_groups: trials.left_out_groups,
         },
         seed: args.seed,
-        device: format!("{:?}", args.device).to_lowercase(),
+        device,
         pack_length: args.pack_length as usize,
         models,
         comparisons,

@@ -189,7 +189,13 @@ pub fn is_gguf(path: &Path) -> bool {
 fn read_folder(path: &Path) -> Result<(ModelConfig, Layout)> {
     // Of a name that is nothing the parent's configuration would say nothing.
     path.metadata().map_err(|e| Error::io("read the model", path, &e))?;
-    let path = if path.is_dir() { path } else { files::parent(path) }.join(FILE);
+    let dir = if path.is_dir() { path } else { files::parent(path) };
+    let (own, inner) = (dir.join(FILE), dir.join("model"));
+    if path.is_dir() && !own.exists() && inner.join(FILE).exists() {
+        let (dir, inner) = (dir.display(), inner.display());
+        return Err(Error::user(format!("{dir} holds no model, but {inner} does: give that")));
+    }
+    let path = own;
     let text = files::read_text(&path, MAX_BYTES)?;
     parse(&text).map_err(|e| e.context(path.display()))
 }

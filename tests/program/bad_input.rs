@@ -260,6 +260,8 @@ fn rows_to_evaluate_and_to_score() {
     eval("\n{", &["rows.jsonl:2"]);
     eval("", &["rows.jsonl", "nothing in it"]);
     eval(r#"{"prompt": "p", "policy": "a", "output": "o"}"#, &["rows.jsonl", "no triple"]);
+    let args = ["eval", "--model", "trained", "--data", "rows.jsonl"];
+    refused(&folder, &mut folder.program(args), &["trained holds no model", "trained/model does"]);
     let score = |content: &str, parts: &[&str]| {
         folder.file("rows.jsonl", content);
         let args = ["score", "--model", dir, "--input", "rows.jsonl", "--output", "out"];

@@ -39,6 +39,7 @@ fn a_set_is_judged_by_two_models() {
     }
     let result: Value = serde_json::from_slice(&fs::read(folder.path("r.json")).unwrap()).unwrap();
     assert_eq!((&result["version"], &result["references"]["source"]), (&json!(1), &json!("leave-one-out")));
+    assert_ne!(result["device"], "auto", "what was chosen");
     let [a, b] = [0, 1].map(|i| &result["models"][i]);
     assert_ne!(a["blake3"], b["blake3"]);
     let names: Vec<&str> =

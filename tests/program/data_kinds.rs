@@ -106,7 +106,8 @@ fn equal_texts_tie() {
     let folder = Folder::new();
     succeed(&mut folder.train(&["train.steps=2"], &["--run", "run"]));
     let same = |i: usize| "word ".repeat(i % 7 + 1) + &i.to_string();
-    let row = |i| json!({"prompt": format!("p{i}"), "reference": "r", "chosen": same(i), "rejected": same(i)});
+    let row =
+        |i| json!({"prompt": format!("p{i}"), "reference": format!("r{i}"), "chosen": same(i), "rejected": same(i)});
     folder.file("rows.jsonl", lines((0..60).map(row)));
     succeed(&mut folder.program(["eval", "--model", "run/model", "--data", "rows.jsonl", "--json", "result.json"]));
     let result: Value = serde_json::from_slice(&fs::read(folder.path("result.json")).unwrap()).unwrap();
