@@ -97,7 +97,7 @@ for max_length, max_response in [(512, 200), (120, 30), (64, 20), (60, 40), (40,
         file = root / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in texts))
         ours = [json.loads(line) for line in run(*options, file).splitlines()]
-        file.write_text("".join(json.dumps({"input_ids": sequence[:512]}) + "\n" for sequence in ids))
+        file.write_text("".join(json.dumps({"input_ids": sequence if len(sequence) <= 512 else sequence[:511] + sequence[-1:]}) + "\n" for sequence in ids))
         theirs = [json.loads(line) for line in run(*options, file).splitlines()]
         for row, sequence, own, other in zip(texts, ids, ours, theirs, strict=True):
             if len(sequence) > max_length:
