@@ -293,7 +293,7 @@ fn a_few_seconds_of_everything() {
 
 /// `cargo test --release --test serve -- --ignored --nocapture a_minute`
 #[test]
-#[ignore = "takes a minute: the six seconds above, long enough for memory that grows to show and for figures worth quoting"]
+#[ignore = "takes a minute: the seconds above, long enough for memory that grows to show and for figures worth quoting"]
 fn a_minute_of_everything() {
     load(Duration::from_secs(60));
 }
