@@ -356,7 +356,7 @@ impl Cuda {
         if let Some(storage) = known.get(&key) {
             return Ok(storage.address() as u64);
         }
-        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_angle(1, i, dim, theta)).collect();
+        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_frequency(i, dim, theta)).collect();
         let storage = self.device.allocate(4 * values.len())?;
         let address = storage.address() as u64;
         self.device.write(address, bytemuck::cast_slice(&values))?;
