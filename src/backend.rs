@@ -179,6 +179,12 @@ pub trait Backend {
     /// The dtype of statistics, gradients and optimiser state.
     fn accumulator(&self) -> Dtype;
 
+    /// The published rate of dense matrix products of its floats, in FLOP/s, where the device is a known one: what MFU
+    /// counts against.
+    fn published_peak(&self) -> Option<f64> {
+        None
+    }
+
     /// Takes `bytes` of zeroed memory.
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>>;
 

@@ -5,6 +5,7 @@ pub mod feed;
 pub mod finish;
 pub mod metrics;
 pub mod progress;
+pub mod rate;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -107,7 +107,7 @@ fn computed(line: &str) -> Value {
     let mut line: Value = serde_json::from_str(line).unwrap();
     let keys = line.as_object_mut().unwrap();
     assert!(keys["seconds"].as_f64().unwrap() > 0.0);
-    ["seconds", "tokens_per_s", "peak_share"].iter().for_each(|key| {
+    ["seconds", "tokens_per_s", "rate_share"].iter().for_each(|key| {
         keys.shift_remove(*key);
     });
     line
