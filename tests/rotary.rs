@@ -36,7 +36,8 @@ fn frequencies_are_those_of_the_published_models() {
         let ours: Vec<u32> = (0..dim / 2).map(|i| rope_frequency(i, dim, theta).to_bits()).collect();
         assert_eq!(ours, bits, "heads of {dim}, theta {theta}");
         for (i, other) in avx2.iter().chain(&avx512) {
-            assert_eq!(ours[*i].abs_diff(*other), 1, "heads of {dim}, theta {theta}, pair {i}");
+            // The power's last bit; where its reciprocal is just above a power of two, that is two of them.
+            assert!(matches!(ours[*i].abs_diff(*other), 1 | 2), "heads of {dim}, theta {theta}, pair {i}");
         }
         // Heads as models have them: vector instructions change three entries at most.
         if dim <= 128 {
