@@ -6,8 +6,9 @@ use std::rc::Rc;
 use super::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::Companion;
-use crate::model::{Model, OutputHeads, Pretrained, pretrained};
+use crate::model::{Model, OutputHeads};
 use crate::polar::Wrapper;
+use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 
 /// A reward model, ready to score.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::written;
 use crate::error::{Error, Result};
 use crate::files::Staged;
-use crate::model::pretrained;
 use crate::polar::Lines;
+use crate::store::pretrained;
 use crate::tokenizer::Tokenizer;
 
 /// Turn text into token ids, or ids into text.

@@ -13,11 +13,12 @@ use crate::error::{Error, Result};
 use crate::eval::set_name;
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained, TensorSpec, pretrained};
+use crate::model::{Capacity, Model, ModelConfig, OutputHeads, TensorSpec};
 use crate::polar::{
     Document, Records, TemplateConfig, Trajectory, Triple, TripleSource, Wanted, encode_document, read, read_all,
     split_by_prompt,
 };
+use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 use crate::train::feed::{Feeder, Source};
 use crate::zoo::{Split, Zoo};
