@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::written;
+use crate::data::Lines;
 use crate::error::{Error, Result};
 use crate::files::Staged;
-use crate::polar::Lines;
 use crate::store::pretrained;
 use crate::tokenizer::Tokenizer;
 

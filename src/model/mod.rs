@@ -7,13 +7,13 @@ mod workspace;
 
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
 pub use transformer::Objective;
-pub use workspace::{Capacity, Workspace};
+pub use workspace::Workspace;
 
 use std::rc::Rc;
 
 use crate::backend::{Backend, BackendExt, Heads, Span};
 use crate::error::{Error, Result};
-use crate::polar::Pack;
+use crate::passes::Pack;
 use crate::tensor::Tensor;
 
 /// A transformer's parameters in one flat buffer, tensor after tensor.
