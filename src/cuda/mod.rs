@@ -136,6 +136,10 @@ impl Backend for Cuda {
         Dtype::F32
     }
 
+    fn published_peak(&self) -> Option<f64> {
+        self.card().map(|card| card.dense_bf16_flops)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
         self.device.allocate(bytes)
     }

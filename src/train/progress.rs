@@ -215,6 +215,7 @@ fn print(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
 
     fn metrics(step: u64, scored: bool) -> StepMetrics {
         let scores = ScoreStats { accuracy: step as f64 / 100.0, margin: -0.25, ..Default::default() };
@@ -269,7 +270,7 @@ mod tests {
         (1..=30).for_each(|step| progress.step(&metrics(step, true)));
         let figures = Figures::of(&progress.recent, Duration::ZERO);
         assert_eq!((figures.step, figures.loss), (30, 20.5));
-        assert!((figures.scores.unwrap().accuracy - 0.205).abs() < 1e-12);
+        assert_abs_diff_eq!(figures.scores.unwrap().accuracy, 0.205, epsilon = 1e-12);
     }
 
     #[test]

@@ -55,7 +55,12 @@ fn every_path_that_is_named_exists() {
         ["src/", "tests/", "tools/", "kernels/", "benches/", "docs/", "presets/", "examples/", "clients/", ".ci/"];
     // What is made by building, and names that stand for many.
     const MADE: [&str; 1] = ["tools/kernels/.toolchain"];
-    let stands_for_many = |path: &str| path.contains(['*', '{', '<', '…', '$']) || path.contains("NAME");
+    // `relu2` is the operation that the recipes add.
+    let stands_for_many =
+        |path: &str| path.contains(['*', '{', '<', '…', '$']) || path.contains("NAME") || path.contains("relu2");
+    // A README within a folder names what lies beside it.
+    let exists =
+        |document: &str, path: &str| root().join(path).exists() || root().join(joined(document, path)).exists();
     let mut faults = Vec::new();
     for document in documents() {
         // What is told of the past names what was there.
@@ -81,10 +86,34 @@ fn every_path_that_is_named_exists() {
         }
         for (line, path) in named {
             let path = path.split([' ', ':']).next().unwrap().trim_end_matches(['.', ',']);
-            if !stands_for_many(path) && !MADE.contains(&path) && !root().join(path).exists() {
+            if !stands_for_many(path) && !MADE.contains(&path) && !exists(&document, path) {
                 faults.push(format!("{document}:{line}: there is no {path}"));
             }
         }
     }
     none(&faults);
+}
+
+/// A fence of ```` ```rust,FILE ```` shows lines of that file, in their order.
+#[test]
+fn code_that_is_shown_is_in_its_file() {
+    let mut faults = Vec::new();
+    let mut shown = 0;
+    for document in documents() {
+        for (line, block) in blocks(&read(&document)) {
+            let super::markdown::Block::Code { language, lines } = block else { continue };
+            let Some(path) = language.strip_prefix("rust,").filter(|path| path.contains('/')) else { continue };
+            let source = read(path);
+            let mut rest = source.lines().map(str::trim);
+            for (i, wanted) in lines.iter().map(|line| line.trim()).enumerate().filter(|(_, line)| !line.is_empty()) {
+                shown += 1;
+                if !rest.any(|line| line == wanted) {
+                    faults.push(format!("{document}:{}: {path} does not have: {wanted}", line + 1 + i));
+                    break;
+                }
+            }
+        }
+    }
+    none(&faults);
+    assert!(shown > 100, "only {shown} lines of code are shown");
 }
