@@ -1,9 +1,11 @@
 //! Training: data ahead of the device, the step, schedule, checkpoints, metrics, report.
 
+pub mod card;
 pub mod checkpoint;
 pub mod feed;
 pub mod finish;
 pub mod metrics;
+pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod run;
