@@ -7,8 +7,8 @@ use std::rc::Rc;
 use polar_raw::backend::Backend;
 use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
-use polar_raw::model::{Capacity, Keep, Model, OutputHeads, Pretrained};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Keep, Model, OutputHeads, Pretrained};
+use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::train::Trainer;
 use serde::Deserialize;
 

@@ -13,8 +13,7 @@ use crate::config::Config;
 use crate::cuda;
 use crate::error::{Error, Result};
 use crate::model::Keep;
-use crate::train::card::Card;
-use crate::train::plan::{Part, Sizes, gib};
+use crate::train::plan::{Part, Sizes, gib, memory_of};
 use crate::train::run::{self, CONFIG, Request};
 use crate::train::setup::{Setup, is_without_data, sizes_without_data};
 
@@ -230,8 +229,7 @@ struct Place {
 impl Place {
     fn new(args: &TrainArgs) -> Result<Self> {
         if let Some(card) = &args.card {
-            let card = Card::parse(card)?;
-            return Ok(Self { name: card.to_string(), footprint: cuda::footprint(), free: Some(card.free()) });
+            return Ok(Self { name: card.clone(), footprint: cuda::footprint(), free: Some(memory_of(card)?) });
         }
         let backend = args.device.open()?;
         Ok(Self { name: backend.name(), footprint: backend.footprint(), free: backend.free_memory()? })

@@ -16,13 +16,13 @@ pub use foreign::Family;
 pub use layout::{Layout, Names};
 pub use pretrained::Pretrained;
 pub use transformer::Objective;
-pub use workspace::{Capacity, Keep, Workspace};
+pub use workspace::{Keep, Workspace};
 
 use std::rc::Rc;
 
 use crate::backend::{Backend, BackendExt, Footprint, Heads, Span};
 use crate::error::{Error, Result};
-use crate::polar::Pack;
+use crate::passes::Pack;
 use crate::tensor::Tensor;
 
 /// A transformer's parameters in one flat buffer, tensor after tensor.

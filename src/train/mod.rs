@@ -1,6 +1,5 @@
 //! Training: data ahead of the device, the step, schedule, checkpoints, metrics, report.
 
-pub mod card;
 pub mod checkpoint;
 pub mod feed;
 pub mod finish;

@@ -2,13 +2,18 @@
 
 use crate::backend::Footprint;
 use crate::config::KeepChoice;
+use crate::cuda::properties::Card;
 use crate::error::{Error, Result};
-use crate::model::{Capacity, Keep, Model, ModelConfig, OutputHeads, Workspace};
+use crate::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
+use crate::passes::Capacity;
 use crate::train::step::Trainer;
 
 /// Memory that is left alone where a run has to fit: what the driver takes for the compiled kernels, and what is lost
 /// because large allocations begin and end on pages of 2 MiB.
 const MARGIN: usize = 256 << 20;
+
+/// What a process takes of a card before it takes anything, for the driver's context.
+const CONTEXT: usize = 768 << 20;
 
 /// What decides how much a run takes, whatever it runs on.
 #[derive(Clone, Debug)]
@@ -115,6 +120,25 @@ impl Sizes {
     }
 }
 
+/// Bytes that a run can have of the card called `name`, or of one of so much memory, as in `24GiB`.
+///
+/// # Errors
+/// The user's, with the names that are known.
+pub fn memory_of(name: &str) -> Result<usize> {
+    let known = Card::named(name).map(|card| card.memory_bytes);
+    let given = || {
+        let gib: f64 = name.to_lowercase().strip_suffix("gib")?.trim().parse().ok()?;
+        (0.0..=1e6).contains(&gib).then_some((gib * f64::from(1 << 30)) as usize)
+    };
+    match known.or_else(given) {
+        Some(bytes) => Ok(bytes.saturating_sub(CONTEXT)),
+        None => {
+            let names = Card::names();
+            Err(Error::user(format!("--card {name}: not a known card; give {names}, or its memory, as in 24GiB")))
+        }
+    }
+}
+
 /// Bytes as a person reads them.
 pub fn gib(bytes: usize) -> String {
     let gib = bytes as f64 / f64::from(1 << 30);
@@ -126,7 +150,6 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::cuda;
-    use crate::train::card::Card;
     use crate::train::setup::{Start, sizes_without_data};
 
     const GIB: usize = 1 << 30;
@@ -138,7 +161,7 @@ mod tests {
     }
 
     fn free(card: &str) -> Option<usize> {
-        Some(Card::parse(card).unwrap().free())
+        Some(memory_of(card).unwrap())
     }
 
     /// The preset is for one card of 80 GB.
@@ -191,5 +214,17 @@ mod tests {
         }
         let plan = sizes("polar-7b", &[]).choose(&cuda::footprint(), KeepChoice::Auto, free("h200")).unwrap();
         assert_eq!(plan.keep, Keep::Block);
+    }
+
+    #[test]
+    fn cards_by_name_or_memory() {
+        assert_eq!(memory_of("H100").unwrap(), (81_559 << 20) - CONTEXT);
+        for size in ["24GiB", "24 GiB", "24gib"] {
+            assert_eq!(memory_of(size).unwrap(), 24 * GIB - CONTEXT);
+        }
+        for text in ["h10", "manyGiB", "-1GiB", "24"] {
+            let error = memory_of(text).unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains("h100") && error.contains("24GiB"), "{error}");
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use crate::backend::{AdamW, Backend, BackendExt, Footprint, PairLoss};
 use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
-use crate::model::{Capacity, Flat, Keep, Model, Objective, Workspace};
-use crate::polar::Pack;
+use crate::model::{Flat, Keep, Model, Objective, Workspace};
+use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
 
 /// A model with what training it takes: gradients, moments, a workspace.

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
-use polar_raw::polar::{TemplateConfig, Wrapper, encode_candidate};
+use polar_raw::data::Wrapper;
+use polar_raw::polar::{TemplateConfig, encode_candidate};
 use polar_raw::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
@@ -216,7 +217,7 @@ fn a_preset_without_data() {
     let folder = Folder::new();
     let preset = |args: &[&str]| folder.program([&["train", "--preset", "polar-1.8b"], args].concat());
     let said = stdout(&succeed(&mut preset(&["--dry-run", "--card", "h100"])));
-    let parts = ["24 layers, hidden 2048", "--data FILE", "masters", "scratch", "67.7 GiB  <", "on H100", "stay free"];
+    let parts = ["24 layers, hidden 2048", "--data FILE", "masters", "scratch", "67.7 GiB  <", "on h100", "stay free"];
     for part in parts {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
