@@ -1,20 +1,11 @@
 //! The model: configuration, weights, transformer forward and backward, reward head.
 
 pub mod config;
-pub mod convert;
-mod foreign;
 mod init;
-pub mod inspect;
-mod layout;
-pub mod pretrained;
 mod transformer;
-pub mod weights;
 mod workspace;
 
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
-pub use foreign::Family;
-pub use layout::{Layout, Names};
-pub use pretrained::Pretrained;
 pub use transformer::Objective;
 pub use workspace::{Keep, Workspace};
 
