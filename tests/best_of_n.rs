@@ -73,7 +73,7 @@ fn however_batched_the_scores_are_equal() {
             assert_eq!(shared.len(), separate.len());
             for (a, b) in shared.iter().zip(&separate) {
                 assert!(
-                    abs_diff_eq!(a, b, epsilon = 1e-5),
+                    abs_diff_eq!(*a, *b, epsilon = 1e-5),
                     "seed {seed}, round {round}, passes of {tokens}: {a} and {b}"
                 );
             }

@@ -50,16 +50,13 @@ fn without_code(line: &str) -> (String, Vec<&str>) {
 
 /// The code spans outside of fences, with their lines.
 pub fn spans(text: &str) -> Vec<(usize, &str)> {
-    let of_line = |(number, block): (usize, Block<'_>)| match block {
-        Block::Line(line) => line.split('`').skip(1).step_by(2).map(|span| (number, span)).collect(),
-        Block::Code { .. } => Vec::new(),
-    };
-    // The lines are borrowed from `text` itself.
-    blocks_of(text).into_iter().flat_map(of_line).collect()
-}
-
-fn blocks_of(text: &str) -> Vec<(usize, Block<'_>)> {
-    blocks(text)
+    let mut found = Vec::new();
+    for (number, block) in blocks(text) {
+        if let Block::Line(line) = block {
+            found.extend(line.split('`').skip(1).step_by(2).map(|span| (number, span)));
+        }
+    }
+    found
 }
 
 /// The links outside of code. A link may go over the end of a line.
