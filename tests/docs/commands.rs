@@ -96,6 +96,8 @@ fn fault(words: &[String]) -> Option<String> {
             }
             match value(flags, &["--example"]) {
                 Some(example) => exists(&format!("examples/{example}.rs")),
+                // The beginning of a command, as in "write `cargo run --release --` for it".
+                None if arguments.is_empty() => None,
                 None => ours(arguments),
             }
         }
