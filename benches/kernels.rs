@@ -23,7 +23,6 @@ use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams};
 use polar_raw::cuda::gemm::{Product, variants};
 use polar_raw::cuda::{embedding, fill, gather, linear_cross_entropy};
 use polar_raw::error::{Error, Result};
-use polar_raw::tensor::Tensor;
 
 use common::launches::{self, Flat, RewardHead, at, bytes};
 use common::machine::{self, Machine, moved};

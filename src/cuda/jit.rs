@@ -35,8 +35,8 @@ impl Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         // An error here has been reported by a call before, and there is nobody to tell.
-        // SAFETY: made by `load`, unloaded once, after whatever was launched from it: unloading waits for the device.
-        let _ = self.context.bind_to_thread().and_then(|()| unsafe { result::module::unload(self.handle) });
+        // SAFETY: made by `load`, unloaded once, after whatever was launched from it.
+        let _ = self.context.synchronize().and_then(|()| unsafe { result::module::unload(self.handle) });
     }
 }
 
