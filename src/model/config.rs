@@ -5,6 +5,7 @@
 //! `config.json` that holds it.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::config::ModelSection;
 use crate::error::{Error, Result};
@@ -215,6 +216,19 @@ impl ModelConfig {
     /// Elements of the flat buffer, padding included: a multiple of [`ALIGNMENT`].
     pub fn buffer_elements(&self, heads: Heads) -> usize {
         self.tensors(heads).last().map_or(0, |last| (last.offset + last.elements()).next_multiple_of(ALIGNMENT))
+    }
+
+    /// The flat buffer in ranges that whoever owns a part of it can have: what comes before the first layer, each layer,
+    /// and what comes after the last. Each begins at a multiple of [`ALIGNMENT`].
+    pub fn ranges(&self, heads: Heads) -> Vec<Range<usize>> {
+        let tensors = self.tensors(heads);
+        let layer = |l: usize| format!("model.layers.{l}.");
+        let begins = |prefix: String| tensors.iter().find(|t| t.name.starts_with(&prefix)).map(|t| t.offset);
+        let mut starts = vec![0];
+        starts.extend((0..self.num_hidden_layers).filter_map(|l| begins(layer(l))));
+        starts.extend(begins("model.norm.".into()));
+        let ends = starts.iter().skip(1).copied().chain([self.buffer_elements(heads)]);
+        starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
     }
 
     /// Every tensor in the order of the flat buffer. `w3` follows `w1` without a gap: one matrix product reads both.
