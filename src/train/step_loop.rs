@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::backend::BackendExt;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::train::feed::Batch;
 use crate::train::finish::{self, Outcome};
 use crate::train::metrics::{ScoreStats, StepMetrics};
 use crate::train::progress::Progress;
+use crate::train::rate::{Ceiling, Share};
 use crate::train::run::Totals;
 use crate::train::run_folder::{Records, RunFolder};
 use crate::train::setup::Setup;
@@ -26,8 +26,8 @@ pub struct StepLoop<'a> {
     totals: Totals,
     /// Steps done.
     step: u64,
-    /// FLOP/s that matrix products reach on this machine.
-    peak: f64,
+    /// What the rate of steps is compared with.
+    ceiling: Ceiling,
 }
 
 impl<'a> StepLoop<'a> {
@@ -38,14 +38,15 @@ impl<'a> StepLoop<'a> {
     pub fn open(folder: RunFolder, setup: Setup, mut trainer: Trainer, stop: &'a AtomicBool) -> Result<Self> {
         let (step, totals, warnings) = folder.restore(&mut trainer)?;
         let backend = trainer.model().backend().clone();
-        let peak = backend.measure_peak()?;
-        let progress = Progress::new(setup.steps, step, &format!("{} on {}", describe(&setup), backend.name()));
+        let ceiling = Ceiling::of(&*backend)?;
+        let what = format!("{} on {}", describe(&setup), backend.name());
+        let progress = Progress::new(setup.steps, step, &what, ceiling);
         warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
         if step > 0 {
             progress.note(&format!("going on after step {step}"));
         }
         let records = folder.records(step)?;
-        Ok(Self { folder, records, stop, setup, trainer, progress, totals, step, peak })
+        Ok(Self { folder, records, stop, setup, trainer, progress, totals, step, ceiling })
     }
 
     /// Shows a line beside the progress.
@@ -105,7 +106,8 @@ impl<'a> StepLoop<'a> {
         self.totals.tokens_saved += batch.tokens_saved() as u64;
         self.totals.seconds += seconds;
         let flops: f64 = batch.packs.iter().map(|pack| self.trainer.model().training_flops(pack)).sum();
-        let metrics = step_metrics(self.step, &step, batch, scores, lr, seconds, flops / self.peak);
+        let share = self.ceiling.share(flops, seconds);
+        let metrics = step_metrics(self.step, &step, batch, scores, lr, seconds, share);
         self.records.append(&metrics)?;
         self.progress.step(&metrics);
         Ok(())
@@ -120,9 +122,9 @@ impl<'a> StepLoop<'a> {
     /// # Errors
     /// What the evaluation or the disk reports.
     pub fn finish(self) -> Result<Option<Outcome>> {
-        let Self { folder, stop, setup, trainer, totals, peak, progress, .. } = self;
+        let Self { folder, stop, setup, trainer, totals, ceiling, progress, .. } = self;
         let run = folder.path();
-        let outcome = finish::finish(run, setup, trainer, &totals, peak, stop)?;
+        let outcome = finish::finish(run, setup, trainer, &totals, ceiling, stop)?;
         if outcome.is_none() {
             progress
                 .note(&format!("stopped before the report was written: go on with --run {} --resume", run.display()));
@@ -151,7 +153,7 @@ fn step_metrics(
     scores: &[f32],
     lr: f64,
     seconds: f64,
-    seconds_at_peak: f64,
+    share: Share,
 ) -> StepMetrics {
     let tokens = batch.tokens() as u64;
     StepMetrics {
@@ -166,7 +168,7 @@ fn step_metrics(
         pairs: batch.pairs() as u64,
         seconds,
         tokens_per_s: tokens as f64 / seconds,
-        peak_share: seconds_at_peak / seconds,
+        share,
     }
 }
 
