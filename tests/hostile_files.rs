@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use polar_raw::config::ModelSection;
 use polar_raw::formats::gguf::Value;
-use polar_raw::formats::{Element, Entry, Format, Piece, Tensors, Writer};
+use polar_raw::formats::{Encoding, Entry, Format, Piece, Tensors, Writer};
 use polar_raw::model::ModelConfig;
-use polar_raw::model::config::{Architecture, Heads, SpecialIds, StorageDtype};
+use polar_raw::model::config::{Architecture, OutputHeads, SpecialIds};
 use polar_raw::store::convert::{Kind, convert};
 use polar_raw::store::inspect::inspect;
 use polar_raw::store::weights::{Target, write};
 use polar_raw::store::{Family, Pretrained, pretrained};
+use polar_raw::tensor::Dtype;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -89,7 +90,7 @@ fn model(dir: &Path) {
     let config = ModelConfig::new(&section, 9, special, Architecture::CausalLm).unwrap();
     std::fs::create_dir(dir).unwrap();
     config.write(dir).unwrap();
-    let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+    let target = Target::safetensors(Dtype::F32, usize::MAX);
     let heads = config.architecture.heads();
     write(dir, &config, heads, target, &mut |spec| Ok(vec![0.25; spec.elements()])).unwrap();
 }
@@ -252,8 +253,8 @@ fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Value)>
     let own = tensors.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
     let keys: Vec<_> = own.map(|(key, value)| (key.as_str(), value.clone())).chain(vocabulary).collect();
     let piece = |(name, entry): (&str, &Entry)| {
-        let Entry { element, shape, .. } = entry.clone();
-        Piece { name: name.into(), shape, element }
+        let Entry { encoding, shape, .. } = entry.clone();
+        Piece { name: name.into(), shape, encoding }
     };
     let mut writer = Writer::create(to, Format::Gguf, tensors.iter().map(piece).collect(), &keys).unwrap();
     for (name, entry) in tensors.iter() {
@@ -270,18 +271,18 @@ fn files(folder: &Path) -> Vec<(PathBuf, String)> {
     let first = folder.join("first");
     model(&first);
     let mut files = vec![(first.clone(), "model.safetensors".to_string()), (first.clone(), "config.json".to_string())];
-    for (name, kind, element, file) in [
+    for (name, kind, encoding, file) in [
         ("bin", Kind::InternLm2Torch, None, "pytorch_model.bin"),
         ("llama", Kind::HuggingFace(Family::Llama), None, "config.json"),
-        ("f32", Kind::Gguf, Some(Element::F32), "model.gguf"),
-        ("q4", Kind::Gguf, Some(Element::Q4_1), "model.gguf"),
+        ("f32", Kind::Gguf, Some(Encoding::F32), "model.gguf"),
+        ("q4", Kind::Gguf, Some(Encoding::Q4_1), "model.gguf"),
     ] {
         let dir = folder.join(name);
         if kind == Kind::Gguf {
             std::fs::create_dir(&dir).unwrap();
-            convert(&first, &dir.join(file), kind, element, usize::MAX).unwrap();
+            convert(&first, &dir.join(file), kind, encoding, usize::MAX).unwrap();
         } else {
-            convert(&first, &dir, kind, element, usize::MAX).unwrap();
+            convert(&first, &dir, kind, encoding, usize::MAX).unwrap();
         }
         files.push((dir, file.to_string()));
     }
@@ -322,7 +323,7 @@ fn look(dir: &Path) -> polar_raw::Result<()> {
         let _ = tokenizer.decode(&ids);
     }
     let read = Pretrained::open(dir).and_then(|model| {
-        model.read_into(Heads { reward: true, lm: true }, &mut |spec, values| {
+        model.read_into(OutputHeads { reward: true, lm: true }, &mut |spec, values| {
             assert_eq!(values.len(), spec.elements());
             Ok(())
         })

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use super::print;
 use crate::error::Result;
-use crate::formats::Element;
+use crate::formats::Encoding;
 use crate::store::Family;
 use crate::store::convert::{Kind, convert};
 use crate::train::finish::SHARD_BYTES;
@@ -78,15 +78,15 @@ pub fn run(args: ConvertArgs) -> Result<()> {
         TargetArg::Qwen2 => Kind::HuggingFace(Family::Qwen2),
         TargetArg::Gguf => Kind::Gguf,
     };
-    let element = args.dtype.map(|dtype| match dtype {
-        DtypeArg::Float32 => Element::F32,
-        DtypeArg::Bfloat16 => Element::Bf16,
-        DtypeArg::Float16 => Element::F16,
-        DtypeArg::Q8_0 => Element::Q8_0,
-        DtypeArg::Q4_0 => Element::Q4_0,
-        DtypeArg::Q4_1 => Element::Q4_1,
+    let encoding = args.dtype.map(|dtype| match dtype {
+        DtypeArg::Float32 => Encoding::F32,
+        DtypeArg::Bfloat16 => Encoding::BF16,
+        DtypeArg::Float16 => Encoding::F16,
+        DtypeArg::Q8_0 => Encoding::Q8_0,
+        DtypeArg::Q4_0 => Encoding::Q4_0,
+        DtypeArg::Q4_1 => Encoding::Q4_1,
     });
-    for note in convert(&args.from, &args.to, kind, element, args.max_shard_bytes)? {
+    for note in convert(&args.from, &args.to, kind, encoding, args.max_shard_bytes)? {
         print(note)?;
     }
     print(format!("wrote {}", args.to.display()))

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Element, Entry, Opaque};
+use super::{Encoding, Entry, Opaque};
+use crate::tensor::Dtype;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 /// Bytes in front of the data, at most: vocabularies of half a million tokens take 20 MB.
@@ -81,7 +82,7 @@ pub fn read(file: &[u8]) -> Result<(BTreeMap<String, Entry>, Metadata), String> 
 /// Name, type, shape and offset of a tensor, as the file gives them.
 struct Info {
     name: String,
-    element: Element,
+    encoding: Encoding,
     shape: Vec<usize>,
     offset: u64,
     bytes: usize,
@@ -97,7 +98,7 @@ fn places(
     infos.sort_by_key(|info| (info.offset, info.bytes));
     let mut entries = BTreeMap::new();
     let mut end = start;
-    for Info { name, element, shape, offset, bytes } in infos {
+    for Info { name, encoding, shape, offset, bytes } in infos {
         let begin = end.next_multiple_of(alignment);
         let at = usize::try_from(offset).ok().and_then(|offset| start.checked_add(offset));
         if at != Some(begin) {
@@ -109,7 +110,7 @@ fn places(
         end = begin.checked_add(bytes).filter(|end| *end <= length).ok_or_else(|| {
             format!("tensor `{name}` takes {bytes} bytes from {begin}, but the file ends at {length}")
         })?;
-        let entry = Entry { element, shape, bytes: begin..end, strides: None };
+        let entry = Entry { encoding, shape, bytes: begin..end, strides: None };
         if entries.insert(name.clone(), entry).is_some() {
             return Err(format!("tensor `{name}` occurs twice"));
         }
@@ -231,59 +232,66 @@ impl<'a> Reader<'a> {
         // A block of a quantised type lies within a row.
         let (kind, row) = (self.u32()?, shape.first().copied().unwrap_or(1));
         shape.reverse();
-        let element = element(kind).ok_or_else(|| format!("tensor `{name}` has the unknown type {kind}"))?;
+        let encoding = encoding_of(kind).ok_or_else(|| format!("tensor `{name}` has the unknown type {kind}"))?;
         let elements = shape.iter().try_fold(1_usize, |product, n| product.checked_mul(*n));
-        let bytes = element.bytes(row).and(elements).and_then(|elements| element.bytes(elements));
-        let bytes = bytes.ok_or_else(|| format!("tensor `{name}` of shape {shape:?} cannot be stored as {element}"))?;
-        Ok(Info { name, element, shape, offset: self.u64()?, bytes })
+        let bytes = encoding.bytes(row).and(elements).and_then(|elements| encoding.bytes(elements));
+        let bytes =
+            bytes.ok_or_else(|| format!("tensor `{name}` of shape {shape:?} cannot be stored as {encoding}"))?;
+        Ok(Info { name, encoding, shape, offset: self.u64()?, bytes })
     }
 }
 
+/// ggml's types and their numbers.
+const TYPES: [(u32, Encoding); 22] = {
+    const fn opaque(name: &'static str, block: usize, bytes: usize) -> Encoding {
+        Encoding::Opaque(Opaque { name, block, bits: 8 * bytes })
+    }
+    [
+        (0, Encoding::F32),
+        (1, Encoding::F16),
+        (2, Encoding::Q4_0),
+        (3, Encoding::Q4_1),
+        (6, opaque("Q5_0", 32, 22)),
+        (7, opaque("Q5_1", 32, 24)),
+        (8, Encoding::Q8_0),
+        (9, opaque("Q8_1", 32, 36)),
+        (10, opaque("Q2_K", 256, 84)),
+        (11, opaque("Q3_K", 256, 110)),
+        (12, opaque("Q4_K", 256, 144)),
+        (13, opaque("Q5_K", 256, 176)),
+        (14, opaque("Q6_K", 256, 210)),
+        (15, opaque("Q8_K", 256, 292)),
+        (20, opaque("IQ4_NL", 32, 18)),
+        (23, opaque("IQ4_XS", 256, 136)),
+        (24, opaque("I8", 1, 1)),
+        (25, opaque("I16", 1, 2)),
+        (26, opaque("I32", 1, 4)),
+        (27, opaque("I64", 1, 8)),
+        (28, Encoding::Plain(Dtype::F64)),
+        (30, Encoding::BF16),
+    ]
+};
+
 /// The type that ggml has the number `kind` for.
-fn element(kind: u32) -> Option<Element> {
-    let other = |name, block, bytes: usize| Element::Other(Opaque { name, block, bits: 8 * bytes });
-    Some(match kind {
-        0 => Element::F32,
-        1 => Element::F16,
-        2 => Element::Q4_0,
-        3 => Element::Q4_1,
-        6 => other("Q5_0", 32, 22),
-        7 => other("Q5_1", 32, 24),
-        8 => Element::Q8_0,
-        9 => other("Q8_1", 32, 36),
-        10 => other("Q2_K", 256, 84),
-        11 => other("Q3_K", 256, 110),
-        12 => other("Q4_K", 256, 144),
-        13 => other("Q5_K", 256, 176),
-        14 => other("Q6_K", 256, 210),
-        15 => other("Q8_K", 256, 292),
-        20 => other("IQ4_NL", 32, 18),
-        23 => other("IQ4_XS", 256, 136),
-        24 => other("I8", 1, 1),
-        25 => other("I16", 1, 2),
-        26 => other("I32", 1, 4),
-        27 => other("I64", 1, 8),
-        28 => other("F64", 1, 8),
-        30 => Element::Bf16,
-        _ => return None,
-    })
+fn encoding_of(kind: u32) -> Option<Encoding> {
+    TYPES.iter().find(|(number, _)| *number == kind).map(|(_, encoding)| *encoding)
 }
 
 /// The number that ggml has for a type that can be written.
-fn kind(element: Element) -> u32 {
-    match element {
-        Element::F16 => 1,
-        Element::Q4_0 => 2,
-        Element::Q4_1 => 3,
-        Element::Q8_0 => 8,
-        Element::Bf16 => 30,
-        Element::F32 | Element::Other(_) => 0,
-    }
+///
+/// # Errors
+/// Names a type that cannot.
+fn number_of(encoding: Encoding) -> Result<u32, String> {
+    let number = TYPES.iter().find(|(_, known)| encoding.is_readable() && *known == encoding);
+    number.map(|(number, _)| *number).ok_or_else(|| format!("a GGUF file cannot be written with {encoding}"))
 }
 
 /// The bytes in front of the data of a file of version 3, padded to the alignment. The data of each tensor, padded too,
 /// follow in the order of `tensors`, which gives names, shapes and types.
-pub fn write_header(metadata: &[(&str, Value)], tensors: &[(&str, &[usize], Element)]) -> Vec<u8> {
+///
+/// # Errors
+/// Names the tensor whose type cannot be written.
+pub fn write_header(metadata: &[(&str, Value)], tensors: &[(&str, &[usize], Encoding)]) -> Result<Vec<u8>, String> {
     let mut out = MAGIC.to_vec();
     out.extend(3_u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -293,17 +301,18 @@ pub fn write_header(metadata: &[(&str, Value)], tensors: &[(&str, &[usize], Elem
         write_value(&mut out, value);
     }
     let mut offset = 0;
-    for (name, shape, element) in tensors {
+    for (name, shape, encoding) in tensors {
         text(&mut out, name);
         out.extend((shape.len() as u32).to_le_bytes());
         shape.iter().rev().for_each(|n| out.extend((*n as u64).to_le_bytes()));
-        out.extend(kind(*element).to_le_bytes());
+        let number = number_of(*encoding).map_err(|why| format!("tensor `{name}`: {why}"))?;
+        out.extend(number.to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
-        let bytes = element.bytes(shape.iter().product()).unwrap_or(0);
+        let bytes = encoding.bytes(shape.iter().product()).unwrap_or(0);
         offset += bytes.next_multiple_of(ALIGNMENT);
     }
     out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-    out
+    Ok(out)
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::{Element, Opaque};
+use super::{Encoding, Opaque};
+use crate::tensor::Dtype;
 
 /// Tensors, at most. Naming one again takes a few bytes of a pickle, and far more of memory.
 const MAX_VIEWS: usize = 1 << 16;
@@ -27,7 +28,7 @@ pub struct View {
     /// The storage: the name of its file in the archive.
     pub key: String,
     /// Type of the storage's elements.
-    pub element: Element,
+    pub encoding: Encoding,
     /// Number of the storage's elements.
     pub numel: usize,
     /// Elements before the first of the tensor.
@@ -52,20 +53,20 @@ enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
-    Storage(Element),
+    Storage(Encoding),
 }
 
 impl Global {
     fn of(module: &str, name: &str) -> Result<Self, String> {
-        let opaque = |name, bytes: usize| Self::Storage(Element::Other(Opaque { name, block: 1, bits: 8 * bytes }));
+        let opaque = |name, bytes: usize| Self::Storage(Encoding::Opaque(Opaque { name, block: 1, bits: 8 * bytes }));
         Ok(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
-            ("torch", "FloatStorage") => Self::Storage(Element::F32),
-            ("torch", "BFloat16Storage") => Self::Storage(Element::Bf16),
-            ("torch", "HalfStorage") => Self::Storage(Element::F16),
-            ("torch", "DoubleStorage") => opaque("F64", 8),
+            ("torch", "FloatStorage") => Self::Storage(Encoding::F32),
+            ("torch", "BFloat16Storage") => Self::Storage(Encoding::BF16),
+            ("torch", "HalfStorage") => Self::Storage(Encoding::F16),
+            ("torch", "DoubleStorage") => Self::Storage(Encoding::Plain(Dtype::F64)),
             ("torch", "LongStorage") => opaque("I64", 8),
             ("torch", "IntStorage") => opaque("I32", 4),
             ("torch", "ShortStorage") => opaque("I16", 2),
@@ -105,7 +106,7 @@ struct Machine<'a> {
     memo: HashMap<u32, Value>,
     tuples: Vec<Vec<Value>>,
     dicts: Vec<Vec<(Value, Value)>>,
-    storages: Vec<(Element, Range<usize>, usize)>,
+    storages: Vec<(Encoding, Range<usize>, usize)>,
     views: Vec<View>,
 }
 
@@ -360,7 +361,7 @@ impl Machine<'_> {
         let Value::Tuple(id) = self.pop()? else { return Err(structure()) };
         let [
             Value::Text(kind),
-            Value::Global(Global::Storage(element)),
+            Value::Global(Global::Storage(encoding)),
             Value::Text(key),
             Value::Text(_),
             Value::Int(numel),
@@ -372,7 +373,7 @@ impl Machine<'_> {
             return Err(structure());
         }
         let numel = usize::try_from(*numel).map_err(|_| structure())?;
-        self.storages.push((*element, key.clone(), numel));
+        self.storages.push((*encoding, key.clone(), numel));
         self.stack.push(Value::Storage(self.storages.len() - 1));
         Ok(())
     }
@@ -390,10 +391,10 @@ impl Machine<'_> {
                 if self.views.len() == MAX_VIEWS {
                     return Err(format!("its pickle makes more than {MAX_VIEWS} tensors"));
                 }
-                let (element, key, numel) = &self.storages[*storage];
+                let (encoding, key, numel) = &self.storages[*storage];
                 let view = View {
                     key: self.text(key)?.to_string(),
-                    element: *element,
+                    encoding: *encoding,
                     numel: *numel,
                     offset: usize::try_from(*offset).map_err(|_| structure())?,
                     shape: self.sizes(*shape)?,
@@ -432,13 +433,17 @@ fn structure() -> String {
 }
 
 /// The pickle of a dictionary of contiguous tensors, each in a storage of its own whose key is its number.
-pub fn write(tensors: &[(&str, &[usize], Element)]) -> Vec<u8> {
+///
+/// # Errors
+/// Names the tensor whose type cannot be written.
+pub fn write(tensors: &[(&str, &[usize], Encoding)]) -> Result<Vec<u8>, String> {
     let mut out = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
-    for (number, (name, shape, element)) in tensors.iter().enumerate() {
-        let storage = match element {
-            Element::Bf16 => "BFloat16Storage",
-            Element::F16 => "HalfStorage",
-            _ => "FloatStorage",
+    for (number, (name, shape, encoding)) in tensors.iter().enumerate() {
+        let storage = match *encoding {
+            Encoding::BF16 => "BFloat16Storage",
+            Encoding::F16 => "HalfStorage",
+            Encoding::F32 => "FloatStorage",
+            other => return Err(format!("tensor `{name}`: a PyTorch file cannot be written with {other}")),
         };
         push_text(&mut out, name);
         out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
@@ -454,7 +459,7 @@ pub fn write(tensors: &[(&str, &[usize], Element)]) -> Vec<u8> {
         out.extend(b"t\x89ccollections\nOrderedDict\n)RtR");
     }
     out.extend(b"u.");
-    out
+    Ok(out)
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::foreign::rope_scaling_factor;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::config::{Architecture, ModelConfig, SpecialIds, StorageDtype};
+use crate::model::config::{Architecture, ModelConfig, SpecialIds};
+use crate::tensor::Dtype;
 
 /// The name of the file in a model's folder.
 pub const FILE: &str = "config.json";
@@ -111,7 +112,7 @@ impl ModelConfig {
             "rope_scaling": scaling,
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": false,
-            "torch_dtype": self.dtype.torch_name(),
+            "torch_dtype": self.dtype.name(),
             "vocab_size": self.vocab_size,
         });
         if let Some(id) = self.special.reward {
@@ -160,11 +161,11 @@ impl Keys<'_> {
     }
 
     /// `dtype` is the newer name of `torch_dtype`.
-    pub(super) fn dtype(&self) -> Result<StorageDtype> {
+    pub(super) fn dtype(&self) -> Result<Dtype> {
         let Some(name) = self.optional::<String>("torch_dtype")?.or(self.optional("dtype")?) else {
-            return Ok(StorageDtype::F32);
+            return Ok(Dtype::F32);
         };
-        StorageDtype::ALL.into_iter().find(|d| d.torch_name() == name).ok_or_else(|| {
+        Dtype::STORED.into_iter().find(|d| d.name() == name).ok_or_else(|| {
             Error::user(format!("torch_dtype = {name:?} is not supported: must be float32, bfloat16 or float16"))
         })
     }

@@ -5,9 +5,10 @@ use serde_json::{Map, Value, json};
 use super::config_json::Keys;
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Metadata};
-use crate::formats::{Element, Tensors};
-use crate::model::config::{Architecture, ModelConfig, SpecialIds, StorageDtype};
+use crate::formats::{Encoding, Tensors};
+use crate::model::config::{Architecture, ModelConfig, SpecialIds};
 use crate::store::layout::{Layout, Names};
+use crate::tensor::Dtype;
 use crate::tokenizer::GgufVocabulary;
 
 /// A family whose network is this one under other names.
@@ -124,7 +125,7 @@ impl Family {
             "rope_scaling": scaling,
             "rope_theta": config.rope_theta,
             "tie_word_embeddings": false,
-            "torch_dtype": config.dtype.torch_name(),
+            "torch_dtype": config.dtype.name(),
             "vocab_size": config.vocab_size,
         });
         if self == Self::Llama {
@@ -235,11 +236,11 @@ impl Family {
             max_position_embeddings: keys.required("context_length")?,
             initializer_range: 0.02,
             special: special_ids(bos?, eos?, pad?),
-            dtype: match embedding.element {
-                Element::Bf16 => StorageDtype::Bf16,
-                Element::F16 => StorageDtype::F16,
+            dtype: match embedding.encoding {
+                Encoding::BF16 => Dtype::Bf16,
+                Encoding::F16 => Dtype::F16,
                 // Only f32 holds what a quantised block stands for.
-                _ => StorageDtype::F32,
+                _ => Dtype::F32,
             },
         };
         config.check("")?;

@@ -5,12 +5,13 @@ use serde_json::json;
 
 use super::*;
 use crate::config::ModelSection;
-use crate::formats::Element;
-use crate::model::config::{Architecture, SpecialIds, StorageDtype};
+use crate::formats::Encoding;
+use crate::model::config::{Architecture, SpecialIds};
 use crate::rng;
 use crate::store::convert::{Kind, convert};
 use crate::store::inspect::inspect;
 use crate::store::weights::{Target, write};
+use crate::tensor::Dtype;
 use rand::RngExt;
 
 /// A model of ragged sizes whose rows are whole blocks where `width` is 32.
@@ -52,7 +53,7 @@ fn load(path: &Path) -> (Loaded, Tensors) {
     let model = Pretrained::open(path).unwrap();
     let mut tensors = Vec::new();
     let loaded = model
-        .read_into(Heads { reward: true, lm: true }, &mut |spec, values| {
+        .read_into(OutputHeads { reward: true, lm: true }, &mut |spec, values| {
             tensors.push((spec.name.clone(), values.to_vec()));
             Ok(())
         })
@@ -112,28 +113,28 @@ fn quantised_files_hold_what_their_blocks_say() {
     let first = folder.path().join("first");
     save(&first, &config(32, false, Architecture::CausalLm), fresh_seed());
     let exact = load(&first).1;
-    for (element, error) in [
-        (Element::Bf16, 0.004),
-        (Element::F16, 5e-4),
-        (Element::Q8_0, 0.005),
-        (Element::Q4_0, 0.14),
-        (Element::Q4_1, 0.07),
+    for (encoding, error) in [
+        (Encoding::BF16, 0.004),
+        (Encoding::F16, 5e-4),
+        (Encoding::Q8_0, 0.005),
+        (Encoding::Q4_0, 0.14),
+        (Encoding::Q4_1, 0.07),
     ] {
-        let path = folder.path().join(format!("{element}.gguf"));
-        convert(&first, &path, Kind::Gguf, Some(element), usize::MAX).unwrap();
+        let path = folder.path().join(format!("{encoding}.gguf"));
+        convert(&first, &path, Kind::Gguf, Some(encoding), usize::MAX).unwrap();
         for ((name, exact), (_, read)) in exact.iter().zip(load(&path).1) {
             let most = exact.iter().zip(&read).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
             let vector = name.contains("norm");
-            assert!(most <= if vector { 0.0 } else { error }, "{element} {name}: {most}");
-            assert_eq!(most == 0.0, vector, "{element} {name}");
+            assert!(most <= if vector { 0.0 } else { error }, "{encoding} {name}: {most}");
+            assert_eq!(most == 0.0, vector, "{encoding} {name}");
         }
         let refused =
-            convert(&first, &folder.path().join(format!("{element}")), Kind::InternLm2, Some(element), usize::MAX);
-        assert_eq!(refused.is_err(), ![Element::Bf16, Element::F16].contains(&element));
+            convert(&first, &folder.path().join(format!("{encoding}")), Kind::InternLm2, Some(encoding), usize::MAX);
+        assert_eq!(refused.is_err(), ![Encoding::BF16, Encoding::F16].contains(&encoding));
     }
     let ragged = folder.path().join("ragged");
     save(&ragged, &config(12, false, Architecture::CausalLm), 1);
-    let refused = convert(&ragged, &folder.path().join("r.gguf"), Kind::Gguf, Some(Element::Q8_0), usize::MAX);
+    let refused = convert(&ragged, &folder.path().join("r.gguf"), Kind::Gguf, Some(Encoding::Q8_0), usize::MAX);
     assert!(refused.unwrap_err().to_string().contains("has rows of 24 elements, no whole blocks of Q8_0"));
     assert!(!folder.path().join("r.gguf").exists());
 }
@@ -144,7 +145,7 @@ fn what_cannot_be_represented_is_refused_and_leaves_nothing() {
     let first = folder.path().join("first");
     let config = config(12, true, Architecture::RewardModel);
     save(&first, &config, 3);
-    let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+    let target = Target::safetensors(Dtype::F32, usize::MAX);
     write(&first, &config, config.architecture.heads(), target, &mut |spec| Ok(vec![0.5; spec.elements()])).unwrap();
     for kind in [Kind::HuggingFace(Family::Qwen2), Kind::Gguf] {
         let to = folder.path().join("to");
@@ -155,7 +156,7 @@ fn what_cannot_be_represented_is_refused_and_leaves_nothing() {
         convert(&first, &first, Kind::InternLm2, None, usize::MAX).unwrap_err().to_string().contains("exists already")
     );
     // A reward model without its head would start at random elsewhere.
-    write(&first, &config, Heads::default(), target, &mut |spec| Ok(values(3, spec))).unwrap();
+    write(&first, &config, OutputHeads::default(), target, &mut |spec| Ok(values(3, spec))).unwrap();
     let refused = convert(&first, &folder.path().join("to"), Kind::InternLm2, None, usize::MAX).unwrap_err();
     assert!(refused.to_string().contains("has no head"), "{refused}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -233,7 +234,7 @@ fn a_tied_head_is_a_copy_of_the_embedding() {
     let (loaded, tensors) = load(&tied);
     let get = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone()).unwrap();
     assert_eq!(get("output.weight"), get("model.tok_embeddings.weight"));
-    assert_eq!(loaded, Loaded { heads: Heads { reward: false, lm: true }, unused: vec![] });
+    assert_eq!(loaded, Loaded { heads: OutputHeads { reward: false, lm: true }, unused: vec![] });
     let parameters = |path: &Path| inspect(path, false).unwrap().model.unwrap().parameters;
     assert_eq!(parameters(&first) - parameters(&tied), 13 * 24);
 }
@@ -254,7 +255,7 @@ fn a_reward_model_without_a_next_token_head_gets_none() {
         }
         convert(&there, &back, Kind::InternLm2, None, usize::MAX).unwrap();
         for path in [there, back] {
-            assert_eq!(Pretrained::open(&path).unwrap().heads(), Heads { reward: true, lm: false }, "{name}");
+            assert_eq!(Pretrained::open(&path).unwrap().heads(), OutputHeads { reward: true, lm: false }, "{name}");
         }
     }
 }
@@ -265,19 +266,19 @@ fn without_a_type_nothing_is_rounded() {
     let (first, half) = (folder.path().join("first"), folder.path().join("half"));
     save(&first, &config(12, false, Architecture::CausalLm), fresh_seed());
     // What the configuration says of the type is not what the file holds.
-    ModelConfig { dtype: StorageDtype::Bf16, ..read_config(&first).unwrap() }.write(&first).unwrap();
+    ModelConfig { dtype: Dtype::Bf16, ..read_config(&first).unwrap() }.write(&first).unwrap();
     let to = folder.path().join("to");
     convert(&first, &to, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
-    assert_eq!((load(&to).1, read_config(&to).unwrap().dtype), (load(&first).1, StorageDtype::F32));
+    assert_eq!((load(&to).1, read_config(&to).unwrap().dtype), (load(&first).1, Dtype::F32));
     // Matrices of a GGUF file in float16 stand beside vectors in float32.
     let gguf = folder.path().join("half.gguf");
-    convert(&first, &gguf, Kind::Gguf, Some(Element::F16), usize::MAX).unwrap();
+    convert(&first, &gguf, Kind::Gguf, Some(Encoding::F16), usize::MAX).unwrap();
     convert(&gguf, &half, Kind::InternLm2, None, usize::MAX).unwrap();
-    assert_eq!((load(&half).1, read_config(&half).unwrap().dtype), (load(&gguf).1, StorageDtype::F32));
+    assert_eq!((load(&half).1, read_config(&half).unwrap().dtype), (load(&gguf).1, Dtype::F32));
     let (bf16, again) = (folder.path().join("bf16"), folder.path().join("again"));
-    convert(&first, &bf16, Kind::InternLm2Torch, Some(Element::Bf16), usize::MAX).unwrap();
+    convert(&first, &bf16, Kind::InternLm2Torch, Some(Encoding::BF16), usize::MAX).unwrap();
     convert(&bf16, &again, Kind::InternLm2, None, usize::MAX).unwrap();
-    assert_eq!((load(&again).1, read_config(&again).unwrap().dtype), (load(&bf16).1, StorageDtype::Bf16));
+    assert_eq!((load(&again).1, read_config(&again).unwrap().dtype), (load(&bf16).1, Dtype::Bf16));
 }
 
 #[test]
