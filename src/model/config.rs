@@ -6,13 +6,10 @@
 
 use crate::config::ModelSection;
 use crate::error::{Error, Result};
-use crate::model::params::Param;
 use crate::tensor::Dtype;
 
 /// Parameters of a model, at most.
 const MAX_PARAMETERS: usize = 1 << 40;
-/// Elements that every tensor's offset into the flat buffer is a multiple of: 64 bytes of f32, one cache line.
-pub const ALIGNMENT: usize = 16;
 
 /// The shape and the constants of an InternLM2 model, valid by construction when it comes from [`ModelConfig::new`]
 /// or from `store`, which reads it.
@@ -81,27 +78,6 @@ pub struct OutputHeads {
     pub lm: bool,
 }
 
-/// One tensor of the flat parameter buffer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// The parameter.
-    pub param: Param,
-    /// Its name, InternLM2's.
-    pub name: String,
-    /// Row-major shape.
-    pub shape: Vec<usize>,
-    /// Elements before it in the flat buffer, a multiple of [`ALIGNMENT`] except where
-    /// [`Param::follows_at_once`].
-    pub offset: usize,
-}
-
-impl TensorSpec {
-    /// Number of elements.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-}
-
 impl Architecture {
     /// The class name in `architectures`.
     pub fn class(self) -> &'static str {
@@ -166,28 +142,6 @@ impl ModelConfig {
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads
-    }
-
-    /// Number of trainable numbers, padding between tensors not counted.
-    pub fn parameters(&self, heads: OutputHeads) -> usize {
-        self.tensors(heads).iter().map(TensorSpec::elements).sum()
-    }
-
-    /// Elements of the flat buffer, padding included: a multiple of [`ALIGNMENT`].
-    pub fn buffer_elements(&self, heads: OutputHeads) -> usize {
-        self.tensors(heads).last().map_or(0, |last| (last.offset + last.elements()).next_multiple_of(ALIGNMENT))
-    }
-
-    /// Every tensor in the order of the flat buffer.
-    pub fn tensors(&self, heads: OutputHeads) -> Vec<TensorSpec> {
-        let mut end = 0;
-        let spec = |param: Param| {
-            let offset = if param.follows_at_once() { end } else { usize::next_multiple_of(end, ALIGNMENT) };
-            let spec = TensorSpec { param, name: param.to_string(), shape: param.shape(self), offset };
-            end = offset + spec.elements();
-            spec
-        };
-        Param::all(self, heads).into_iter().map(spec).collect()
     }
 
     /// The part of the configuration that `[model]` holds.

@@ -6,8 +6,8 @@ pub mod params;
 mod transformer;
 mod workspace;
 
-pub use config::{ModelConfig, OutputHeads, TensorSpec};
-pub use params::{LayerParam, Param};
+pub use config::{ModelConfig, OutputHeads};
+pub use params::{LayerParam, Param, TensorSpec};
 pub use transformer::Objective;
 pub use workspace::Workspace;
 

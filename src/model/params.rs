@@ -1,10 +1,13 @@
-//! Every parameter of the network as a value: what it is called, its shape, how it starts.
+//! Every parameter of the network as a value: what it is called, its shape, how it starts, its place in the flat buffer.
 //!
 //! Nothing else tests the text of a name. Names are InternLM2's; other families' stand in `store`'s layouts.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::config::{ModelConfig, OutputHeads};
+
+/// Elements that every tensor's offset into the flat buffer is a multiple of: 64 bytes of f32, one cache line.
+pub const ALIGNMENT: usize = 16;
 
 /// A parameter of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,5 +159,50 @@ impl Display for Param {
             Self::RewardHead => f.write_str("v_head.weight"),
             Self::LmHead => f.write_str("output.weight"),
         }
+    }
+}
+
+/// One tensor of the flat parameter buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The parameter.
+    pub param: Param,
+    /// Its name, InternLM2's.
+    pub name: String,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// Elements before it in the flat buffer, a multiple of [`ALIGNMENT`] except where
+    /// [`Param::follows_at_once`].
+    pub offset: usize,
+}
+
+impl TensorSpec {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+impl ModelConfig {
+    /// Number of trainable numbers, padding between tensors not counted.
+    pub fn parameters(&self, heads: OutputHeads) -> usize {
+        self.tensors(heads).iter().map(TensorSpec::elements).sum()
+    }
+
+    /// Elements of the flat buffer, padding included: a multiple of [`ALIGNMENT`].
+    pub fn buffer_elements(&self, heads: OutputHeads) -> usize {
+        self.tensors(heads).last().map_or(0, |last| (last.offset + last.elements()).next_multiple_of(ALIGNMENT))
+    }
+
+    /// Every tensor in the order of the flat buffer.
+    pub fn tensors(&self, heads: OutputHeads) -> Vec<TensorSpec> {
+        let mut end = 0;
+        let spec = |param: Param| {
+            let offset = if param.follows_at_once() { end } else { usize::next_multiple_of(end, ALIGNMENT) };
+            let spec = TensorSpec { param, name: param.to_string(), shape: param.shape(self), offset };
+            end = offset + spec.elements();
+            spec
+        };
+        Param::all(self, heads).into_iter().map(spec).collect()
     }
 }

@@ -99,7 +99,7 @@ impl Workspace {
         backend.reserve(&extent)?;
         let (layers, temporaries, inputs, output) = slots;
         let workspace = Self {
-            arena: plan.allocate(backend)?,
+            arena: plan.allocate(|bytes| backend.allocate(bytes))?,
             capacity,
             layers,
             temporaries,

@@ -6,7 +6,6 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::foreign::rope_scaling_factor;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::config::{Architecture, ModelConfig, SpecialIds};
@@ -119,6 +118,23 @@ impl ModelConfig {
             config["reward_token_id"] = json!(id);
         }
         format!("{config:#}\n")
+    }
+}
+
+/// `rope_scaling` of a Hugging Face configuration: the factor of dynamic NTK scaling, or nothing where it scales nothing.
+///
+/// # Errors
+/// The user's: a scaling that acts within the trained length.
+pub(super) fn rope_scaling_factor(scaling: &Map<String, Value>) -> Result<Option<f64>> {
+    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
+    let factor = scaling.get("factor").and_then(Value::as_f64);
+    match (kind, factor) {
+        (Some("default"), _) | (Some("linear" | "yarn" | "llama3"), Some(1.0)) => Ok(None),
+        (Some("dynamic"), Some(factor)) if factor >= 1.0 && factor.is_finite() => Ok(Some(factor)),
+        _ => Err(Error::user(format!(
+            "rope_scaling = {} is not supported: must be null or {{\"type\": \"dynamic\", \"factor\": 1 or above}}",
+            Value::Object(scaling.clone())
+        ))),
     }
 }
 

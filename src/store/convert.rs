@@ -13,7 +13,8 @@ use crate::eval::companion;
 use crate::files::{self, StagedFolder};
 use crate::formats::gguf::Value;
 use crate::formats::{Encoding, Format, Writer};
-use crate::model::config::{Architecture, ModelConfig, OutputHeads, TensorSpec};
+use crate::model::TensorSpec;
+use crate::model::config::{Architecture, ModelConfig, OutputHeads};
 use crate::tensor::Dtype;
 use crate::tokenizer;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config_json::Keys;
+use super::config_json::{Keys, rope_scaling_factor};
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Metadata};
 use crate::formats::{Encoding, Tensors};
@@ -313,23 +313,6 @@ fn same_head_dim(key: &str, given: Option<usize>, hidden: usize, heads: usize) -
             "{key} = {given} is not supported: must be hidden_size / num_attention_heads = {hidden} / {heads}"
         ))),
         _ => Ok(()),
-    }
-}
-
-/// `rope_scaling` of a Hugging Face configuration: the factor of dynamic NTK scaling, or nothing where it scales nothing.
-///
-/// # Errors
-/// The user's: a scaling that acts within the trained length.
-pub(super) fn rope_scaling_factor(scaling: &Map<String, Value>) -> Result<Option<f64>> {
-    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
-    let factor = scaling.get("factor").and_then(Value::as_f64);
-    match (kind, factor) {
-        (Some("default"), _) | (Some("linear" | "yarn" | "llama3"), Some(1.0)) => Ok(None),
-        (Some("dynamic"), Some(factor)) if factor >= 1.0 && factor.is_finite() => Ok(Some(factor)),
-        _ => Err(Error::user(format!(
-            "rope_scaling = {} is not supported: must be null or {{\"type\": \"dynamic\", \"factor\": 1 or above}}",
-            Value::Object(scaling.clone())
-        ))),
     }
 }
 

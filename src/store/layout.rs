@@ -3,7 +3,7 @@
 use crate::backend::Heads;
 use crate::error::{Error, Result};
 use crate::formats::Tensors;
-use crate::model::config::TensorSpec;
+use crate::model::TensorSpec;
 use crate::model::{LayerParam, Param};
 
 /// How a family of checkpoints names and lays out its tensors.

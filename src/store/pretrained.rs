@@ -11,7 +11,8 @@ use super::layout::{Layout, Names};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::formats::{Tensors, lone_gguf};
-use crate::model::config::{ModelConfig, OutputHeads, TensorSpec};
+use crate::model::TensorSpec;
+use crate::model::config::{ModelConfig, OutputHeads};
 use crate::model::{LayerParam, Param};
 use crate::tokenizer::{self, Tokenizer};
 

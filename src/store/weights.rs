@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::files::{self, Staged};
 use crate::formats::{Encoding, Format, Piece, Writer};
-use crate::model::config::{ModelConfig, OutputHeads, TensorSpec};
+use crate::model::TensorSpec;
+use crate::model::config::{ModelConfig, OutputHeads};
 use crate::store::layout::Layout;
 use crate::tensor::Dtype;
 

@@ -2,8 +2,8 @@ use std::fmt::{self, Display, Formatter};
 
 use half::{bf16, f16};
 
-/// The types that numbers have, in memory and in files. What a file stores as blocks or otherwise is an
-/// [`Encoding`](crate::formats::Encoding).
+/// The types that numbers have, in memory and in files. What else files of weights hold
+/// is an `Encoding` of `formats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// 64-bit float: the reference.

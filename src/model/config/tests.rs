@@ -1,5 +1,7 @@
 use super::*;
 use crate::config::Config;
+use crate::model::Param;
+use crate::model::params::ALIGNMENT;
 
 fn tiny() -> ModelConfig {
     let section = ModelSection {
