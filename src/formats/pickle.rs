@@ -84,7 +84,7 @@ impl Global {
 
 /// A value on the stack. The larger ones are numbers of places in the machine's lists.
 #[derive(Clone, Debug, PartialEq)]
-enum Value {
+enum Item {
     None,
     Bool,
     Int(i64),
@@ -101,11 +101,11 @@ enum Value {
 struct Machine<'a> {
     code: &'a [u8],
     place: usize,
-    stack: Vec<Value>,
+    stack: Vec<Item>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Value>,
-    tuples: Vec<Vec<Value>>,
-    dicts: Vec<Vec<(Value, Value)>>,
+    memo: HashMap<u32, Item>,
+    tuples: Vec<Vec<Item>>,
+    dicts: Vec<Vec<(Item, Item)>>,
     storages: Vec<(Encoding, Range<usize>, usize)>,
     views: Vec<View>,
 }
@@ -128,12 +128,12 @@ impl Machine<'_> {
 
     /// The dictionary on top of the stack.
     fn result(mut self) -> Result<BTreeMap<String, View>, String> {
-        let Value::Dict(dict) = self.pop()? else {
+        let Item::Dict(dict) = self.pop()? else {
             return Err("its pickle is no dictionary of tensors: save model.state_dict() alone".into());
         };
         let mut views = BTreeMap::new();
         for (key, value) in &self.dicts[dict] {
-            let (Value::Text(key), Value::View(view)) = (key, value) else {
+            let (Item::Text(key), Item::View(view)) = (key, value) else {
                 return Err(
                     "its pickle holds something other than tensors by name: save model.state_dict() alone".into()
                 );
@@ -159,21 +159,21 @@ impl Machine<'_> {
             // EMPTY_DICT, EMPTY_TUPLE, EMPTY_LIST, NONE, NEWTRUE, NEWFALSE
             b'}' => self.push_dict(),
             b')' => self.push_tuple(Vec::new()),
-            b']' => self.stack.push(Value::List),
-            b'N' => self.stack.push(Value::None),
-            0x88 | 0x89 => self.stack.push(Value::Bool),
+            b']' => self.stack.push(Item::List),
+            b'N' => self.stack.push(Item::None),
+            0x88 | 0x89 => self.stack.push(Item::Bool),
             // BININT, BININT1, BININT2, LONG1
             b'J' => {
                 let number = i32::from_le_bytes(self.array()?);
-                self.stack.push(Value::Int(number.into()));
+                self.stack.push(Item::Int(number.into()));
             }
             b'K' => {
                 let number = self.byte()?;
-                self.stack.push(Value::Int(number.into()));
+                self.stack.push(Item::Int(number.into()));
             }
             b'M' => {
                 let number = u16::from_le_bytes(self.array()?);
-                self.stack.push(Value::Int(number.into()));
+                self.stack.push(Item::Int(number.into()));
             }
             0x8a => self.long()?,
             // BINUNICODE, SHORT_BINUNICODE
@@ -220,13 +220,13 @@ impl Machine<'_> {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
                 let global = Global::of(self.text(&module)?, self.text(&name)?)?;
-                self.stack.push(Value::Global(global));
+                self.stack.push(Item::Global(global));
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Value::Text(module), Value::Text(name)) = (module, name) else { return Err(structure()) };
+                let (Item::Text(module), Item::Text(name)) = (module, name) else { return Err(structure()) };
                 let global = Global::of(self.text(&module)?, self.text(&name)?)?;
-                self.stack.push(Value::Global(global));
+                self.stack.push(Item::Global(global));
             }
             // BINPERSID, REDUCE, BUILD
             b'Q' => self.storage()?,
@@ -235,7 +235,7 @@ impl Machine<'_> {
             b'b' => {
                 self.pop()?;
                 match self.stack.last() {
-                    Some(Value::Dict(_)) => {}
+                    Some(Item::Dict(_)) => {}
                     _ => return Err(structure()),
                 }
             }
@@ -287,7 +287,7 @@ impl Machine<'_> {
 
     fn push_text(&mut self, length: usize) -> Result<(), String> {
         let range = self.take(length)?;
-        self.stack.push(Value::Text(range));
+        self.stack.push(Item::Text(range));
         Ok(())
     }
 
@@ -302,7 +302,7 @@ impl Machine<'_> {
         let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
         let mut number = [sign; 8];
         number[..bytes.len()].copy_from_slice(&bytes);
-        self.stack.push(Value::Int(i64::from_le_bytes(number)));
+        self.stack.push(Item::Int(i64::from_le_bytes(number)));
         Ok(())
     }
 
@@ -311,26 +311,26 @@ impl Machine<'_> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn pop(&mut self) -> Result<Value, String> {
+    fn pop(&mut self) -> Result<Item, String> {
         if self.stack.len() <= self.floor() {
             return Err(short());
         }
         self.stack.pop().ok_or_else(short)
     }
 
-    fn since_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn since_mark(&mut self) -> Result<Vec<Item>, String> {
         let from = self.marks.pop().ok_or_else(short)?;
         Ok(self.stack.split_off(from))
     }
 
-    fn push_tuple(&mut self, items: Vec<Value>) {
+    fn push_tuple(&mut self, items: Vec<Item>) {
         self.tuples.push(items);
-        self.stack.push(Value::Tuple(self.tuples.len() - 1));
+        self.stack.push(Item::Tuple(self.tuples.len() - 1));
     }
 
     fn push_dict(&mut self) {
         self.dicts.push(Vec::new());
-        self.stack.push(Value::Dict(self.dicts.len() - 1));
+        self.stack.push(Item::Dict(self.dicts.len() - 1));
     }
 
     fn remember(&mut self, place: u32) -> Result<(), String> {
@@ -345,8 +345,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn set(&mut self, items: Vec<Value>) -> Result<(), String> {
-        let (Some(Value::Dict(dict)), true) = (self.stack.last(), items.len().is_multiple_of(2)) else {
+    fn set(&mut self, items: Vec<Item>) -> Result<(), String> {
+        let (Some(Item::Dict(dict)), true) = (self.stack.last(), items.len().is_multiple_of(2)) else {
             return Err(structure());
         };
         let mut items = items.into_iter();
@@ -358,13 +358,13 @@ impl Machine<'_> {
 
     /// A storage is what a pickle refers to by `("storage", type, key, device, elements)`.
     fn storage(&mut self) -> Result<(), String> {
-        let Value::Tuple(id) = self.pop()? else { return Err(structure()) };
+        let Item::Tuple(id) = self.pop()? else { return Err(structure()) };
         let [
-            Value::Text(kind),
-            Value::Global(Global::Storage(encoding)),
-            Value::Text(key),
-            Value::Text(_),
-            Value::Int(numel),
+            Item::Text(kind),
+            Item::Global(Global::Storage(encoding)),
+            Item::Text(key),
+            Item::Text(_),
+            Item::Int(numel),
         ] = &self.tuples[id][..]
         else {
             return Err(structure());
@@ -374,19 +374,19 @@ impl Machine<'_> {
         }
         let numel = usize::try_from(*numel).map_err(|_| structure())?;
         self.storages.push((*encoding, key.clone(), numel));
-        self.stack.push(Value::Storage(self.storages.len() - 1));
+        self.stack.push(Item::Storage(self.storages.len() - 1));
         Ok(())
     }
 
     fn reduce(&mut self) -> Result<(), String> {
-        let (Value::Tuple(arguments), Value::Global(global)) = (self.pop()?, self.pop()?) else {
+        let (Item::Tuple(arguments), Item::Global(global)) = (self.pop()?, self.pop()?) else {
             return Err(structure());
         };
         match (global, &self.tuples[arguments][..]) {
             (Global::OrderedDict, []) => self.push_dict(),
             (
                 Global::RebuildTensor,
-                [Value::Storage(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..],
+                [Item::Storage(storage), Item::Int(offset), Item::Tuple(shape), Item::Tuple(strides), ..],
             ) => {
                 if self.views.len() == MAX_VIEWS {
                     return Err(format!("its pickle makes more than {MAX_VIEWS} tensors"));
@@ -401,9 +401,9 @@ impl Machine<'_> {
                     strides: self.sizes(*strides)?,
                 };
                 self.views.push(view);
-                self.stack.push(Value::View(self.views.len() - 1));
+                self.stack.push(Item::View(self.views.len() - 1));
             }
-            (Global::RebuildParameter, [view @ Value::View(_), ..]) => {
+            (Global::RebuildParameter, [view @ Item::View(_), ..]) => {
                 let view = view.clone();
                 self.stack.push(view);
             }
@@ -413,8 +413,8 @@ impl Machine<'_> {
     }
 
     fn sizes(&self, tuple: usize) -> Result<Vec<usize>, String> {
-        let size = |value: &Value| match value {
-            Value::Int(n) => usize::try_from(*n).map_err(|_| structure()),
+        let size = |value: &Item| match value {
+            Item::Int(n) => usize::try_from(*n).map_err(|_| structure()),
             _ => Err(structure()),
         };
         match &self.tuples[tuple][..] {
