@@ -251,6 +251,8 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Checkpoints kept; older ones are deleted.
     pub keep_checkpoints: usize,
+    /// Which activations stay in memory for the backward pass; the rest is computed again, to the same bits.
+    pub keep: KeepChoice,
     /// A model's folder to start from: weights, tokenizer and architecture. `--init` sets it.
     pub init: Option<PathBuf>,
     /// The dtype of the final model's file. What is evaluated is what is saved.
@@ -278,6 +280,20 @@ mod stored_dtype {
         let known = Dtype::STORED.into_iter().find(|dtype| dtype.name() == name);
         known.ok_or_else(|| D::Error::unknown_variant(&name, &NAMES))
     }
+}
+
+/// Which activations stay for the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepChoice {
+    /// The least recomputing that fits the device; all on the CPU.
+    Auto,
+    /// All of them.
+    All,
+    /// All but what is cheap to compute: norms and SwiGLU.
+    Norms,
+    /// The input of each layer.
+    Block,
 }
 
 /// `[eval]`
@@ -372,6 +388,7 @@ impl Default for TrainSection {
             seed: 1,
             checkpoint_every: 100,
             keep_checkpoints: 2,
+            keep: KeepChoice::Auto,
             init: None,
             save_dtype: Dtype::F32,
         }
