@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use polar_raw::formats::gguf::Value;
+use polar_raw::formats::gguf::MetadataValue;
 use polar_raw::formats::{Encoding, Tensors};
 
 fn golden(name: &str) -> PathBuf {
@@ -58,5 +58,5 @@ fn gguf_blocks_bit_for_bit() {
     }
     let other = tensors.readable("Q5_0").unwrap_err().to_string();
     assert!(other.contains("tensor `Q5_0` is stored as Q5_0; supported are F32"), "{other}");
-    assert_eq!(tensors.metadata()["some.texts"], Value::Texts(vec!["a".into(), "é".into()]));
+    assert_eq!(tensors.metadata()["some.texts"], MetadataValue::Texts(vec!["a".into(), "é".into()]));
 }

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
 use polar_raw::eval::Companion;
-use polar_raw::formats::gguf::Value;
+use polar_raw::formats::gguf::MetadataValue;
 use polar_raw::formats::{Encoding, Entry, Format, Piece, Tensors, Writer};
 use polar_raw::model::config::{Architecture, OutputHeads, SpecialIds};
 use polar_raw::model::{Model, ModelConfig};
-use polar_raw::store::convert::{Kind, convert};
+use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::weights::{Target, write};
 use polar_raw::store::{Family, Pretrained, pretrained};
 use polar_raw::tensor::Dtype;
@@ -146,13 +146,13 @@ fn one_tensor_beyond_the_model() {
     let own = 4 * config.buffer_elements(heads);
     let mut paths = Vec::new();
     for (kind, encoding) in [
-        (Kind::InternLm2, None),
-        (Kind::InternLm2, Some(Encoding::BF16)),
-        (Kind::InternLm2Torch, Some(Encoding::F16)),
-        (Kind::HuggingFace(Family::Llama), None),
-        (Kind::Gguf, Some(Encoding::F32)),
-        (Kind::Gguf, Some(Encoding::Q8_0)),
-        (Kind::Gguf, Some(Encoding::Q4_0)),
+        (ModelFormat::InternLm2, None),
+        (ModelFormat::InternLm2, Some(Encoding::BF16)),
+        (ModelFormat::InternLm2Torch, Some(Encoding::F16)),
+        (ModelFormat::HuggingFace(Family::Llama), None),
+        (ModelFormat::Gguf, Some(Encoding::F32)),
+        (ModelFormat::Gguf, Some(Encoding::Q8_0)),
+        (ModelFormat::Gguf, Some(Encoding::Q4_0)),
     ] {
         let name = format!("{kind:?}-{encoding:?}.gguf");
         let path = folder.path().join(&name);
@@ -160,7 +160,7 @@ fn one_tensor_beyond_the_model() {
         // Whatever is split is read as a whole, and then written part by part.
         println!("{name}: converting took {converting} bytes");
         assert!(converting <= largest + SLACK, "{name}: converting took {converting} bytes");
-        if (kind, encoding) == (Kind::Gguf, Some(Encoding::F32)) {
+        if (kind, encoding) == (ModelFormat::Gguf, Some(Encoding::F32)) {
             let with_vocabulary = folder.path().join("vocabulary.gguf");
             add_vocabulary(&path, &with_vocabulary, vocabulary(TOKENS));
             paths.push((with_vocabulary, TOKENS));

@@ -8,7 +8,7 @@ use super::print;
 use crate::error::Result;
 use crate::formats::Encoding;
 use crate::store::Family;
-use crate::store::convert::{Kind, convert};
+use crate::store::convert::{ModelFormat, convert};
 use crate::train::finish::SHARD_BYTES;
 
 /// Convert a model between families and formats.
@@ -72,11 +72,11 @@ enum DtypeArg {
 /// Converts, and says what a person wants to know.
 pub fn run(args: ConvertArgs) -> Result<()> {
     let kind = match args.target {
-        TargetArg::Internlm2 => Kind::InternLm2,
-        TargetArg::Internlm2Bin => Kind::InternLm2Torch,
-        TargetArg::Llama => Kind::HuggingFace(Family::Llama),
-        TargetArg::Qwen2 => Kind::HuggingFace(Family::Qwen2),
-        TargetArg::Gguf => Kind::Gguf,
+        TargetArg::Internlm2 => ModelFormat::InternLm2,
+        TargetArg::Internlm2Bin => ModelFormat::InternLm2Torch,
+        TargetArg::Llama => ModelFormat::HuggingFace(Family::Llama),
+        TargetArg::Qwen2 => ModelFormat::HuggingFace(Family::Qwen2),
+        TargetArg::Gguf => ModelFormat::Gguf,
     };
     let encoding = args.dtype.map(|dtype| match dtype {
         DtypeArg::Float32 => Encoding::F32,

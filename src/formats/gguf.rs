@@ -20,11 +20,11 @@ const MAX_ARRAY: u64 = 1 << 24;
 pub const ALIGNMENT: usize = 32;
 
 /// The keys of a file.
-pub type Metadata = BTreeMap<String, Value>;
+pub type Metadata = BTreeMap<String, MetadataValue>;
 
 /// The value of a key.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum MetadataValue {
     /// An integer of any width.
     Int(i128),
     /// A float of either width.
@@ -68,7 +68,7 @@ pub fn read(file: &[u8]) -> Result<(BTreeMap<String, Entry>, Metadata), String> 
     }
     let alignment = match metadata.get("general.alignment") {
         None => ALIGNMENT,
-        Some(Value::Int(n)) if (1..=1 << 20).contains(n) && n.count_ones() == 1 => *n as usize,
+        Some(MetadataValue::Int(n)) if (1..=1 << 20).contains(n) && n.count_ones() == 1 => *n as usize,
         Some(other) => return Err(format!("general.alignment = {other:?}: must be a power of two")),
     };
     let mut infos = Vec::new();
@@ -167,31 +167,31 @@ impl<'a> Reader<'a> {
         String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a text is not UTF-8".into())
     }
 
-    fn value(&mut self) -> Result<Value, String> {
+    fn value(&mut self) -> Result<MetadataValue, String> {
         let kind = self.u32()?;
         if kind == 9 { self.values() } else { self.scalar(kind) }
     }
 
-    fn scalar(&mut self, kind: u32) -> Result<Value, String> {
+    fn scalar(&mut self, kind: u32) -> Result<MetadataValue, String> {
         Ok(match kind {
-            0 => Value::Int(u8::from_le_bytes(self.array()?).into()),
-            1 => Value::Int(i8::from_le_bytes(self.array()?).into()),
-            2 => Value::Int(u16::from_le_bytes(self.array()?).into()),
-            3 => Value::Int(i16::from_le_bytes(self.array()?).into()),
-            4 => Value::Int(self.u32()?.into()),
-            5 => Value::Int(i32::from_le_bytes(self.array()?).into()),
-            6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
-            7 => Value::Bool(self.array::<1>()? != [0]),
-            8 => Value::Text(self.text()?),
-            10 => Value::Int(self.u64()?.into()),
-            11 => Value::Int(i64::from_le_bytes(self.array()?).into()),
-            12 => Value::Float(f64::from_le_bytes(self.array()?)),
+            0 => MetadataValue::Int(u8::from_le_bytes(self.array()?).into()),
+            1 => MetadataValue::Int(i8::from_le_bytes(self.array()?).into()),
+            2 => MetadataValue::Int(u16::from_le_bytes(self.array()?).into()),
+            3 => MetadataValue::Int(i16::from_le_bytes(self.array()?).into()),
+            4 => MetadataValue::Int(self.u32()?.into()),
+            5 => MetadataValue::Int(i32::from_le_bytes(self.array()?).into()),
+            6 => MetadataValue::Float(f32::from_le_bytes(self.array()?).into()),
+            7 => MetadataValue::Bool(self.array::<1>()? != [0]),
+            8 => MetadataValue::Text(self.text()?),
+            10 => MetadataValue::Int(self.u64()?.into()),
+            11 => MetadataValue::Int(i64::from_le_bytes(self.array()?).into()),
+            12 => MetadataValue::Float(f64::from_le_bytes(self.array()?)),
             other => return Err(format!("a value of the unknown type {other}")),
         })
     }
 
     /// An array. Arrays of arrays, which no model has, are refused, so that there is nothing to recurse into.
-    fn values(&mut self) -> Result<Value, String> {
+    fn values(&mut self) -> Result<MetadataValue, String> {
         let kind = self.u32()?;
         let count = self.count("elements of an array", MAX_ARRAY)?;
         match kind {
@@ -199,21 +199,21 @@ impl<'a> Reader<'a> {
                 let mut values = Vec::new();
                 for _ in 0..count {
                     values.push(match self.scalar(kind)? {
-                        Value::Int(n) => i64::try_from(n).map_err(|_| format!("{n} is too large"))?,
-                        other => i64::from(other == Value::Bool(true)),
+                        MetadataValue::Int(n) => i64::try_from(n).map_err(|_| format!("{n} is too large"))?,
+                        other => i64::from(other == MetadataValue::Bool(true)),
                     });
                 }
-                Ok(Value::Ints(values))
+                Ok(MetadataValue::Ints(values))
             }
             6 | 12 => {
                 let mut values = Vec::new();
                 for _ in 0..count {
-                    let Value::Float(number) = self.scalar(kind)? else { continue };
+                    let MetadataValue::Float(number) = self.scalar(kind)? else { continue };
                     values.push(number as f32);
                 }
-                Ok(Value::Floats(values))
+                Ok(MetadataValue::Floats(values))
             }
-            8 => (0..count).map(|_| self.text()).collect::<Result<_, _>>().map(Value::Texts),
+            8 => (0..count).map(|_| self.text()).collect::<Result<_, _>>().map(MetadataValue::Texts),
             9 => Err("an array of arrays is not supported".into()),
             other => Err(format!("an array of the unknown type {other}")),
         }
@@ -291,7 +291,10 @@ fn number_of(encoding: Encoding) -> Result<u32, String> {
 ///
 /// # Errors
 /// Names the tensor whose type cannot be written.
-pub fn write_header(metadata: &[(&str, Value)], tensors: &[(&str, &[usize], Encoding)]) -> Result<Vec<u8>, String> {
+pub fn write_header(
+    metadata: &[(&str, MetadataValue)],
+    tensors: &[(&str, &[usize], Encoding)],
+) -> Result<Vec<u8>, String> {
     let mut out = MAGIC.to_vec();
     out.extend(3_u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -321,41 +324,41 @@ fn text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Integers that fit are u32 and floats f32, as llama.cpp asks for.
-fn write_value(out: &mut Vec<u8>, value: &Value) {
+fn write_value(out: &mut Vec<u8>, value: &MetadataValue) {
     let mut array = |kind: u32, count: usize| {
         out.extend(9_u32.to_le_bytes());
         out.extend(kind.to_le_bytes());
         out.extend((count as u64).to_le_bytes());
     };
     match value {
-        Value::Int(n) => match u32::try_from(*n) {
+        MetadataValue::Int(n) => match u32::try_from(*n) {
             Ok(n) => out.extend([4_u32, n].iter().flat_map(|n| n.to_le_bytes())),
             Err(_) => {
                 out.extend(11_u32.to_le_bytes());
                 out.extend((*n as i64).to_le_bytes());
             }
         },
-        Value::Float(number) => {
+        MetadataValue::Float(number) => {
             out.extend(6_u32.to_le_bytes());
             out.extend((*number as f32).to_le_bytes());
         }
-        Value::Bool(truth) => {
+        MetadataValue::Bool(truth) => {
             out.extend(7_u32.to_le_bytes());
             out.push(u8::from(*truth));
         }
-        Value::Text(value) => {
+        MetadataValue::Text(value) => {
             out.extend(8_u32.to_le_bytes());
             text(out, value);
         }
-        Value::Ints(values) => {
+        MetadataValue::Ints(values) => {
             array(5, values.len());
             values.iter().for_each(|n| out.extend((*n as i32).to_le_bytes()));
         }
-        Value::Floats(values) => {
+        MetadataValue::Floats(values) => {
             array(6, values.len());
             values.iter().for_each(|number| out.extend(number.to_le_bytes()));
         }
-        Value::Texts(values) => {
+        MetadataValue::Texts(values) => {
             array(8, values.len());
             values.iter().for_each(|value| text(out, value));
         }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::gguf::{self, Value};
+use super::gguf::{self, MetadataValue};
 use super::{Encoding, Format, safetensors, torch};
 use crate::error::{Error, Result};
 use crate::files::Staged;
@@ -57,7 +57,7 @@ impl Writer {
     ///
     /// # Errors
     /// When the folder cannot be written, or a piece's type does not fit its shape or the format.
-    pub fn create(path: &Path, format: Format, pieces: Vec<Piece>, metadata: &[(&str, Value)]) -> Result<Self> {
+    pub fn create(path: &Path, format: Format, pieces: Vec<Piece>, metadata: &[(&str, MetadataValue)]) -> Result<Self> {
         pieces.iter().try_for_each(|piece| piece.bytes().map(drop))?;
         let refuse = |why: String| Error::user(format!("{}: {why}", path.display()));
         let all = || pieces.iter().map(|p| (p.name.as_str(), &p.shape[..], p.encoding));

@@ -11,7 +11,7 @@ use super::weights::{self, Target};
 use crate::error::{Error, Result};
 use crate::eval::companion;
 use crate::files::{self, StagedFolder};
-use crate::formats::gguf::Value;
+use crate::formats::gguf::MetadataValue;
 use crate::formats::{Encoding, Format, Writer};
 use crate::model::TensorSpec;
 use crate::model::config::{Architecture, ModelConfig, OutputHeads};
@@ -20,7 +20,7 @@ use crate::tokenizer;
 
 /// What to convert to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ModelFormat {
     /// This program's own: an InternLM2 folder of safetensors.
     InternLm2,
     /// An InternLM2 folder of PyTorch files.
@@ -55,7 +55,7 @@ const COMPANIONS: [&str; 10] = [
 pub fn convert(
     from: &Path,
     to: &Path,
-    kind: Kind,
+    kind: ModelFormat,
     encoding: Option<Encoding>,
     max_shard_bytes: usize,
 ) -> Result<Vec<String>> {
@@ -63,7 +63,7 @@ pub fn convert(
     let architecture = source.config().architecture;
     // A reward model of InternLM2 may carry the head of its next-token loss.
     let heads = match kind {
-        Kind::InternLm2 | Kind::InternLm2Torch => source.heads(),
+        ModelFormat::InternLm2 | ModelFormat::InternLm2Torch => source.heads(),
         _ => architecture.heads(),
     };
     let loaded = source.check(&source.config().tensors(heads))?;
@@ -86,7 +86,7 @@ pub fn convert(
     }
     let mut values = |spec: &TensorSpec| read(&source, spec);
     match (kind, dtype) {
-        (Kind::Gguf, _) => {
+        (ModelFormat::Gguf, _) => {
             if to.exists() {
                 return Err(Error::user(format!("{} exists already: give the name of a new file", to.display())));
             }
@@ -100,11 +100,11 @@ pub fn convert(
             let folder = StagedFolder::create(to)?;
             let mut config = ModelConfig { dtype, ..source.config().clone() };
             let (format, layout, json) = match kind {
-                Kind::HuggingFace(family) => {
+                ModelFormat::HuggingFace(family) => {
                     config.bias |= family == Family::Qwen2;
                     (Format::Safetensors, family.layout(Names::HuggingFace, false), family.to_json(&config))
                 }
-                Kind::InternLm2Torch => (Format::Torch, Layout::INTERNLM2, config.to_json()),
+                ModelFormat::InternLm2Torch => (Format::Torch, Layout::INTERNLM2, config.to_json()),
                 _ => (Format::Safetensors, Layout::INTERNLM2, config.to_json()),
             };
             files::write_atomic(&folder.path().join(FILE), json.as_bytes())?;
@@ -157,9 +157,9 @@ fn write_gguf(
     keys.extend(tokenizer.map(|(key, value)| (key.clone(), value.clone())));
     let bare = !keys.iter().any(|(key, _)| key == "tokenizer.ggml.model");
     if bare {
-        keys.push(("tokenizer.ggml.model".into(), Value::Text("none".into())));
+        keys.push(("tokenizer.ggml.model".into(), MetadataValue::Text("none".into())));
     }
-    let keys: Vec<(&str, Value)> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let keys: Vec<(&str, MetadataValue)> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
     let mut writer = Writer::create(to, Format::Gguf, pieces, &keys)?;
     specs.iter().try_for_each(|spec| weights::write_tensor(&mut writer, spec, config, layout, values))?;
     writer.finish()?.commit()?;

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
-use crate::eval::reference::{References, Source, trials};
+use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, examples as first_examples, measure};
 use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
@@ -79,7 +80,7 @@ pub fn finish(
         }
         match set {
             EvalSet::Ranked(name, set) => {
-                let Ok(trials) = trials(&set, Source::Field, &References::default()) else {
+                let Ok(trials) = trials(&set, ReferenceSource::Field, &References::default()) else {
                     let why = "not measured: in every row a candidate's text is the reference's";
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;

@@ -1,16 +1,16 @@
 use super::*;
 use proptest::prelude::*;
 
-fn keys() -> Vec<(&'static str, Value)> {
+fn keys() -> Vec<(&'static str, MetadataValue)> {
     vec![
-        ("general.architecture", Value::Text("llama".into())),
-        ("an.integer", Value::Int(7)),
-        ("a.negative", Value::Int(-7)),
-        ("a.float", Value::Float(0.5)),
-        ("a.truth", Value::Bool(true)),
-        ("some.integers", Value::Ints(vec![1, -2, 3])),
-        ("some.floats", Value::Floats(vec![0.25, -1.0])),
-        ("some.texts", Value::Texts(vec!["a".into(), "é\n".into()])),
+        ("general.architecture", MetadataValue::Text("llama".into())),
+        ("an.integer", MetadataValue::Int(7)),
+        ("a.negative", MetadataValue::Int(-7)),
+        ("a.float", MetadataValue::Float(0.5)),
+        ("a.truth", MetadataValue::Bool(true)),
+        ("some.integers", MetadataValue::Ints(vec![1, -2, 3])),
+        ("some.floats", MetadataValue::Floats(vec![0.25, -1.0])),
+        ("some.texts", MetadataValue::Texts(vec!["a".into(), "é\n".into()])),
     ]
 }
 
