@@ -78,7 +78,7 @@ fn model(dir: &Path) -> ModelConfig {
 }
 
 /// A SentencePiece vocabulary of `count` tokens, as the keys of a GGUF file: bytes, and words of one to three letters.
-fn vocabulary(count: usize) -> Vec<(&'static str, Value)> {
+fn vocabulary(count: usize) -> Vec<(&'static str, MetadataValue)> {
     let named = ["<unk>", "<s>", "</s>"].map(String::from);
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
     let letter = |n: usize| char::from(b'a' + (n % 26) as u8);
@@ -95,18 +95,18 @@ fn vocabulary(count: usize) -> Vec<(&'static str, Value)> {
         _ => 1,
     };
     vec![
-        ("tokenizer.ggml.model", Value::Text("llama".into())),
-        ("tokenizer.ggml.bos_token_id", Value::Int(1)),
-        ("tokenizer.ggml.eos_token_id", Value::Int(2)),
-        ("tokenizer.ggml.unknown_token_id", Value::Int(0)),
-        ("tokenizer.ggml.scores", Value::Floats((0..count).map(|id| -(id as f32)).collect())),
-        ("tokenizer.ggml.token_type", Value::Ints((0..count).map(kind).collect())),
-        ("tokenizer.ggml.tokens", Value::Texts(tokens)),
+        ("tokenizer.ggml.model", MetadataValue::Text("llama".into())),
+        ("tokenizer.ggml.bos_token_id", MetadataValue::Int(1)),
+        ("tokenizer.ggml.eos_token_id", MetadataValue::Int(2)),
+        ("tokenizer.ggml.unknown_token_id", MetadataValue::Int(0)),
+        ("tokenizer.ggml.scores", MetadataValue::Floats((0..count).map(|id| -(id as f32)).collect())),
+        ("tokenizer.ggml.token_type", MetadataValue::Ints((0..count).map(kind).collect())),
+        ("tokenizer.ggml.tokens", MetadataValue::Texts(tokens)),
     ]
 }
 
 /// Writes the GGUF file `from` again, with a vocabulary among its keys.
-fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Value)>) {
+fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, MetadataValue)>) {
     let tensors = Tensors::open(from).unwrap();
     let own = tensors.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
     let keys: Vec<_> = own.map(|(key, value)| (key.as_str(), value.clone())).chain(vocabulary).collect();
