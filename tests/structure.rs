@@ -1,4 +1,4 @@
-//! The modules of `src` import one another in no circle: neither the folders, nor the files.
+//! The modules of `src` import one another in no circle: neither the folders, nor, but for two folders, the files.
 //!
 //! What a module names is read from its source: every path that begins with `crate`, `super` or `self`, those in
 //! comments and in modules of tests left out. A module and those inside it belong together and may name each other.
@@ -192,8 +192,9 @@ fn files_import_in_no_circle() {
     let graph = graph(&modules(&source()));
     assert!(graph.len() > 150, "{}", graph.len());
     let mut circles = circles(&graph);
-    // The run and its end.
-    circles.retain(|circle| !circle.iter().all(|module| module.starts_with("train::")));
+    // What drives a card, and a run, is one thing each in several files.
+    let one_thing = |circle: &[String], folder: &str| circle.iter().all(|module| module.starts_with(folder));
+    circles.retain(|circle| !["cuda::", "train::"].iter().any(|folder| one_thing(circle, folder)));
     assert!(circles.is_empty(), "{} circles between files:\n{}", circles.len(), explain(&graph, &circles));
 }
 
