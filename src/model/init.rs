@@ -1,6 +1,7 @@
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{Model, TensorSpec};
+use super::Model;
+use super::params::{Init, TensorSpec};
 use crate::error::Result;
 use crate::rng;
 
@@ -14,15 +15,15 @@ impl Model {
     /// Hugging Face model. Each tensor has a random stream of its own, so that heads can be added without changing the
     /// rest.
     pub fn initial(&self, spec: &TensorSpec, seed: u64) -> Vec<f32> {
-        if spec.name.contains("norm") {
-            vec![1.0; spec.elements()]
-        } else if spec.name.ends_with(".bias") {
-            vec![0.0; spec.elements()]
-        } else {
-            let mut stream = rng::stream(seed, &spec.name, 0);
-            let scale = self.config().initializer_range as f32;
-            let sample = |_| scale * Distribution::<f32>::sample(&StandardNormal, &mut stream);
-            (0..spec.elements()).map(sample).collect()
+        match spec.param.init() {
+            Init::Ones => vec![1.0; spec.elements()],
+            Init::Zeros => vec![0.0; spec.elements()],
+            Init::Normal => {
+                let mut stream = rng::stream(seed, &spec.name, 0);
+                let scale = self.config().initializer_range as f32;
+                let sample = |_| scale * Distribution::<f32>::sample(&StandardNormal, &mut stream);
+                (0..spec.elements()).map(sample).collect()
+            }
         }
     }
 }

@@ -6,17 +6,18 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
-use crate::eval::reference::{References, Source, trials};
+use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, examples as first_examples, measure};
 use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
-use crate::model::config::StorageDtype;
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, Pack, Wanted};
 use crate::store::weights;
 use crate::store::weights::Target;
+use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
 use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
@@ -82,7 +83,7 @@ pub fn finish(
         }
         match set {
             EvalSet::Ranked(name, set) => {
-                let Ok(trials) = trials(&set, Source::Field, &References::default()) else {
+                let Ok(trials) = trials(&set, ReferenceSource::Field, &References::default()) else {
                     let why = "not measured: in every row a candidate's text is the reference's";
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;
@@ -143,16 +144,16 @@ pub fn finish(
 
 /// Rounds all weights to the dtype in which they are saved, so that what is evaluated is what is saved. That is
 /// float32 if some weight is too large for the one of the configuration.
-fn round_weights(model: &Model, master: &Masters) -> Result<StorageDtype> {
+fn round_weights(model: &Model, master: &Masters) -> Result<Dtype> {
     let wanted = model.config().dtype;
     let rounded = |spec: &TensorSpec| Ok(weights::rounded(&master.get(model, spec)?, wanted));
-    if wanted == StorageDtype::F32 {
+    if wanted == Dtype::F32 {
         return Ok(wanted);
     }
     // Twice, so that no more than a tensor is held: whether all can be rounded is known after the last.
     for spec in model.specs() {
         if rounded(spec)?.is_none() {
-            return Ok(StorageDtype::F32);
+            return Ok(Dtype::F32);
         }
     }
     for spec in model.specs() {
@@ -168,7 +169,7 @@ fn save_model(
     folder: &Path,
     model: &Model,
     master: &Masters,
-    dtype: StorageDtype,
+    dtype: Dtype,
     feeder: &Feeder,
     companion: &Companion,
 ) -> Result<()> {
