@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use criterion::Throughput;
 use polar_raw::backend::{Backend, Gemm, Qkv};
 use polar_raw::error::{Error, Result};
+use polar_raw::ops::Operations;
 use polar_raw::tensor::Tensor;
 
 use common::launches::{self, Flat, RewardHead, bytes, variant};

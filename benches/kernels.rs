@@ -21,6 +21,7 @@ use criterion::Throughput;
 use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Qkv};
 use polar_raw::cuda::abi::{self, CastParams, CrossEntropyParams, FillParams};
 use polar_raw::error::{Error, Result};
+use polar_raw::ops::Operations;
 use polar_raw::tensor::Tensor;
 
 use common::launches::{self, Flat, RewardHead, at, bytes, variant};

@@ -11,6 +11,7 @@ pub mod eval;
 pub mod files;
 pub mod formats;
 pub mod model;
+pub mod ops;
 pub mod page;
 pub mod polar;
 pub mod reference;

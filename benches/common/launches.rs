@@ -3,6 +3,7 @@
 use polar_raw::backend::Gemm;
 use polar_raw::cuda::abi::{self, AdamwParams, GemmParams, RewardHeadParams, RmsnormParams, RowsParams, SwigluParams};
 use polar_raw::error::Result;
+use polar_raw::ops::Operations;
 use polar_raw::tensor::{Dtype, Tensor};
 
 use super::machine::Machine;
@@ -124,7 +125,6 @@ pub struct Flat {
 impl Flat {
     /// Those of `len` parameters.
     pub fn new(machine: &Machine, len: usize) -> Result<Self> {
-        use polar_raw::backend::Backend;
         let flat = Self {
             master: machine.f32(&[len])?,
             weights: machine.bf16(&[len])?,

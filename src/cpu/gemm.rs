@@ -2,8 +2,11 @@
 
 use ::gemm::Parallelism;
 
+use super::Cpu;
 use super::parallel;
 use crate::backend::Gemm;
+use crate::error::Result;
+use crate::ops::{GemmOp, GemmSwigluBackward, GemmSwigluForward, Run};
 use crate::tensor::Tensor;
 
 /// A row-major or transposed matrix in memory: element `(i, j)` is at `i * rs + j * cs`.
@@ -147,5 +150,24 @@ impl Task {
             }
             on_this_thread([m, n, self.k], out, self.rs, a, b, 1.0, self.accumulate);
         }
+    }
+}
+
+impl Run<GemmOp<'_>> for Cpu {
+    fn run(&self, op: &GemmOp) -> Result<()> {
+        product(op.layout, op.shape(), op.out, op.a, op.b, op.addend);
+        Ok(())
+    }
+}
+
+impl Run<GemmSwigluForward<'_>> for Cpu {
+    fn run(&self, op: &GemmSwigluForward) -> Result<()> {
+        op.unfused(self)
+    }
+}
+
+impl Run<GemmSwigluBackward<'_>> for Cpu {
+    fn run(&self, op: &GemmSwigluBackward) -> Result<()> {
+        op.unfused(self)
     }
 }

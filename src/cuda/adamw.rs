@@ -1,8 +1,10 @@
+use super::Cuda;
 use super::abi::{ADAMW_THREADS, AdamwParams};
 use super::at;
 use super::device::Device;
 use crate::backend::AdamW;
 use crate::error::Result;
+use crate::ops::{AdamwOp, Run};
 use crate::tensor::Tensor;
 
 pub fn adamw(
@@ -38,4 +40,10 @@ pub fn adamw(
     let grid = device.blocks(master.len(), ADAMW_THREADS as usize * 4);
     // SAFETY: the operands were checked to have these shapes.
     unsafe { device.launch("adamw", [grid, 1], ADAMW_THREADS, 0, &arguments) }
+}
+
+impl Run<AdamwOp<'_>> for Cuda {
+    fn run(&self, op: &AdamwOp) -> Result<()> {
+        adamw(&self.device, op.params, op.master, [op.m, op.v], op.grads, op.norm, op.update)
+    }
 }

@@ -1,8 +1,10 @@
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::{at, size};
 use crate::backend::{AttentionArgs, Heads};
 use crate::error::{Error, Result};
+use crate::ops::{AttentionBackward, AttentionForward, Run};
 use crate::tensor::Tensor;
 
 /// The kernels for a head dimension, and their shared memory.
@@ -132,5 +134,17 @@ pub fn backward(
         device.launch("attention_backward_prepare", [prepare, 1], threads, 0, &params)?;
         device.launch(q_kernel, tiles(queries, heads), ATTENTION_BACKWARD_Q_THREADS, q_shared, &params)?;
         device.launch(kv_kernel, keys, ATTENTION_BACKWARD_KV_THREADS, kv_shared, &params)
+    }
+}
+
+impl Run<AttentionForward<'_>> for Cuda {
+    fn run(&self, op: &AttentionForward) -> Result<()> {
+        forward(&self.device, op.out, op.lse, [op.q, op.k, op.v], &op.args)
+    }
+}
+
+impl Run<AttentionBackward<'_>> for Cuda {
+    fn run(&self, op: &AttentionBackward) -> Result<()> {
+        backward(&self.device, op.dqkv, op.dout, op.out, op.lse, op.qkv, &op.args)
     }
 }

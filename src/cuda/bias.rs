@@ -1,7 +1,9 @@
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::{at, size, vec8};
 use crate::error::Result;
+use crate::ops::{BiasBackward, BiasForward, Run};
 use crate::tensor::Tensor;
 
 /// Bytes of the partial sums of the backward pass.
@@ -43,4 +45,16 @@ fn params(y: &Tensor, bias: &Tensor) -> Result<BiasParams> {
 
 fn grid(y: &Tensor, each: usize) -> [usize; 2] {
     [y.rows().div_ceil(BIAS_ROWS as usize), y.cols().div_ceil(BIAS_THREADS as usize * each)]
+}
+
+impl Run<BiasForward<'_>> for Cuda {
+    fn run(&self, op: &BiasForward) -> Result<()> {
+        forward(&self.device, op.y, op.bias)
+    }
+}
+
+impl Run<BiasBackward<'_>> for Cuda {
+    fn run(&self, op: &BiasBackward) -> Result<()> {
+        backward(&self.device, op.dbias, op.dy)
+    }
 }

@@ -1,7 +1,9 @@
+use super::Cuda;
 use super::abi::{EMBEDDING_BACKWARD_THREADS, EmbeddingBackwardParams, ROWS_THREADS, RowsParams};
 use super::device::Device;
 use super::{at, size, vec8};
 use crate::error::Result;
+use crate::ops::{EmbeddingBackward, EmbeddingForward, Run};
 use crate::tensor::Tensor;
 
 pub fn forward(device: &Device, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {
@@ -26,4 +28,16 @@ pub fn backward(device: &Device, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> 
     let bands = columns.div_ceil(EMBEDDING_BACKWARD_THREADS as usize * each);
     // SAFETY: as in `forward`.
     unsafe { device.launch(kernel, [rows, bands], EMBEDDING_BACKWARD_THREADS, 0, &params) }
+}
+
+impl Run<EmbeddingForward<'_>> for Cuda {
+    fn run(&self, op: &EmbeddingForward) -> Result<()> {
+        forward(&self.device, op.y, op.ids, op.table)
+    }
+}
+
+impl Run<EmbeddingBackward<'_>> for Cuda {
+    fn run(&self, op: &EmbeddingBackward) -> Result<()> {
+        backward(&self.device, op.dtable, op.ids, op.dy)
+    }
 }

@@ -1,7 +1,9 @@
+use super::Cuda;
 use super::abi::{FILL_THREADS, FillParams};
 use super::at;
 use super::device::Device;
 use crate::error::Result;
+use crate::ops::{Fill, Run};
 use crate::tensor::{Dtype, Tensor};
 
 /// Elements that a thread sets before it is worth another block.
@@ -13,4 +15,10 @@ pub fn fill(device: &Device, x: &Tensor, value: f32) -> Result<()> {
     let grid = device.blocks(x.len(), FILL_THREADS as usize * PER_THREAD);
     // SAFETY: `x` is a dense tensor of that many elements of the kernel's type.
     unsafe { device.launch(kernel, [grid, 1], FILL_THREADS, 0, &params) }
+}
+
+impl Run<Fill<'_>> for Cuda {
+    fn run(&self, op: &Fill) -> Result<()> {
+        fill(&self.device, op.x, op.value as f32)
+    }
 }

@@ -1,8 +1,10 @@
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::{at, size};
 use crate::backend::Gemm;
 use crate::error::Result;
+use crate::ops::{GemmOp, GemmSwigluBackward, GemmSwigluForward, Run};
 use crate::tensor::{Dtype, Tensor};
 
 /// One of the kernels' tile sizes.
@@ -147,6 +149,31 @@ fn fused(device: &Device, variant: &Variant, params: &GemmParams, gate_up: &Tens
     // SAFETY: the operands were checked to be matrices of these sizes and types.
     unsafe { launch(device, variant, &params) }?;
     Ok(true)
+}
+
+impl Run<GemmOp<'_>> for Cuda {
+    fn run(&self, op: &GemmOp) -> Result<()> {
+        gemm(&self.device, op.layout, op.shape(), op.out, op.a, op.b, op.addend)
+    }
+}
+
+impl Run<GemmSwigluForward<'_>> for Cuda {
+    fn run(&self, op: &GemmSwigluForward) -> Result<()> {
+        match swiglu_forward(&self.device, op.shape(), op.y, op.gate_up, op.x, op.w13)? {
+            true => Ok(()),
+            false => op.unfused(self),
+        }
+    }
+}
+
+impl Run<GemmSwigluBackward<'_>> for Cuda {
+    fn run(&self, op: &GemmSwigluBackward) -> Result<()> {
+        let GemmSwigluBackward { gate_up, dout, w2, .. } = *op;
+        match swiglu_backward(&self.device, op.shape(), gate_up, dout, w2)? {
+            true => Ok(()),
+            false => op.unfused(self),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
+use super::Cuda;
 use super::abi::{GLOBAL_NORM_CHUNK, GLOBAL_NORM_THREADS, GlobalNormParams};
 use super::at;
 use super::device::Device;
 use crate::error::Result;
+use crate::ops::{GlobalNorm, Run};
 use crate::tensor::Tensor;
 
 /// Bytes of the partial sums.
@@ -17,5 +19,11 @@ pub fn global_norm(device: &Device, norm: &Tensor, x: &Tensor) -> Result<()> {
     unsafe {
         device.launch("global_norm_partial", [chunks, 1], GLOBAL_NORM_THREADS, 0, &params)?;
         device.launch("global_norm_finish", [1, 1], GLOBAL_NORM_THREADS, 0, &params)
+    }
+}
+
+impl Run<GlobalNorm<'_>> for Cuda {
+    fn run(&self, op: &GlobalNorm) -> Result<()> {
+        global_norm(&self.device, op.norm, op.x)
     }
 }

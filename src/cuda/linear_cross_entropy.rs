@@ -1,8 +1,10 @@
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::{at, gemm, size, vec8};
 use crate::backend::Gemm;
 use crate::error::Result;
+use crate::ops::{LinearCrossEntropy, Run};
 use crate::tensor::Tensor;
 
 /// As many rows at a time as `logits` has: their logits, softmax and loss, then both gradients.
@@ -51,4 +53,11 @@ pub fn run(
         }
     }
     Ok(())
+}
+
+impl Run<LinearCrossEntropy<'_>> for Cuda {
+    fn run(&self, op: &LinearCrossEntropy) -> Result<()> {
+        let LinearCrossEntropy { loss, grads, x, table, targets, weights, scratch } = *op;
+        run(&self.device, loss, grads, x, table, targets, weights, scratch)
+    }
 }

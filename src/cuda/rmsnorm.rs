@@ -1,7 +1,9 @@
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::{at, size, vec8};
 use crate::error::{Error, Result};
+use crate::ops::{RmsnormBackward, RmsnormForward, Run};
 use crate::tensor::Tensor;
 
 /// Threads of a block that holds a row of `columns` in registers, `each` columns to a thread: whole warps.
@@ -81,5 +83,17 @@ pub fn backward(
         device.launch(kernel, [blocks, 1], threads(columns, each)?, 0, &params)?;
         let bands = columns.div_ceil(32);
         device.launch("rmsnorm_backward_weight", [bands, 1], RMSNORM_BACKWARD_WEIGHT_THREADS, 0, &params)
+    }
+}
+
+impl Run<RmsnormForward<'_>> for Cuda {
+    fn run(&self, op: &RmsnormForward) -> Result<()> {
+        forward(&self.device, op.y, op.rstd, op.x, op.weight, op.eps as f32)
+    }
+}
+
+impl Run<RmsnormBackward<'_>> for Cuda {
+    fn run(&self, op: &RmsnormBackward) -> Result<()> {
+        backward(&self.device, op.dx, op.dweight, op.dy, op.x, op.rstd, op.weight)
     }
 }

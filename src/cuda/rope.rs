@@ -1,8 +1,10 @@
+use super::Cuda;
 use super::abi::{ROPE_THREADS, RopeParams};
 use super::device::Device;
 use super::{at, size};
 use crate::backend::{Heads, Qkv};
 use crate::error::Result;
+use crate::ops::{RopeBackward, RopeForward, Run};
 use crate::tensor::Tensor;
 
 /// Splits `fused` into `parts` and turns them, or turns them back and gathers them.
@@ -41,4 +43,18 @@ pub fn rope(
     let blocks = (rows * heads.dim / 2 / pairs).div_ceil(ROPE_THREADS as usize);
     // SAFETY: the operands were checked to have these shapes; there is a frequency for each pair of a head.
     unsafe { device.launch(kernel, [blocks, heads.kv], ROPE_THREADS, 0, &params) }
+}
+
+impl Run<RopeForward<'_>> for Cuda {
+    fn run(&self, op: &RopeForward) -> Result<()> {
+        let frequencies = self.frequencies(op.heads.dim, op.theta)?;
+        rope(&self.device, op.src, op.dst, op.positions, op.heads, frequencies, false)
+    }
+}
+
+impl Run<RopeBackward<'_>> for Cuda {
+    fn run(&self, op: &RopeBackward) -> Result<()> {
+        let frequencies = self.frequencies(op.heads.dim, op.theta)?;
+        rope(&self.device, op.dsrc, op.grads, op.positions, op.heads, frequencies, true)
+    }
 }

@@ -1,7 +1,9 @@
+use super::Cuda;
 use super::abi::{SWIGLU_THREADS, SwigluParams};
 use super::device::Device;
 use super::{at, size, vec8};
 use crate::error::Result;
+use crate::ops::{Run, SwigluBackward, SwigluForward};
 use crate::tensor::Tensor;
 
 pub fn forward(device: &Device, y: &Tensor, gate_up: &Tensor) -> Result<()> {
@@ -29,4 +31,16 @@ fn launch(
     let grid = device.blocks(y.len(), SWIGLU_THREADS as usize * if vec8 { 8 } else { 1 });
     // SAFETY: the operands were checked to have these shapes.
     unsafe { device.launch(kernel, [grid, 1], SWIGLU_THREADS, 0, &params) }
+}
+
+impl Run<SwigluForward<'_>> for Cuda {
+    fn run(&self, op: &SwigluForward) -> Result<()> {
+        forward(&self.device, op.y, op.gate_up)
+    }
+}
+
+impl Run<SwigluBackward<'_>> for Cuda {
+    fn run(&self, op: &SwigluBackward) -> Result<()> {
+        backward(&self.device, op.dgate_up, op.dy, op.gate_up)
+    }
 }

@@ -7,6 +7,7 @@ use super::workspace::LayerSlots;
 use super::{Flat, LayerViews, Model, Views, Workspace};
 use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
+use crate::ops::Operations;
 use crate::polar::Pack;
 use crate::tensor::{Slot, Tensor};
 

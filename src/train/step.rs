@@ -7,6 +7,7 @@ use crate::backend::{AdamW, Backend, BackendExt, PairLoss};
 use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
 use crate::model::{Capacity, Flat, Model, Objective, Workspace};
+use crate::ops::Operations;
 use crate::polar::Pack;
 use crate::tensor::Tensor;
 

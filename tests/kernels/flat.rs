@@ -1,7 +1,8 @@
 //! Flat buffers: fill, cast, the global norm, AdamW.
 
-use polar_raw::backend::{AdamW, Backend};
+use polar_raw::backend::AdamW;
 use polar_raw::cuda::abi::{self, AdamwParams, CastParams, FillParams, GlobalNormParams};
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

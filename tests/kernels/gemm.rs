@@ -1,7 +1,8 @@
 //! Matrix products, and those fused with SwiGLU.
 
-use polar_raw::backend::{Backend, Gemm};
+use polar_raw::backend::Gemm;
 use polar_raw::cuda::abi::{self, GemmParams};
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

@@ -1,8 +1,9 @@
 //! The reward head with its pair loss, and the language model's cross-entropy.
 
-use polar_raw::backend::{Backend, Gemm, PairLoss, RewardHeadGrads};
+use polar_raw::backend::{Gemm, PairLoss, RewardHeadGrads};
 use polar_raw::config::{LossKind, PenaltyKind};
 use polar_raw::cuda::abi::{self, CrossEntropyParams, RewardHeadParams};
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

@@ -1,10 +1,11 @@
 //! Operations on rows: norm, bias, rotary split, embedding, gather, SwiGLU.
 
-use polar_raw::backend::{Backend, Heads, Qkv, rope_angle};
+use polar_raw::backend::{Heads, Qkv, rope_angle};
 use polar_raw::cuda::abi::{
     self, BiasParams, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
     SwigluParams,
 };
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

@@ -1,4 +1,5 @@
-use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
+use polar_raw::backend::{AttentionArgs, Heads, Span};
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use super::{Random, assert_gradient, dot, indices, poisoned, read};

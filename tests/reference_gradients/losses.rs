@@ -1,5 +1,6 @@
-use polar_raw::backend::{Backend, PairLoss, RewardHeadGrads};
+use polar_raw::backend::{PairLoss, RewardHeadGrads};
 use polar_raw::config::{LossKind, PenaltyKind};
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 

@@ -1,4 +1,5 @@
-use polar_raw::backend::{AdamW, Backend};
+use polar_raw::backend::AdamW;
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use super::{Random, full, holding, indices, poisoned, read};

@@ -2,6 +2,7 @@
 //! of magnitudes; the bias corrections leave no room for `1 - beta^t` in less than f64.
 
 use polar_raw::backend::AdamW;
+use polar_raw::ops::Operations;
 
 use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
 use crate::draw::{Class, Draw};

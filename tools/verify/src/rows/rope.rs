@@ -3,6 +3,7 @@
 
 use polar_raw::Result;
 use polar_raw::backend::{Backend, Heads, Qkv};
+use polar_raw::ops::Operations;
 use polar_raw::tensor::Tensor;
 
 use crate::case::{Allowed, Case, Spec, index, overwritten, read};
