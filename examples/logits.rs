@@ -12,8 +12,9 @@ use std::{env, fs};
 
 use polar_raw::backend::Backend;
 use polar_raw::cpu::Cpu;
-use polar_raw::model::{Capacity, Model, OutputHeads, Pretrained, Workspace};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Model, OutputHeads, Workspace};
+use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::store::Pretrained;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use polar_raw::backend::Backend;
 use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
-use polar_raw::model::{Capacity, Model, OutputHeads, Pretrained};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Model, OutputHeads};
+use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::store::Pretrained;
 use polar_raw::train::Trainer;
 use serde::Deserialize;
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use crate::data::Wrapper;
 use crate::model::config::StorageDtype;
-use crate::polar::Wrapper;
 
 /// Everything that decides a run. Saved, resolved, as `config.toml` in the run's folder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ mod gemm;
 mod global_norm;
 mod linear_cross_entropy;
 mod params;
+pub mod properties;
 pub mod ptx;
 mod reward_head;
 mod rmsnorm;
@@ -33,6 +34,7 @@ use crate::backend::{Backend, Checked, Extent};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
 pub use device::Device;
+use properties::{Card, Properties};
 
 /// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
 pub fn is_present() -> bool {
@@ -66,6 +68,16 @@ impl Cuda {
     /// The user's when the emulator's library does not lie beside the program.
     pub fn emulated() -> Result<Self> {
         Ok(Self { device: Device::emulated()?, frequencies: RefCell::default() })
+    }
+
+    /// What the device says of itself.
+    pub fn properties(&self) -> &Properties {
+        self.device.properties()
+    }
+
+    /// What is published of the card, if it is a known one.
+    pub fn card(&self) -> Option<&'static Card> {
+        Card::matching(self.device.name())
     }
 
     /// The device, on which any kernel of [`ptx`] can be launched by hand with the structures of [`abi`].

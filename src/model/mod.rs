@@ -1,28 +1,19 @@
 //! The model: configuration, weights, transformer forward and backward, reward head.
 
 pub mod config;
-pub mod convert;
-mod foreign;
 mod init;
-pub mod inspect;
-mod layout;
-pub mod pretrained;
 mod transformer;
-pub mod weights;
 mod workspace;
 
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
-pub use foreign::Family;
-pub use layout::{Layout, Names};
-pub use pretrained::Pretrained;
 pub use transformer::Objective;
-pub use workspace::{Capacity, Workspace};
+pub use workspace::Workspace;
 
 use std::rc::Rc;
 
 use crate::backend::{Backend, BackendExt, Heads, Span};
 use crate::error::{Error, Result};
-use crate::polar::Pack;
+use crate::passes::Pack;
 use crate::tensor::Tensor;
 
 /// A transformer's parameters in one flat buffer, tensor after tensor.

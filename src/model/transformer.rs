@@ -8,7 +8,7 @@ use super::{Flat, LayerViews, Model, Views, Workspace};
 use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::ops::Operations;
-use crate::polar::Pack;
+use crate::passes::Pack;
 use crate::tensor::{Slot, Tensor};
 
 /// What a pass over a pack computes besides scores.

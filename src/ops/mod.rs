@@ -267,7 +267,7 @@ pub struct Checked<'a>(AnyOp<'a>);
 
 impl<'a> Checked<'a> {
     /// Checks shapes, dtypes, density and overlap of all operands, parameters, and the indices that the host can see.
-    /// Indices that only a device sees come from a [`crate::polar::Pack`], which was validated when it was made.
+    /// Indices that only a device sees come from a [`crate::passes::Pack`], which was validated when it was made.
     fn new<B: Backend + ?Sized>(backend: &B, op: AnyOp<'a>) -> Result<Self> {
         let dtypes = Dtypes { float: backend.float(), sum: backend.accumulator() };
         let values: &HostIndices = &|t| backend.host_indices(t);

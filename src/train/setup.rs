@@ -9,15 +9,15 @@ use rayon::prelude::*;
 use crate::backend::Backend;
 use crate::baselines::Baselines;
 use crate::config::{Config, ObjectiveKind, TokenizerKind};
+use crate::data::{Document, Records, Trajectory, Triple, TripleSource, read, read_all, split_by_prompt};
 use crate::error::{Error, Result};
 use crate::eval::set_name;
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained, TensorSpec, pretrained};
-use crate::polar::{
-    Document, Records, TemplateConfig, Trajectory, Triple, TripleSource, Wanted, encode_document, read, read_all,
-    split_by_prompt,
-};
+use crate::model::{Model, ModelConfig, OutputHeads, TensorSpec};
+use crate::passes::{Capacity, Wanted};
+use crate::polar::{TemplateConfig, encode_document};
+use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 use crate::train::feed::{Feeder, Source};
 use crate::zoo::{Split, Zoo};

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use crate::backend::{AdamW, Backend, BackendExt, PairLoss};
 use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
-use crate::model::{Capacity, Flat, Model, Objective, Workspace};
+use crate::model::{Flat, Model, Objective, Workspace};
 use crate::ops::Operations;
-use crate::polar::Pack;
+use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
 
 /// A model with what training it takes: gradients, moments, a workspace.

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
-use polar_raw::polar::{TemplateConfig, Wrapper, encode_candidate};
+use polar_raw::data::Wrapper;
+use polar_raw::polar::{TemplateConfig, encode_candidate};
 use polar_raw::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
