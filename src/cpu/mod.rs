@@ -24,7 +24,7 @@ mod swiglu;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::backend::{Backend, Checked, Extent};
+use crate::backend::{Backend, Checked, Extent, Footprint};
 use crate::error::{Error, Result};
 use crate::tensor::host::{slice, slice_mut};
 use crate::tensor::{Dtype, Element, HostMemory, Storage, Tensor};
@@ -120,6 +120,16 @@ impl Backend for Cpu {
         self.with_partials(rmsnorm::partials(extent.tokens, extent.hidden), |_| {});
         self.with_rope_table(extent.tokens as u32, extent.heads.dim, extent.theta, |_| {});
         Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint {
+            float: self.float(),
+            accumulator: self.accumulator(),
+            logit_rows: self.logit_rows(),
+            scratch: |extent| size_of::<f32>() * rmsnorm::partials(extent.tokens, extent.hidden),
+            staging: 0,
+        }
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {

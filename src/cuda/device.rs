@@ -21,9 +21,19 @@ use crate::tensor::Storage;
 /// Bytes of pinned memory through which small operands go to the device: more than the ids, positions and spans of a step
 /// of a million tokens. `Cuda::reserve` empties it before the first step, and each step's read after it, so that no step
 /// waits for room.
-const STAGING: usize = 64 << 20;
+pub const STAGING: usize = 64 << 20;
 /// Dynamic shared memory that a kernel may have without asking for more.
 const SHARED_BY_DEFAULT: usize = 48 << 10;
+
+/// Bytes that an allocation of `bytes` takes.
+pub fn taken(bytes: usize) -> usize {
+    bytes.max(256)
+}
+
+/// Bytes of the scratch memory that holds `bytes`.
+pub fn scratch_bytes(bytes: usize) -> usize {
+    bytes.next_power_of_two().max(1 << 16)
+}
 
 /// A kernel of a loaded module.
 struct Function {
@@ -119,6 +129,12 @@ impl Device {
         &self.properties
     }
 
+    /// Bytes of its memory that nobody has taken.
+    pub fn free_memory(&self) -> Result<usize> {
+        self.bind()?;
+        result::mem_get_info().map(|(free, _)| free).map_err(failed("ask for the free memory"))
+    }
+
     /// How many times memory was taken.
     pub fn allocations(&self) -> usize {
         self.allocations.get()
@@ -136,7 +152,7 @@ impl Device {
 
     /// Takes `bytes` of zeroed memory.
     pub fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
-        let bytes = bytes.max(256);
+        let bytes = taken(bytes);
         self.bind()?;
         // SAFETY: the context is bound to this thread.
         let address = unsafe { result::malloc_sync(bytes) }.map_err(|error| {
@@ -160,7 +176,7 @@ impl Device {
         let held = match &*scratch {
             Some(storage) if storage.bytes() >= bytes => storage,
             // Freed memory is not reused before what was issued on it is done: freeing waits for the device.
-            _ => scratch.insert(self.allocate(bytes.next_power_of_two().max(1 << 16))?),
+            _ => scratch.insert(self.allocate(scratch_bytes(bytes))?),
         };
         Ok(held.address() as u64)
     }

@@ -122,7 +122,7 @@ impl Scorer {
 fn plan(model: &Model, tokens: usize) -> Result<Workspace> {
     let candidates = Capacity::candidates_for(tokens);
     let capacity = Capacity { tokens, selected: candidates, candidates };
-    Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, false)
+    Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, None)
 }
 
 /// Puts each sequence of a group where it costs the fewest tokens: sequences whose beginnings differ, because their

@@ -7,11 +7,11 @@ mod workspace;
 
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
 pub use transformer::Objective;
-pub use workspace::Workspace;
+pub use workspace::{Keep, Workspace};
 
 use std::rc::Rc;
 
-use crate::backend::{Backend, BackendExt, Heads, Span};
+use crate::backend::{Backend, BackendExt, Footprint, Heads, Span};
 use crate::error::{Error, Result};
 use crate::passes::Pack;
 use crate::tensor::Tensor;
@@ -49,6 +49,11 @@ impl Model {
         let params = Flat { views: Views::new(&config, outputs, &specs, &tensor)?, tensor };
         let master = (backend.float() == backend.accumulator()).then(|| params.tensor.clone());
         Ok(Self { backend, config, outputs, specs, params, master })
+    }
+
+    /// Bytes that [`Model::new`] takes on a device of such a `footprint`.
+    pub fn bytes(footprint: &Footprint, config: &ModelConfig, outputs: OutputHeads) -> usize {
+        config.buffer_elements(outputs) * footprint.float.size()
     }
 
     /// As [`Model::new`], with a master copy of the parameters in full precision, which training updates.

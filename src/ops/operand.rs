@@ -211,7 +211,8 @@ impl<'a> Operands<'a> {
     /// The first that is too large.
     pub fn check_indices(&self, values: &HostIndices) -> Result<(), String> {
         for operand in self.iter() {
-            let Some((bound, values)) = operand.below.zip(values(operand.tensor)) else { continue };
+            let Some(bound) = operand.below else { continue };
+            let Some(values) = values(operand.tensor) else { continue };
             if let Some(id) = values.iter().find(|&&id| id as usize >= bound) {
                 return Err(format!("{} has {id}, which is not below {bound}", operand.name));
             }

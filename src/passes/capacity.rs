@@ -16,4 +16,11 @@ impl Capacity {
     pub fn candidates_for(tokens: usize) -> usize {
         (tokens / 8).max(2)
     }
+
+    /// The same for packs of `tokens` tokens.
+    pub fn with_tokens(self, tokens: usize) -> Self {
+        let candidates = Self::candidates_for(tokens);
+        let selected = if self.selected == self.tokens { tokens } else { candidates };
+        Self { tokens, selected, candidates }
+    }
 }

@@ -188,7 +188,7 @@ fn next_token_loss(model: &Rc<Model>, feeder: &Feeder, sequences: &[Vec<u32>]) -
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let tokens = feeder.capacity.tokens.max(longest);
     let capacity = Capacity { tokens, selected: tokens, candidates: 2 };
-    let mut workspace = Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, false)?;
+    let mut workspace = Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, None)?;
     model.zero_losses(&workspace)?;
     let mut pack = Pack::default();
     let mut predicted = 0.0;
