@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::eval::set_name;
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::{Model, ModelConfig, OutputHeads, TensorSpec};
+use crate::model::{Model, ModelConfig, OutputHeads, Param, TensorSpec};
 use crate::passes::{Capacity, Wanted};
 use crate::polar::{TemplateConfig, encode_document};
 use crate::store::{Pretrained, pretrained};
@@ -168,7 +168,7 @@ impl Setup {
             notes.push(format!("token ids {added:?} are new to the model: they start as the mean of the others"));
         }
         if self.outputs.reward && !loaded.heads.reward {
-            let specs = model.specs().iter().filter(|spec| spec.name == "v_head.weight");
+            let specs = model.specs().iter().filter(|spec| spec.param == Param::RewardHead);
             for spec in specs {
                 model.set(spec, &vec![0.0; spec.elements()])?;
             }
@@ -188,12 +188,13 @@ impl Setup {
     /// Tokens that are new to it start as the mean of those that it knows: a row of the usual length and direction, from
     /// which the network computes something near its average, as it would not from a random or an untrained padding row.
     fn take_over(&self, model: &Model, stored: &TensorSpec, values: &[f32]) -> Result<()> {
-        let Some(spec) = model.specs().iter().find(|spec| spec.name == stored.name) else {
+        let Some(spec) = model.specs().iter().find(|spec| spec.param == stored.param) else {
             return Err(Error::machine(format!("the model has no tensor {}", stored.name)));
         };
         model.set_rows(spec, 0, values)?;
-        let by_token = ["model.tok_embeddings.weight", "output.weight"].contains(&spec.name.as_str());
-        let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| by_token) else { return Ok(()) };
+        let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| spec.param.is_by_token()) else {
+            return Ok(());
+        };
         let added = new_tokens(tokenizer, stored.shape[0]);
         let (width, known) = (spec.shape[1], tokenizer.vocab_size() - added.len());
         let mut mean = vec![0.0_f64; width];
@@ -447,7 +448,8 @@ impl Examples<'_> {
             }
             (_, Records::Preferences(triples)) => Source::Preferences(triples),
             (_, Records::Pairs(pairs)) => {
-                pairs.iter().try_for_each(|pair| pair.check(self.model))?;
+                let (vocab, most) = (self.model.vocab_size, self.model.max_position_embeddings);
+                pairs.iter().try_for_each(|pair| pair.check(vocab, most, self.model.special.reward))?;
                 Source::Pairs(pairs)
             }
             (_, Records::Documents(_)) => {
