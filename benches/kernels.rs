@@ -18,12 +18,11 @@ mod cublas;
 use std::process::ExitCode;
 
 use criterion::Throughput;
-use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Qkv};
+use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Operations, Qkv};
 use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams};
 use polar_raw::cuda::gemm::{Product, variants};
 use polar_raw::cuda::{embedding, fill, gather, linear_cross_entropy};
 use polar_raw::error::{Error, Result};
-use polar_raw::ops::Operations;
 
 use common::launches::{self, Flat, RewardHead, at, bytes};
 use common::machine::{self, Machine, moved};

@@ -9,12 +9,13 @@ pub mod wrap;
 use std::rc::Rc;
 
 use crate::error::Result;
+pub use crate::ops::Checked;
 pub use crate::ops::adamw::AdamW;
 pub use crate::ops::attention::{AttentionArgs, Span};
 pub use crate::ops::gemm::Gemm;
 pub use crate::ops::reward_head::{PairLoss, RewardHeadGrads};
 pub use crate::ops::rope::{Heads, Qkv};
-pub use crate::ops::{Checked, Operations};
+use crate::ops::{self, AnyOp, Dtypes};
 use crate::tensor::{Dtype, Storage, Tensor};
 
 /// The frequency by which dimension pair `i` of a head turns a position: `1 / theta^(2i / dim)`, each of quotient, power
@@ -123,6 +124,35 @@ pub trait Backend {
     /// use [`Operations`], whose functions check and then call this.
     fn execute(&self, op: &Checked) -> Result<()>;
 }
+
+/// The functions that the model calls, one an operation.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $module:ident::$op:ident = $call:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+        /// Every operation as a function of a backend. Operations write their first arguments and read the rest; what
+        /// they ask of them is in [`crate::ops`].
+        pub trait Operations: Backend {
+            /// Checks an operation and runs it: the one way to a backend.
+            ///
+            /// # Errors
+            /// When operands do not fit, before any element is touched; and the backend's own.
+            fn submit(&self, op: AnyOp<'_>) -> Result<()> {
+                let dtypes = Dtypes { float: self.float(), sum: self.accumulator() };
+                self.execute(&Checked::new(op, dtypes, &|indices| self.host_indices(indices))?)
+            }
+
+            $(
+                $(#[$doc])*
+                fn $call(&self, $($arg: $type),*) -> Result<()> {
+                    self.submit(AnyOp::$op(ops::$op { $($arg),* }))
+                }
+            )*
+        }
+
+        impl<B: Backend + ?Sized> Operations for B {}
+    };
+}
+
+ops::operations!(calls);
 
 /// Conveniences over [`Backend`] that convert between host slices and a tensor's dtype.
 pub trait BackendExt: Backend {

@@ -4,14 +4,13 @@
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use polar_raw::backend::BackendExt;
+use polar_raw::backend::{BackendExt, Operations};
 use polar_raw::cuda::abi::{FillParams, RowsParams};
 use polar_raw::cuda::kernel::{Entry, Kernel, Target};
 use polar_raw::cuda::properties::Capability;
 use polar_raw::cuda::ptx::Module;
 use polar_raw::cuda::{Cuda, gather, kernels, ptx};
 use polar_raw::error::Error;
-use polar_raw::ops::Operations;
 use polar_raw::tensor::Dtype;
 
 fn alone() -> MutexGuard<'static, ()> {

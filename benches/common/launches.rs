@@ -1,12 +1,11 @@
 //! Launches by hand: of variants that the backend does not choose by itself, or not at these sizes.
 
-use polar_raw::backend::Gemm;
+use polar_raw::backend::{Gemm, Operations};
 use polar_raw::cuda::abi::{self, AdamwParams, GemmParams, RewardHeadParams, RmsnormParams, RowsParams, SwigluParams};
 use polar_raw::cuda::gemm::{Product, Variant};
 use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::{adamw, reward_head, rmsnorm, swiglu};
 use polar_raw::error::Result;
-use polar_raw::ops::Operations;
 use polar_raw::tensor::{Dtype, Tensor};
 
 use super::machine::Machine;

@@ -149,7 +149,7 @@ impl TrainArgs {
             // To go on it takes a run; for a new one, whatever has the name is in the way.
             (path.ends_with(&found) && (!self.resume || run::is_begun(&path))).then_some(number)
         };
-        // Where there is no folder of runs there is no run.
+        // Where there is not a folder of runs there is no run.
         let last = std::fs::read_dir(RUNS).ok().and_then(|entries| entries.flatten().filter_map(number).max());
         match (self.resume, last) {
             (true, None) => {

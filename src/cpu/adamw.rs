@@ -2,9 +2,9 @@ use rayon::prelude::*;
 
 use super::math::vectorised;
 use super::{Cpu, values, values_mut};
-use crate::backend::AdamW;
+use crate::backend::{AdamW, Operations};
 use crate::error::Result;
-use crate::ops::{AdamwOp, Operations, Run};
+use crate::ops::{AdamwOp, Run};
 
 const CHUNK: usize = 1 << 14;
 

@@ -5,7 +5,7 @@ use gemm_f32::gemm::f32::get_gemm_fn;
 
 use super::Cpu;
 use super::parallel;
-use crate::backend::Gemm;
+use crate::backend::{Gemm, Operations};
 use crate::error::Result;
 use crate::ops::{GemmOp, GemmSwigluBackward, GemmSwigluForward, Run};
 use crate::tensor::Tensor;
@@ -169,12 +169,12 @@ impl Run<GemmOp<'_>> for Cpu {
 
 impl Run<GemmSwigluForward<'_>> for Cpu {
     fn run(&self, op: &GemmSwigluForward) -> Result<()> {
-        op.unfused(self)
+        op.unfused().into_iter().try_for_each(|op| self.submit(op))
     }
 }
 
 impl Run<GemmSwigluBackward<'_>> for Cpu {
     fn run(&self, op: &GemmSwigluBackward) -> Result<()> {
-        op.unfused(self)
+        op.unfused().into_iter().try_for_each(|op| self.submit(op))
     }
 }

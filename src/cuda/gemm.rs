@@ -11,7 +11,7 @@ use super::kernel::{Kernel, Launch};
 use super::kernels;
 use super::properties::{Capability, Properties};
 use super::{at, size};
-use crate::backend::Gemm;
+use crate::backend::{Gemm, Operations};
 use crate::error::{Error, Result};
 use crate::ops::{GemmOp, GemmSwigluBackward, GemmSwigluForward, Run};
 use crate::tensor::{Dtype, Tensor};
@@ -294,7 +294,7 @@ impl Run<GemmSwigluForward<'_>> for Cuda {
     fn run(&self, op: &GemmSwigluForward) -> Result<()> {
         match swiglu_forward(&self.device, op.shape(), op.y, op.gate_up, op.x, op.w13)? {
             true => Ok(()),
-            false => op.unfused(self),
+            false => op.unfused().into_iter().try_for_each(|op| self.submit(op)),
         }
     }
 }
@@ -304,7 +304,7 @@ impl Run<GemmSwigluBackward<'_>> for Cuda {
         let GemmSwigluBackward { gate_up, dout, w2, .. } = *op;
         match swiglu_backward(&self.device, op.shape(), gate_up, dout, w2)? {
             true => Ok(()),
-            false => op.unfused(self),
+            false => op.unfused().into_iter().try_for_each(|op| self.submit(op)),
         }
     }
 }

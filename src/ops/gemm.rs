@@ -1,7 +1,6 @@
 //! Matrix products, alone and with SwiGLU before or behind them.
 
-use super::{Kind, Op, Operands, Operations, ReadIndices, SwigluBackward, SwigluForward, Work};
-use crate::backend::Backend;
+use super::{AnyOp, Kind, Op, Operands, ReadIndices, SwigluBackward, SwigluForward, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -96,9 +95,10 @@ impl GemmSwigluForward<'_> {
     }
 
     /// The two operations that it is, for backends to which one pass saves nothing.
-    pub(crate) fn unfused(&self, backend: &impl Backend) -> Result<()> {
-        backend.gemm(Gemm::Nt, self.gate_up, self.x, self.w13, None)?;
-        backend.swiglu_forward(self.y, self.gate_up)
+    pub fn unfused(&self) -> [AnyOp<'_>; 2] {
+        let Self { y, gate_up, x, w13 } = *self;
+        let product = GemmOp { layout: Gemm::Nt, out: gate_up, a: x, b: w13, addend: None };
+        [product.into(), SwigluForward { y, gate_up }.into()]
     }
 }
 
@@ -141,9 +141,10 @@ impl GemmSwigluBackward<'_> {
     }
 
     /// The two operations that it is, for backends to which one pass saves nothing.
-    pub(crate) fn unfused(&self, backend: &impl Backend) -> Result<()> {
-        backend.gemm(Gemm::Nn, self.dy, self.dout, self.w2, None)?;
-        backend.swiglu_backward(self.gate_up, self.dy, self.gate_up)
+    pub fn unfused(&self) -> [AnyOp<'_>; 2] {
+        let Self { gate_up, dy, dout, w2 } = *self;
+        let product = GemmOp { layout: Gemm::Nn, out: dy, a: dout, b: w2, addend: None };
+        [product.into(), SwigluBackward { dgate_up: gate_up, dy, gate_up }.into()]
     }
 }
 

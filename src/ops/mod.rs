@@ -2,7 +2,7 @@
 //!
 //! The file of an operation says which operands it reads and writes with their shapes and dtypes ([`Op::operands`]),
 //! what else has to hold ([`Op::check`], [`Op::check_indices`]), what it costs ([`Op::work`]), its formula and where
-//! that is from. Nothing repeats it: [`Operations::submit`] checks before any backend runs; traces, models of cost and
+//! that is from. Nothing repeats it: [`submit`](crate::backend::Operations::submit) checks before any backend runs; traces, models of cost and
 //! wrappers ([`crate::backend::wrap`]) read the description; a backend has one function an operation.
 //!
 //! Matrices are row-major; `T` is the number of tokens of a pack, `S` of selected rows, `H` of query heads, `K` of
@@ -29,16 +29,10 @@ pub mod swiglu;
 mod tests;
 mod work;
 
-use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-use adamw::AdamW;
-use attention::AttentionArgs;
-use gemm::Gemm;
 pub use operand::{Access, Dtypes, Kind, Operand, Operands};
 use rebind::Rebind;
-use reward_head::{PairLoss, RewardHeadGrads};
-use rope::{Heads, Qkv};
 pub use work::{ReadIndices, Work};
 
 /// The values of an index operand, if the host can see them.
@@ -79,8 +73,8 @@ pub(crate) trait Run<O> {
     fn run(&self, op: &O) -> Result<()>;
 }
 
-/// From the list below: [`AnyOp`], the functions of [`Operations`], and which backend runs what.
-macro_rules! operations {
+/// Of the list: [`AnyOp`] and which function of a backend runs what.
+macro_rules! describe {
     ($($(#[$doc:meta])* $module:ident::$op:ident = $call:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
         $(pub use $module::$op;)*
 
@@ -138,127 +132,116 @@ macro_rules! operations {
         pub(crate) trait RunAll: $(for<'a> Run<$op<'a>> +)* {}
 
         impl<B: $(for<'a> Run<$op<'a>> +)*> RunAll for B {}
-
-        /// Every operation as a function of a backend. Operations write their first arguments and read the rest.
-        pub trait Operations: Backend {
-            /// Checks an operation and runs it: the one way to a backend.
-            ///
-            /// # Errors
-            /// When operands do not fit, before any element is touched; and the backend's own.
-            fn submit(&self, op: AnyOp<'_>) -> Result<()> {
-                self.execute(&Checked::new(self, op)?)
-            }
-
-            $(
-                $(#[$doc])*
-                fn $call(&self, $($arg: $type),*) -> Result<()> {
-                    self.submit(AnyOp::$op($op { $($arg),* }))
-                }
-            )*
-        }
-
-        impl<B: Backend + ?Sized> Operations for B {}
     };
 }
 
-operations! {
-    /// `to = from`, both dense and of one dtype and size.
-    copy::CopyOp = copy(to: &Tensor, from: &Tensor);
+/// The list of all operations, handed to the macro `$then`: here it makes [`AnyOp`], in [`crate::backend`] the functions
+/// that the model calls.
+macro_rules! operations {
+    ($then:ident) => {
+        $then! {
+            /// `to = from`, both dense and of one dtype and size.
+            copy::CopyOp = copy(to: &Tensor, from: &Tensor);
 
-    /// `x = value` everywhere; `x` is dense.
-    fill::Fill = fill(x: &Tensor, value: f64);
+            /// `x = value` everywhere; `x` is dense.
+            fill::Fill = fill(x: &Tensor, value: f64);
 
-    /// `out = op(a) op(b) + addend`; each operand may be a band of columns of a wider matrix. The addend, of `out`'s
-    /// shape and dtype, is the residual stream in the forward pass; where gradients are added up it is `out` itself.
-    gemm::GemmOp = gemm(layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>);
+            /// `out = op(a) op(b) + addend`; each operand may be a band of columns of a wider matrix. The addend, of `out`'s
+            /// shape and dtype, is the residual stream in the forward pass; where gradients are added up it is `out` itself.
+            gemm::GemmOp = gemm(layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>);
 
-    /// The product into SwiGLU: `gate_up[T, 2F] = x[T, N] w13[2F, N]^T` and `y[T, F] = silu(gate) up`. One pass where
-    /// a backend has it so.
-    gemm::GemmSwigluForward = gemm_swiglu_forward(y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor);
+            /// The product into SwiGLU: `gate_up[T, 2F] = x[T, N] w13[2F, N]^T` and `y[T, F] = silu(gate) up`. One pass where
+            /// a backend has it so.
+            gemm::GemmSwigluForward = gemm_swiglu_forward(y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor);
 
-    /// The way back through the product that SwiGLU's result goes into, and through SwiGLU: `gate_up[T, 2F]` becomes
-    /// its own gradient, from `dout[T, N]` by way of `dy = dout w2[N, F]`. `dy[T, F]` is scratch: its content is lost.
-    gemm::GemmSwigluBackward = gemm_swiglu_backward(gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor);
+            /// The way back through the product that SwiGLU's result goes into, and through SwiGLU: `gate_up[T, 2F]` becomes
+            /// its own gradient, from `dout[T, N]` by way of `dy = dout w2[N, F]`. `dy[T, F]` is scratch: its content is lost.
+            gemm::GemmSwigluBackward = gemm_swiglu_backward(gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor);
 
-    /// `y[T, N] += bias` in every row. `bias[P, N / P]`, whose rows one after the other are as long as a row of `y`,
-    /// may be a band of columns of a wider matrix: what the groups of a fused `wqkv` have in common.
-    bias::BiasForward = bias_forward(y: &Tensor, bias: &Tensor);
+            /// `y[T, N] += bias` in every row. `bias[P, N / P]`, whose rows one after the other are as long as a row of `y`,
+            /// may be a band of columns of a wider matrix: what the groups of a fused `wqkv` have in common.
+            bias::BiasForward = bias_forward(y: &Tensor, bias: &Tensor);
 
-    /// `dbias[P, N / P] +=` the sum of the rows of `dy[T, N]`; `dbias` may be a band as well.
-    bias::BiasBackward = bias_backward(dbias: &Tensor, dy: &Tensor);
+            /// `dbias[P, N / P] +=` the sum of the rows of `dy[T, N]`; `dbias` may be a band as well.
+            bias::BiasBackward = bias_backward(dbias: &Tensor, dy: &Tensor);
 
-    /// `y[T, hidden] = table[ids]`.
-    embedding::EmbeddingForward = embedding_forward(y: &Tensor, ids: &Tensor, table: &Tensor);
+            /// `y[T, hidden] = table[ids]`.
+            embedding::EmbeddingForward = embedding_forward(y: &Tensor, ids: &Tensor, table: &Tensor);
 
-    /// `dtable[ids] += dy`, in the order of the tokens.
-    embedding::EmbeddingBackward = embedding_backward(dtable: &Tensor, ids: &Tensor, dy: &Tensor);
+            /// `dtable[ids] += dy`, in the order of the tokens.
+            embedding::EmbeddingBackward = embedding_backward(dtable: &Tensor, ids: &Tensor, dy: &Tensor);
 
-    /// `y = x rstd weight` with `rstd = 1 / sqrt(mean(x^2) + eps)` of each row.
-    rmsnorm::RmsnormForward = rmsnorm_forward(y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64);
+            /// `y = x rstd weight` with `rstd = 1 / sqrt(mean(x^2) + eps)` of each row.
+            rmsnorm::RmsnormForward = rmsnorm_forward(y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64);
 
-    /// `dx += d/dx`, `dweight += d/dweight`.
-    rmsnorm::RmsnormBackward = rmsnorm_backward(
-        dx: &Tensor, dweight: &Tensor, dy: &Tensor, x: &Tensor, rstd: &Tensor, weight: &Tensor,
-    );
+            /// `dx += d/dx`, `dweight += d/dweight`.
+            rmsnorm::RmsnormBackward = rmsnorm_backward(
+                dx: &Tensor, dweight: &Tensor, dy: &Tensor, x: &Tensor, rstd: &Tensor, weight: &Tensor,
+            );
 
-    /// Splits `src[rows, K * columns]` into heads and turns q and k by `positions`.
-    rope::RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64);
+            /// Splits `src[rows, K * columns]` into heads and turns q and k by `positions`.
+            rope::RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64);
 
-    /// The reverse: gathers gradients of the heads into `dsrc`, turned back.
-    rope::RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64);
+            /// The reverse: gathers gradients of the heads into `dsrc`, turned back.
+            rope::RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64);
 
-    /// `out[S, H D] = softmax(scale q k^T) v` over the keys that each query sees; `lse[K, S, G]` is the logarithm of
-    /// the sum of exponentials.
-    attention::AttentionForward = attention_forward(
-        out: &Tensor, lse: &Tensor, q: &Tensor, k: &Tensor, v: &Tensor, args: AttentionArgs,
-    );
+            /// `out[S, H D] = softmax(scale q k^T) v` over the keys that each query sees; `lse[K, S, G]` is the logarithm of
+            /// the sum of exponentials.
+            attention::AttentionForward = attention_forward(
+                out: &Tensor, lse: &Tensor, q: &Tensor, k: &Tensor, v: &Tensor, args: AttentionArgs,
+            );
 
-    /// Overwrites `dq`, `dk`, `dv`.
-    attention::AttentionBackward = attention_backward(
-        dqkv: [&Tensor; 3], dout: &Tensor, out: &Tensor, lse: &Tensor, qkv: [&Tensor; 3], args: AttentionArgs,
-    );
+            /// Overwrites `dq`, `dk`, `dv`.
+            attention::AttentionBackward = attention_backward(
+                dqkv: [&Tensor; 3], dout: &Tensor, out: &Tensor, lse: &Tensor, qkv: [&Tensor; 3], args: AttentionArgs,
+            );
 
-    /// `y[T, F] = silu(gate) up` with `gate_up[T, 2F]`.
-    swiglu::SwigluForward = swiglu_forward(y: &Tensor, gate_up: &Tensor);
+            /// `y[T, F] = silu(gate) up` with `gate_up[T, 2F]`.
+            swiglu::SwigluForward = swiglu_forward(y: &Tensor, gate_up: &Tensor);
 
-    /// `dgate_up[T, 2F]` from `dy[T, F]`; may be the same tensor as `gate_up`.
-    swiglu::SwigluBackward = swiglu_backward(dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor);
+            /// `dgate_up[T, 2F]` from `dy[T, F]`; may be the same tensor as `gate_up`.
+            swiglu::SwigluBackward = swiglu_backward(dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor);
 
-    /// `y[S, hidden] = x[rows]`.
-    gather::GatherForward = gather_forward(y: &Tensor, x: &Tensor, rows: &Tensor);
+            /// `y[S, hidden] = x[rows]`.
+            gather::GatherForward = gather_forward(y: &Tensor, x: &Tensor, rows: &Tensor);
 
-    /// `dx[rows] += dy`; no row occurs twice.
-    gather::GatherBackward = gather_backward(dx: &Tensor, dy: &Tensor, rows: &Tensor);
+            /// `dx[rows] += dy`; no row occurs twice.
+            gather::GatherBackward = gather_backward(dx: &Tensor, dy: &Tensor, rows: &Tensor);
 
-    /// `scores[S] = head . rmsnorm(x)`: final norm and scalar head of each selected row.
-    reward_head::RewardHeadForward = reward_head_forward(
-        scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f64,
-    );
+            /// `scores[S] = head . rmsnorm(x)`: final norm and scalar head of each selected row.
+            reward_head::RewardHeadForward = reward_head_forward(
+                scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f64,
+            );
 
-    /// Final norm, head, pair loss and all their gradients: `scores[S]` as in the forward pass; `loss[1] +=` the loss
-    /// of `pairs[P, 2]`, the rows of chosen and rejected among the `S`; `grads` for `d loss`.
-    reward_head::RewardHeadLoss = reward_head_loss(
-        scores: &Tensor, loss: &Tensor, grads: RewardHeadGrads, x: &Tensor, norm: &Tensor, head: &Tensor,
-        pairs: &Tensor, pair_loss: &PairLoss, eps: f64,
-    );
+            /// Final norm, head, pair loss and all their gradients: `scores[S]` as in the forward pass; `loss[1] +=` the loss
+            /// of `pairs[P, 2]`, the rows of chosen and rejected among the `S`; `grads` for `d loss`.
+            reward_head::RewardHeadLoss = reward_head_loss(
+                scores: &Tensor, loss: &Tensor, grads: RewardHeadGrads, x: &Tensor, norm: &Tensor, head: &Tensor,
+                pairs: &Tensor, pair_loss: &PairLoss, eps: f64,
+            );
 
-    /// `loss[1] += sum(weights * -log softmax(x table^T)[targets])` over rows of `x[S, hidden]` with
-    /// `table[V, hidden]`; if `grads` are given, `dx` is overwritten and `dtable` accumulated. At most the rows of
-    /// `scratch[R, V]` have logits at one time.
-    linear_cross_entropy::LinearCrossEntropy = linear_cross_entropy(
-        loss: &Tensor, grads: Option<(&Tensor, &Tensor)>, x: &Tensor, table: &Tensor, targets: &Tensor,
-        weights: &Tensor, scratch: &Tensor,
-    );
+            /// `loss[1] += sum(weights * -log softmax(x table^T)[targets])` over rows of `x[S, hidden]` with
+            /// `table[V, hidden]`; if `grads` are given, `dx` is overwritten and `dtable` accumulated. At most the rows of
+            /// `scratch[R, V]` have logits at one time.
+            linear_cross_entropy::LinearCrossEntropy = linear_cross_entropy(
+                loss: &Tensor, grads: Option<(&Tensor, &Tensor)>, x: &Tensor, table: &Tensor, targets: &Tensor,
+                weights: &Tensor, scratch: &Tensor,
+            );
 
-    /// `norm[1] = sqrt(sum(x^2))`, in an order that does not depend on the number of threads.
-    global_norm::GlobalNorm = global_norm(norm: &Tensor, x: &Tensor);
+            /// `norm[1] = sqrt(sum(x^2))`, in an order that does not depend on the number of threads.
+            global_norm::GlobalNorm = global_norm(norm: &Tensor, x: &Tensor);
 
-    /// One update of the flat parameters and both moments from the flat gradient and its global norm. `master` holds
-    /// the parameters as sums; `params` becomes a copy of it as floats, and is the same tensor where those are one.
-    adamw::AdamwOp = adamw(
-        params: &Tensor, master: &Tensor, m: &Tensor, v: &Tensor, grads: &Tensor, norm: &Tensor, update: &AdamW,
-    );
+            /// One update of the flat parameters and both moments from the flat gradient and its global norm. `master` holds
+            /// the parameters as sums; `params` becomes a copy of it as floats, and is the same tensor where those are one.
+            adamw::AdamwOp = adamw(
+                params: &Tensor, master: &Tensor, m: &Tensor, v: &Tensor, grads: &Tensor, norm: &Tensor, update: &AdamW,
+            );
+        }
+    };
 }
+pub(crate) use operations;
+
+operations!(describe);
 
 /// An operation whose operands were found to be right: what a backend is given. Only the check makes one, so a backend
 /// may index without looking again, and unsafe code may rely on it.
@@ -266,11 +249,10 @@ operations! {
 pub struct Checked<'a>(AnyOp<'a>);
 
 impl<'a> Checked<'a> {
-    /// Checks shapes, dtypes, density and overlap of all operands, parameters, and the indices that the host can see.
+    /// Checks shapes, dtypes, density and overlap of all operands, parameters, and the indices that the host can see
+    /// (`values`).
     /// Indices that only a device sees come from a [`crate::passes::Pack`], which was validated when it was made.
-    fn new<B: Backend + ?Sized>(backend: &B, op: AnyOp<'a>) -> Result<Self> {
-        let dtypes = Dtypes { float: backend.float(), sum: backend.accumulator() };
-        let values: &HostIndices = &|t| backend.host_indices(t);
+    pub(crate) fn new(op: AnyOp<'a>, dtypes: Dtypes, values: &HostIndices) -> Result<Self> {
         let check = || {
             op.op().check()?;
             let operands = op.op().operands();

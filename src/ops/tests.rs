@@ -1,7 +1,7 @@
 //! What the checks refuse, on the reference; and what operations cost.
 
 use super::*;
-use crate::backend::{BackendExt, Span};
+use crate::backend::{AdamW, AttentionArgs, Backend, BackendExt, Gemm, Heads, Operations, Span};
 use crate::cpu::Cpu;
 use crate::reference::Reference;
 use crate::tensor::Dtype;

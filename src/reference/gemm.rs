@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use super::{Reference, rows, rows_mut};
-use crate::backend::Gemm;
+use crate::backend::{Gemm, Operations};
 use crate::error::Result;
 use crate::ops::{GemmOp, GemmSwigluBackward, GemmSwigluForward, Run};
 
@@ -33,12 +33,12 @@ impl Run<GemmOp<'_>> for Reference {
 
 impl Run<GemmSwigluForward<'_>> for Reference {
     fn run(&self, op: &GemmSwigluForward) -> Result<()> {
-        op.unfused(self)
+        op.unfused().into_iter().try_for_each(|op| self.submit(op))
     }
 }
 
 impl Run<GemmSwigluBackward<'_>> for Reference {
     fn run(&self, op: &GemmSwigluBackward) -> Result<()> {
-        op.unfused(self)
+        op.unfused().into_iter().try_for_each(|op| self.submit(op))
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use polar_raw::backend::wrap::Rounded;
-use polar_raw::backend::{Backend, BackendExt};
+use polar_raw::backend::{Backend, BackendExt, Operations};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::cuda::abi::FillParams;
@@ -15,7 +15,6 @@ use polar_raw::cuda::{Cuda, footprint, kernels, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
-use polar_raw::ops::Operations;
 use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::rng;
 use polar_raw::store::Pretrained;

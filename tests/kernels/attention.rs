@@ -1,9 +1,8 @@
 //! Attention, forward and backward, over packed rows with shared prefixes.
 
-use polar_raw::backend::{AttentionArgs, Heads, Span};
+use polar_raw::backend::{AttentionArgs, Heads, Operations, Span};
 use polar_raw::cuda::abi::{AttentionBackwardParams, AttentionParams};
 use polar_raw::cuda::attention::{plan_backward, plan_forward};
-use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

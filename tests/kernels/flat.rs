@@ -1,10 +1,9 @@
 //! Flat buffers: fill, the global norm, AdamW.
 
-use polar_raw::backend::AdamW;
+use polar_raw::backend::{AdamW, Operations};
 use polar_raw::cuda::abi::{self, AdamwParams, FillParams, GlobalNormParams};
 use polar_raw::cuda::global_norm::plan;
 use polar_raw::cuda::kernels::{ADAMW, FILL_BF16, FILL_F32};
-use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

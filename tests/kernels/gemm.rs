@@ -1,9 +1,8 @@
 //! Matrix products, and those fused with SwiGLU.
 
-use polar_raw::backend::Gemm;
+use polar_raw::backend::{Gemm, Operations};
 use polar_raw::cuda::abi::GemmParams;
 use polar_raw::cuda::gemm::{Product, Variant, variants};
-use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

@@ -1,6 +1,6 @@
 //! Operations on rows: norm, bias, rotary split, embedding, gather, SwiGLU.
 
-use polar_raw::backend::{Heads, Qkv, rope_frequency};
+use polar_raw::backend::{Heads, Operations, Qkv, rope_frequency};
 use polar_raw::cuda::abi::{
     self, BiasParams, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
     SwigluParams,
@@ -10,7 +10,6 @@ use polar_raw::cuda::{
     bias as biases, embedding as table_kernels, gather as gathering, rmsnorm, rope as heads_kernels,
     swiglu as activation,
 };
-use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

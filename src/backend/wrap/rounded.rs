@@ -67,8 +67,8 @@ impl Backend for Rounded {
     fn execute(&self, op: &Checked) -> Result<()> {
         // What two operations in one leave for one another is stored between them, and rounded.
         match op.op() {
-            AnyOp::GemmSwigluForward(op) => return op.unfused(self),
-            AnyOp::GemmSwigluBackward(op) => return op.unfused(self),
+            AnyOp::GemmSwigluForward(op) => return op.unfused().into_iter().try_for_each(|op| self.submit(op)),
+            AnyOp::GemmSwigluBackward(op) => return op.unfused().into_iter().try_for_each(|op| self.submit(op)),
             _ => {}
         }
         let operands = op.op().op().operands();

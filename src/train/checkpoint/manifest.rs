@@ -58,7 +58,7 @@ impl Manifest {
         }
         let plain = |name: &str| name == STATE || name.strip_suffix(".bin").is_some_and(is_word);
         if let Some(file) = manifest.files.iter().find(|f| !plain(&f.name)) {
-            return Err(format!("{:?} is no file of a checkpoint", file.name));
+            return Err(format!("{:?} is not a file of a checkpoint", file.name));
         }
         if !manifest.files.iter().any(|f| f.name == STATE) {
             return Err(format!("{STATE} is not listed"));

@@ -1,6 +1,6 @@
 //! `x = value`: exact.
 
-use polar_raw::ops::Operations;
+use polar_raw::backend::Operations;
 
 use crate::case::{Allowed, Case, Spec, overwritten};
 use crate::draw::Class;
