@@ -375,29 +375,30 @@ typedef struct {
     uint32_t gradient;
 } CrossEntropyParams;
 
-// ---- global_norm ----
+// ---- sum_of_squares, count_non_finite ----
 
-/// Threads of the norm's kernels.
-#define GLOBAL_NORM_THREADS 512
-/// Elements that one block of `global_norm_partial` sums.
-#define GLOBAL_NORM_CHUNK 32768
+/// Threads of the kernels that sum over a flat buffer.
+#define FLAT_SUM_THREADS 512
+/// Elements that one block of the kernels named `partial` sums.
+#define FLAT_SUM_CHUNK 32768
 
-/// `partials[i]` is the sum of the squares of chunk `i` (grid: chunks of `x`); `global_norm_finish` (one block) takes
-/// the root of their sum.
+/// `partials[i]` is the sum over chunk `i` (grid: chunks of `x`); the kernels named `finish` (one block) add these up.
 typedef struct {
-    POINTER(float) norm;
+    /// `[1]`.
+    POINTER(float) sum;
     POINTER(const float) x;
-    /// `[ceil(count / GLOBAL_NORM_CHUNK)]`. Scratch.
+    /// `[ceil(count / FLAT_SUM_CHUNK)]`. Scratch.
     ALIASED(float) partials;
     uint64_t count;
-} GlobalNormParams;
+} FlatSumParams;
 
 // ---- adamw ----
 
 /// Threads of `adamw`.
 #define ADAMW_THREADS 256
 
-/// One update of all parameters. Grid: any number of blocks, which share the work.
+/// One update of all parameters; none where the norm or a loss is not finite. Grid: any number of blocks, which share
+/// the work.
 typedef struct {
     /// f32 masters.
     POINTER(float) master;
@@ -406,9 +407,12 @@ typedef struct {
     POINTER(float) m;
     POINTER(float) v;
     POINTER(const float) grads;
-    /// `[1]`: the global norm of `grads`.
-    POINTER(const float) norm;
+    /// `[1]`: the sum of the squares of all gradients, whose root is the norm.
+    POINTER(const float) squares;
+    /// `[n_losses]`.
+    POINTER(const float) losses;
     uint64_t count;
+    uint32_t n_losses;
     /// 0 leaves the gradients alone.
     float max_norm;
     float beta1;
@@ -472,6 +476,7 @@ typedef struct {
     KERNEL(swiglu_*, SwigluParams, 0)                                                                                  \
     KERNEL(reward_head_*, RewardHeadParams, 0)                                                                         \
     KERNEL(linear_cross_entropy_*, CrossEntropyParams, 0)                                                              \
-    KERNEL(global_norm_*, GlobalNormParams, 0)                                                                         \
+    KERNEL(sum_of_squares_*, FlatSumParams, 0)                                                                         \
+    KERNEL(count_non_finite_*, FlatSumParams, 0)                                                                       \
     KERNEL(adamw, AdamwParams, 0)                                                                                      \
     KERNEL(fill_*, FillParams, 0)

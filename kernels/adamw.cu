@@ -2,7 +2,8 @@
 //
 // Floor: 30 bytes a parameter: gradient, master and both moments read, the latter three written, and the bf16 weight.
 // All tensors are one flat buffer, so it is one launch. Masters are f32 because an update is often smaller than the
-// 1/256 of a weight that bf16 can tell apart. The norm comes from device memory: clipping does not wait for the host.
+// 1/256 of a weight that bf16 can tell apart. The norm comes from device memory: neither clipping nor the decision
+// whether there is an update waits for the host.
 #include "flat.cuh"
 
 struct Element {
@@ -18,7 +19,16 @@ __device__ inline Element update(const AdamwParams &p, float clip, Element e, fl
 }
 
 extern "C" __global__ void __launch_bounds__(ADAMW_THREADS) adamw(const __grid_constant__ AdamwParams p) {
-    const float clip = p.max_norm > 0.0f ? fminf(1.0f, p.max_norm / (*p.norm + 1e-6f)) : 1.0f;
+    const float norm = sqrtf(*p.squares);
+    bool finite = is_finite(norm);
+    for (uint32_t i = 0; i < p.n_losses; i++) {
+        finite = finite && is_finite(p.losses[i]);
+    }
+    // What such a step would do to weights and moments cannot be undone; the host sees the same numbers and stops.
+    if (!finite) {
+        return;
+    }
+    const float clip = p.max_norm > 0.0f ? fminf(1.0f, p.max_norm / (norm + 1e-6f)) : 1.0f;
     const bool aligned = is_aligned(p.master, 16) && is_aligned(p.m, 16) && is_aligned(p.v, 16) &&
                          is_aligned(p.grads, 16) && is_aligned(p.weights, 8);
     each_element<ADAMW_THREADS>(

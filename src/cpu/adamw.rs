@@ -8,8 +8,8 @@ use crate::ops::{AdamwOp, Run};
 
 const CHUNK: usize = 1 << 14;
 
-pub fn update(params: &mut [f32], m: &mut [f32], v: &mut [f32], grads: &[f32], norm: f32, a: &AdamW) {
-    let clip = if a.max_norm > 0.0 { (a.max_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32 } else { 1.0 };
+pub fn update(params: &mut [f32], m: &mut [f32], v: &mut [f32], grads: &[f32], norm: f64, a: &AdamW) {
+    let clip = if a.max_norm > 0.0 { (a.max_norm / (norm + 1e-6)).min(1.0) as f32 } else { 1.0 };
     let correction1 = 1.0 - a.beta1.powi(a.step as i32);
     let correction2 = 1.0 - a.beta2.powi(a.step as i32);
     let (beta1, beta2) = (a.beta1 as f32, a.beta2 as f32);
@@ -40,7 +40,10 @@ pub fn update(params: &mut [f32], m: &mut [f32], v: &mut [f32], grads: &[f32], n
 
 impl Run<AdamwOp<'_>> for Cpu {
     fn run(&self, op: &AdamwOp) -> Result<()> {
-        let norm = values::<f32>(op.norm)[0];
+        let norm = f64::from(values::<f32>(op.squares)[0]).sqrt();
+        if !norm.is_finite() || values::<f32>(op.losses).iter().any(|loss| !loss.is_finite()) {
+            return Ok(());
+        }
         let (master, m, v) = (values_mut(op.master), values_mut(op.m), values_mut(op.v));
         update(master, m, v, values(op.grads), norm, op.update);
         if op.params.same_place(op.master) { Ok(()) } else { self.copy(op.params, op.master) }

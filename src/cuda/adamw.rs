@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use super::abi::AdamwParams;
-use super::at;
+use super::{at, size};
 use super::device::Device;
 use super::kernel::Launch;
 use super::kernels;
@@ -27,7 +27,7 @@ pub(super) fn adamw(
     master: &Tensor,
     [m, v]: [&Tensor; 2],
     grads: &Tensor,
-    norm: &Tensor,
+    [squares, losses]: [&Tensor; 2],
     update: &AdamW,
 ) -> Result<()> {
     let AdamW { lr, beta1, beta2, eps, weight_decay, max_norm, step } = *update;
@@ -38,8 +38,10 @@ pub(super) fn adamw(
         m: at(m),
         v: at(v),
         grads: at(grads),
-        norm: at(norm),
+        squares: at(squares),
+        losses: at(losses),
         count: master.len() as u64,
+        n_losses: size(losses.len())?,
         max_norm: max_norm as f32,
         beta1: beta1 as f32,
         beta2: beta2 as f32,
@@ -57,6 +59,6 @@ pub(super) fn adamw(
 
 impl Run<AdamwOp<'_>> for Cuda {
     fn run(&self, op: &AdamwOp) -> Result<()> {
-        adamw(&self.device, op.params, op.master, [op.m, op.v], op.grads, op.norm, op.update)
+        adamw(&self.device, op.params, op.master, [op.m, op.v], op.grads, [op.squares, op.losses], op.update)
     }
 }

@@ -14,9 +14,9 @@ mod device;
 pub mod embedding;
 mod emulator;
 pub mod fill;
+pub mod flat_sum;
 pub mod gather;
 pub mod gemm;
-pub mod global_norm;
 mod jit;
 pub mod kernel;
 pub mod kernels;
@@ -136,7 +136,7 @@ fn scratch(extent: &Extent) -> usize {
     let needed = [
         rmsnorm::scratch(extent.tokens, extent.hidden),
         bias::scratch(extent.tokens, widest),
-        global_norm::scratch(extent.parameters),
+        flat_sum::scratch(extent.parameters),
         reward_head::scratch(extent.tokens),
         attention::scratch(extent.tokens, extent.heads),
     ];

@@ -36,8 +36,10 @@ pub struct AdamwOp<'a> {
     pub v: &'a Tensor,
     /// `[N]`.
     pub grads: &'a Tensor,
-    /// `[1]`: the gradient's global norm.
-    pub norm: &'a Tensor,
+    /// `[1]`: the sum of the squares of the whole gradient.
+    pub squares: &'a Tensor,
+    /// `[L]`: what has to be finite beside the norm for there to be an update.
+    pub losses: &'a Tensor,
     /// Learning rate and the rest.
     pub update: &'a AdamW,
 }
@@ -52,7 +54,8 @@ impl Op for AdamwOp<'_> {
             .update("m", Kind::Sum, self.m, &[n])
             .update("v", Kind::Sum, self.v, &[n])
             .read("grads", Kind::Sum, self.grads, &[n])
-            .read("norm", Kind::Sum, self.norm, &[1])
+            .read("squares", Kind::Sum, self.squares, &[1])
+            .read("losses", Kind::Sum, self.losses, &[self.losses.len()])
     }
 
     fn check(&self) -> Result<(), String> {

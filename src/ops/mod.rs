@@ -13,17 +13,18 @@ pub mod adamw;
 pub mod attention;
 pub mod bias;
 pub mod copy;
+pub mod count_non_finite;
 pub mod embedding;
 pub mod fill;
 pub mod gather;
 pub mod gemm;
-pub mod global_norm;
 pub mod linear_cross_entropy;
 mod operand;
 mod rebind;
 pub mod reward_head;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sum_of_squares;
 pub mod swiglu;
 #[cfg(test)]
 mod tests;
@@ -228,13 +229,20 @@ macro_rules! operations {
                 weights: &Tensor, scratch: &Tensor,
             );
 
-            /// `norm[1] = sqrt(sum(x^2))`, in an order that does not depend on the number of threads.
-            global_norm::GlobalNorm = global_norm(norm: &Tensor, x: &Tensor);
+            /// `sum[1] = sum(x^2)`, in an order that does not depend on the number of threads. Its root, once the sums of all
+            /// ranges of a gradient are added, is the norm that AdamW clips by.
+            sum_of_squares::SumOfSquares = sum_of_squares(sum: &Tensor, x: &Tensor);
 
-            /// One update of the flat parameters and both moments from the flat gradient and its global norm. `master` holds
-            /// the parameters as sums; `params` becomes a copy of it as floats, and is the same tensor where those are one.
+            /// `count[1]`, the number of elements of `x` that are NaN or infinite; exact up to 2^24, and never 0 above.
+            count_non_finite::CountNonFinite = count_non_finite(count: &Tensor, x: &Tensor);
+
+            /// One update of the flat parameters and both moments from the flat gradient and `squares[1]`, the sum of the
+            /// squares of the whole gradient; none at all where its root, the norm, or one of `losses` is not finite.
+            /// `master` holds the parameters as sums; `params` becomes a copy of it as floats, and is the same tensor where
+            /// those are one.
             adamw::AdamwOp = adamw(
-                params: &Tensor, master: &Tensor, m: &Tensor, v: &Tensor, grads: &Tensor, norm: &Tensor, update: &AdamW,
+                params: &Tensor, master: &Tensor, m: &Tensor, v: &Tensor, grads: &Tensor, squares: &Tensor,
+                losses: &Tensor, update: &AdamW,
             );
         }
     };

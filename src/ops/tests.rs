@@ -75,14 +75,14 @@ fn written_operands_may_overlap_others_only_where_the_operation_says_so() {
         Reference.swiglu_backward(&gate_up, &inside, &gate_up)
     });
     let [master, m, v, grads] = [(); 4].map(|()| tensor(&[8]));
-    let norm = tensor(&[1]);
+    let (squares, losses) = (tensor(&[1]), tensor(&[2]));
     let update = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
-    Reference.adamw(&master, &master, &m, &v, &grads, &norm, &update).unwrap();
+    Reference.adamw(&master, &master, &m, &v, &grads, &squares, &losses, &update).unwrap();
     refused("params, which is written, overlaps m", &m, || {
-        Reference.adamw(&m, &master, &m, &v, &grads, &norm, &update)
+        Reference.adamw(&m, &master, &m, &v, &grads, &squares, &losses, &update)
     });
     let late = AdamW { step: 0, ..update };
-    refused("step 1", &master, || Reference.adamw(&master, &master, &m, &v, &grads, &norm, &late));
+    refused("step 1", &master, || Reference.adamw(&master, &master, &m, &v, &grads, &squares, &losses, &late));
 }
 
 #[test]
@@ -122,14 +122,14 @@ fn work_counts_operations_and_fewest_bytes() {
     assert_eq!(lookup.bytes, 4 * (6 + 3 + 6));
     // The copy of the masters is no second buffer where both are one.
     let [master, m, v, grads, params] = [(); 5].map(|()| tensor(&[8]));
-    let norm = tensor(&[1]);
+    let (squares, losses) = (tensor(&[1]), tensor(&[2]));
     let update = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
     let adamw = |params| {
-        let op = AdamwOp { params, master: &master, m: &m, v: &v, grads: &grads, norm: &norm, update: &update };
+        let op = AdamwOp { params, master: &master, m: &m, v: &v, grads: &grads, squares: &squares, losses: &losses, update: &update };
         op.work(&no_indices).unwrap().bytes
     };
-    assert_eq!(adamw(&master), 4 * (3 * 2 * 8 + 8 + 1));
-    assert_eq!(adamw(&params), 4 * (8 + 3 * 2 * 8 + 8 + 1));
+    assert_eq!(adamw(&master), 4 * (3 * 2 * 8 + 8 + 1 + 2));
+    assert_eq!(adamw(&params), 4 * (8 + 3 * 2 * 8 + 8 + 1 + 2));
 }
 
 /// Attention costs what its queries see: a prefix of 3, candidates of 2 and 1, and a row of 4 by itself.

@@ -24,7 +24,10 @@ pub fn adamw(params: &mut [f64], m: &mut [f64], v: &mut [f64], grads: &[f64], no
 
 impl Run<AdamwOp<'_>> for Reference {
     fn run(&self, op: &AdamwOp) -> Result<()> {
-        let norm = values::<f64>(op.norm)[0];
+        let norm = values::<f64>(op.squares)[0].sqrt();
+        if !norm.is_finite() || values::<f64>(op.losses).iter().any(|loss| !loss.is_finite()) {
+            return Ok(());
+        }
         adamw(values_mut(op.master), values_mut(op.m), values_mut(op.v), values(op.grads), norm, op.update);
         if !op.params.same_place(op.master) {
             values_mut(op.params).copy_from_slice(values::<f64>(op.master));

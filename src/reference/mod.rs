@@ -7,15 +7,16 @@ mod adamw;
 mod attention;
 mod bias;
 mod copy;
+mod count_non_finite;
 mod embedding;
 mod fill;
 mod gather;
 mod gemm;
-mod global_norm;
 mod linear_cross_entropy;
 mod reward_head;
 mod rmsnorm;
 mod rope;
+mod sum_of_squares;
 mod swiglu;
 
 use std::rc::Rc;

@@ -102,11 +102,11 @@ impl OptimizerState {
 
     /// One AdamW update of its range of the model's parameters, from the same range of the flat gradient `grads` and the
     /// norm of the whole.
-    pub fn update(&self, model: &Model, grads: &Tensor, norm: &Tensor, update: &AdamW) -> Result<()> {
+    pub fn update(&self, model: &Model, grads: &Tensor, [squares, losses]: [&Tensor; 2], update: &AdamW) -> Result<()> {
         let range = &self.master.range;
         let of = |flat: &Tensor| flat.window(range.start, &[range.len()]);
         let (params, grads) = (of(model.params()), of(grads));
-        model.backend().adamw(&params, &self.master.tensor, &self.m, &self.v, &grads, norm, update)
+        model.backend().adamw(&params, &self.master.tensor, &self.m, &self.v, &grads, squares, losses, update)
     }
 
     /// [`Masters::set_rows`].

@@ -45,12 +45,16 @@ impl Figures {
         Self::SCORES + candidates
     }
 
-    fn norm(&self) -> Tensor {
+    fn squares(&self) -> Tensor {
         self.tensor.window(0, &[1])
     }
 
     fn losses(&self) -> [Tensor; 2] {
         [1, 2].map(|at| self.tensor.window(at, &[1]))
+    }
+
+    fn all_losses(&self) -> Tensor {
+        self.tensor.window(1, &[2])
     }
 
     fn scores(&self, range: Range<usize>) -> Tensor {
@@ -165,10 +169,15 @@ impl Trainer {
     /// Computes losses and gradients of `packs`, all of a step or a share of them: of the step whose `totals` these are.
     /// The scores of all their candidates go to `scores`.
     pub fn gradients(&mut self, packs: &[Pack], totals: &StepTotals, scores: &mut Vec<f32>) -> Result<Step> {
+        let candidates = self.issue(packs, totals)?;
+        self.collect(candidates, scores)
+    }
+
+    /// Issues what [`Trainer::gradients`] computes, and does not wait for it. How many candidates the packs have.
+    fn issue(&mut self, packs: &[Pack], totals: &StepTotals) -> Result<usize> {
         let backend = self.model.backend().clone();
         backend.fill(self.grads(), 0.0)?;
         self.model.zero_losses(&self.workspace)?;
-        scores.clear();
         let objective = self.objective(totals);
         let mut candidates = 0;
         for pack in packs {
@@ -180,21 +189,27 @@ impl Trainer {
             }
         }
         self.model.copy_losses(&self.workspace, self.figures.losses())?;
-        backend.global_norm(&self.figures.norm(), self.grads())?;
+        backend.sum_of_squares(&self.figures.squares(), self.grads())?;
+        Ok(candidates)
+    }
+
+    /// Waits for what was issued and reads it.
+    fn collect(&mut self, candidates: usize, scores: &mut Vec<f32>) -> Result<Step> {
+        let backend = self.model.backend().clone();
         let figures = self.figures.read(backend.as_ref(), candidates)?;
-        let [grad_norm, ranking, next_token] = [figures[0], figures[1], figures[2]];
+        let [squares, ranking, next_token] = [figures[0], figures[1], figures[2]];
+        let grad_norm = squares.sqrt();
+        scores.clear();
         scores.extend(figures[Figures::SCORES..].iter().map(|&score| score as f32));
         let weight = self.lm_weight();
         let lm_loss = (weight > 0.0).then(|| next_token / weight);
         Ok(Step { loss: ranking + next_token, lm_loss, grad_norm })
     }
 
-    /// Gradients, then one AdamW update at learning rate `lr`. Nothing is updated if loss or gradient are not finite.
+    /// Gradients, then one AdamW update at learning rate `lr`, for which the host does not wait: the update looks at norm
+    /// and losses itself, and changes nothing where one is not finite. The host learns of it with the step's metrics.
     pub fn step(&mut self, packs: &[Pack], lr: f64, scores: &mut Vec<f32>) -> Result<Step> {
-        let step = self.gradients(packs, &StepTotals::of(packs), scores)?;
-        if !step.loss.is_finite() || !step.grad_norm.is_finite() {
-            return Err(self.explain_non_finite(&step, packs)?);
-        }
+        let candidates = self.issue(packs, &StepTotals::of(packs))?;
         let [beta1, beta2] = self.optimizer.betas;
         let update = AdamW {
             lr,
@@ -205,7 +220,12 @@ impl Trainer {
             max_norm: self.optimizer.clip_grad_norm,
             step: self.updates + 1,
         };
-        self.state.update(&self.model, self.grads(), &self.figures.norm(), &update)?;
+        let looked_at = [&self.figures.squares(), &self.figures.all_losses()];
+        self.state.update(&self.model, self.grads(), looked_at, &update)?;
+        let step = self.collect(candidates, scores)?;
+        if !step.loss.is_finite() || !step.grad_norm.is_finite() {
+            return Err(self.explain_non_finite(&step, packs)?);
+        }
         self.updates += 1;
         Ok(step)
     }

@@ -4,12 +4,12 @@
 use emulator::Report;
 use polar_raw::backend::{Gemm, Heads};
 use polar_raw::cuda::abi::{
-    self, AdamwParams, AttentionParams, BiasParams, GemmParams, GlobalNormParams, RmsnormBackwardParams, RmsnormParams,
+    self, AdamwParams, AttentionParams, BiasParams, GemmParams, FlatSumParams, RmsnormBackwardParams, RmsnormParams,
     RopeParams, RowsParams, Span, SwigluParams,
 };
 use polar_raw::cuda::gemm::{Product, variants};
 use polar_raw::cuda::kernels;
-use polar_raw::cuda::{attention as attention_kernels, bias, global_norm, rmsnorm, rope};
+use polar_raw::cuda::{attention as attention_kernels, bias, flat_sum, rmsnorm, rope};
 
 use crate::device::{Device, Kernels};
 use crate::values::Draw;
@@ -216,8 +216,10 @@ fn flat_buffers() {
         m: f32s(&mut draw),
         v: f32s(&mut draw),
         grads: f32s(&mut draw),
-        norm: device.f32(&[1.0]),
+        squares: device.f32(&[1.0]),
+        losses: device.f32(&[0.5, 0.25]),
         count: N as u64,
+        n_losses: 2,
         max_norm: 1.0,
         beta1: 0.9,
         beta2: 0.95,
@@ -230,9 +232,14 @@ fn flat_buffers() {
     };
     // Each of the buffers counts once as read and once as written.
     fewest_bytes(&device.launch(&kernels::ADAMW.on([32, 1]), &params), 30 * N);
-    let chunks = N.div_ceil(abi::GLOBAL_NORM_CHUNK as usize);
-    let norm =
-        GlobalNormParams { norm: params.norm, x: params.grads, partials: device.poisoned(4 * chunks), count: N as u64 };
-    let [partial, _] = global_norm::plan(N);
-    fewest_bytes(&device.launch(&partial, &norm), 4 * N);
+    let chunks = N.div_ceil(abi::FLAT_SUM_CHUNK as usize);
+    let sums = FlatSumParams {
+        sum: params.squares,
+        x: params.grads,
+        partials: device.poisoned(4 * chunks),
+        count: N as u64,
+    };
+    for [partial, _] in [flat_sum::plan_sum_of_squares(N), flat_sum::plan_count_non_finite(N)] {
+        fewest_bytes(&device.launch(&partial, &sums), 4 * N);
+    }
 }

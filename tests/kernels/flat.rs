@@ -1,9 +1,11 @@
-//! Flat buffers: fill, the global norm, AdamW.
+//! Flat buffers: fill, the sum of squares, the count of what is not finite, AdamW.
 
-use polar_raw::backend::{AdamW, Operations};
-use polar_raw::cuda::abi::{self, AdamwParams, FillParams, GlobalNormParams};
-use polar_raw::cuda::global_norm::plan;
+use polar_raw::backend::AdamW;
+use polar_raw::cuda::abi::{self, AdamwParams, FillParams, FlatSumParams};
+use polar_raw::cuda::flat_sum::{plan_count_non_finite, plan_sum_of_squares};
+use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::kernels::{ADAMW, FILL_BF16, FILL_F32};
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
@@ -30,42 +32,83 @@ pub fn fill_writes_all_and_nothing_else(kernels: &Kernels) {
     }
 }
 
-pub fn global_norm(kernels: &Kernels) {
-    // A chunk has 32,768. The second number says how far behind an aligned address the buffer begins.
-    for (n, behind) in
-        [(1, 0), (4, 0), (5, 1), (2048, 0), (32_767, 0), (32_768, 0), (32_769, 1), (100_003, 0), (100_003, 1)]
-    {
+/// What the launches of `plan` make of `x`, from `behind` elements behind an aligned address on.
+fn flat_sum(device: &Device, plan: fn(usize) -> [Launch<FlatSumParams>; 2], x: &[f64], behind: usize) -> f64 {
+    let chunks = x.len().div_ceil(abi::FLAT_SUM_CHUNK as usize);
+    let params = FlatSumParams {
+        sum: device.poisoned(4),
+        x: device.f32(&[vec![f64::NAN; behind], x.to_vec()].concat()) + 4 * behind as u64,
+        partials: device.poisoned(4 * chunks),
+        count: x.len() as u64,
+    };
+    for launch in plan(x.len()) {
+        device.launch(&launch, &params);
+    }
+    device.read_f32(params.sum, 1)[0]
+}
+
+/// Lengths of flat buffers whose chunks have 32,768 elements, and how far behind an aligned address they begin.
+const FLAT: [(usize, usize); 9] =
+    [(1, 0), (4, 0), (5, 1), (2048, 0), (32_767, 0), (32_768, 0), (32_769, 1), (100_003, 0), (100_003, 1)];
+
+pub fn sum_of_squares(kernels: &Kernels) {
+    for (n, behind) in FLAT {
         let (device, mut draw) = (Device::new(kernels), Draw::new(n as u64));
         let x = draw.f32(n, 3.0);
-        let chunks = n.div_ceil(abi::GLOBAL_NORM_CHUNK as usize);
-        let params = GlobalNormParams {
-            norm: device.poisoned(4),
-            x: device.f32(&[vec![f64::NAN; behind], x.clone()].concat()) + 4 * behind as u64,
-            partials: device.poisoned(4 * chunks),
-            count: n as u64,
-        };
-        plan(n).iter().for_each(|launch| drop(device.launch(launch, &params)));
         let want = empty(&[1]);
-        Reference.global_norm(&want, &tensor(&x, &[n])).unwrap();
-        close("norm", &device.read_f32(params.norm, 1), &values_of(&want), 100.0 * F32, 0.0);
+        Reference.sum_of_squares(&want, &tensor(&x, &[n])).unwrap();
+        close("sum", &[flat_sum(&device, plan_sum_of_squares, &x, behind)], &values_of(&want), 200.0 * F32, 0.0);
     }
 }
 
 /// The second kernel alone: so many chunks that a thread adds up several, which is more than fits in a test otherwise.
-pub fn global_norm_of_many_chunks(kernels: &Kernels) {
+pub fn sum_of_squares_of_many_chunks(kernels: &Kernels) {
     for chunks in [1400, 3000] {
         let (device, mut draw) = (Device::new(kernels), Draw::new(chunks as u64));
         let squares: Vec<f64> = draw.f32(chunks, 9.0).iter().map(|x| x.abs()).collect();
-        let params = GlobalNormParams {
-            norm: device.poisoned(4),
+        let params = FlatSumParams {
+            sum: device.poisoned(4),
             x: 0,
             partials: device.f32(&squares),
-            count: (chunks * abi::GLOBAL_NORM_CHUNK as usize - 5) as u64,
+            count: (chunks * abi::FLAT_SUM_CHUNK as usize - 5) as u64,
         };
-        let [_, finish] = plan(params.count as usize);
+        let [_, finish] = plan_sum_of_squares(params.count as usize);
         device.launch(&finish, &params);
-        let want = squares.iter().sum::<f64>().sqrt();
-        close("norm", &device.read_f32(params.norm, 1), &[want], 100.0 * F32, 0.0);
+        close("sum", &device.read_f32(params.sum, 1), &[squares.iter().sum()], 200.0 * F32, 0.0);
+    }
+}
+
+/// NaNs and infinities of both signs anywhere, the ends too; the largest and smallest numbers there are do not count.
+pub fn count_non_finite(kernels: &Kernels) {
+    for (n, behind) in FLAT {
+        let (device, mut draw) = (Device::new(kernels), Draw::new(n as u64));
+        let mut x = draw.f32(n, 3.0);
+        x[n / 2] = f64::from(f32::MAX);
+        x[n / 3] = f64::from(f32::from_bits(1));
+        assert_eq!(flat_sum(&device, plan_count_non_finite, &x, behind), 0.0, "{n} finite numbers");
+        for (i, wrong) in [(0, f64::NAN), (n - 1, f64::INFINITY), (2 * n / 3, f64::NEG_INFINITY)] {
+            x[i] = wrong;
+        }
+        let want = empty(&[1]);
+        Reference.count_non_finite(&want, &tensor(&x, &[n])).unwrap();
+        assert_eq!(vec![flat_sum(&device, plan_count_non_finite, &x, behind)], values_of(&want), "{n} {behind}");
+    }
+}
+
+const UPDATE: AdamW = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_norm: 1.0, step: 1 };
+
+fn adamw_params(update: &AdamW) -> AdamwParams {
+    AdamwParams {
+        max_norm: update.max_norm as f32,
+        beta1: update.beta1 as f32,
+        beta2: update.beta2 as f32,
+        rest1: (1.0 - update.beta1) as f32,
+        rest2: (1.0 - update.beta2) as f32,
+        decay: (1.0 - update.lr * update.weight_decay) as f32,
+        rate: (update.lr / (1.0 - update.beta1.powi(update.step as i32))) as f32,
+        root: (1.0 / (1.0 - update.beta2.powi(update.step as i32)).sqrt()) as f32,
+        eps: update.eps as f32,
+        ..AdamwParams::default()
     }
 }
 
@@ -74,8 +117,8 @@ pub fn adamw(kernels: &Kernels) {
         let (device, mut draw) = (Device::new(kernels), Draw::new(n as u64));
         let [p, m, g] = [1.0, 0.1, 0.3].map(|size| draw.f32(n, size));
         let v: Vec<f64> = draw.f32(n, 0.1).iter().map(|x| x.abs()).collect();
-        let norm = f64::from(g.iter().map(|x| x * x).sum::<f64>().sqrt() as f32);
-        let update = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_norm, step };
+        let squares = f64::from(g.iter().map(|x| x * x).sum::<f64>() as f32);
+        let update = AdamW { max_norm, step, ..UPDATE };
         let at = |values: &[f64]| device.f32(&[vec![0.0; behind], values.to_vec()].concat()) + 4 * behind as u64;
         let weights = device.poisoned(2 * n);
         let params = AdamwParams {
@@ -84,24 +127,55 @@ pub fn adamw(kernels: &Kernels) {
             m: at(&m),
             v: at(&v),
             grads: at(&g),
-            norm: device.f32(&[norm]),
+            squares: device.f32(&[squares]),
+            losses: device.f32(&[0.5, -3.0]),
             count: n as u64,
-            max_norm: max_norm as f32,
-            beta1: 0.9,
-            beta2: 0.95,
-            rest1: (1.0 - update.beta1) as f32,
-            rest2: (1.0 - update.beta2) as f32,
-            decay: (1.0 - update.lr * update.weight_decay) as f32,
-            rate: (update.lr / (1.0 - update.beta1.powi(step as i32))) as f32,
-            root: (1.0 / (1.0 - update.beta2.powi(step as i32)).sqrt()) as f32,
-            eps: update.eps as f32,
+            n_losses: 2,
+            ..adamw_params(&update)
         };
         device.launch(&ADAMW.on([2, 1]), &params);
         let [p, m, v, g] = [&p, &m, &v, &g].map(|values| tensor(values, &[n]));
-        Reference.adamw(&p, &p, &m, &v, &g, &tensor(&[norm], &[1]), &update).unwrap();
+        let (squares, losses) = (tensor(&[squares], &[1]), tensor(&[0.5, -3.0], &[2]));
+        Reference.adamw(&p, &p, &m, &v, &g, &squares, &losses, &update).unwrap();
         for (what, at, want) in [("p", params.master, &p), ("m", params.m, &m), ("v", params.v, &v)] {
             close(what, &device.read_f32(at, n), &values_of(want), 10.0 * F32, 10.0 * F32 * update.lr);
         }
         close("weights", &device.read_bf16(weights, n), &values_of(&p), BF16, 1e-7);
+    }
+}
+
+/// No bit changes where the norm or a loss is not finite: neither masters, moments nor weights.
+pub fn adamw_leaves_out_what_is_not_finite(kernels: &Kernels) {
+    let n = 1027;
+    for (squares, losses) in [
+        (f64::NAN, [0.5, 0.5]),
+        (f64::INFINITY, [0.5, 0.5]),
+        (2.0, [f64::NAN, 0.5]),
+        (2.0, [0.5, f64::INFINITY]),
+        (2.0, [f64::NEG_INFINITY, 0.5]),
+    ] {
+        // Without clipping too: then nothing else looks at the norm.
+        for max_norm in [0.0, 1.0] {
+            let (device, mut draw) = (Device::new(kernels), Draw::new(5));
+            let before = [1.0, 0.1, 0.2].map(|size| draw.f32(n, size).iter().map(|x| x.abs()).collect::<Vec<f64>>());
+            let weights = draw.bf16(n, 1.0);
+            let params = AdamwParams {
+                master: device.f32(&before[0]),
+                m: device.f32(&before[1]),
+                v: device.f32(&before[2]),
+                weights: device.bf16(&weights),
+                grads: device.f32(&draw.f32(n, 1.0)),
+                squares: device.f32(&[squares]),
+                losses: device.f32(&losses),
+                count: n as u64,
+                n_losses: 2,
+                ..adamw_params(&AdamW { max_norm, ..UPDATE })
+            };
+            device.launch(&ADAMW.on([2, 1]), &params);
+            for (at, before) in [params.master, params.m, params.v].into_iter().zip(&before) {
+                assert_eq!(&device.read_f32(at, n), before, "{squares} {losses:?}");
+            }
+            assert_eq!(device.read_bf16(params.weights, n), weights, "{squares} {losses:?}");
+        }
     }
 }

@@ -145,14 +145,15 @@ fn every_operation_and_every_kind_of_slip_has_mutants() {
         "attention_backward_q",
         "attention_forward",
         "bias",
+        "count_non_finite",
         "embedding",
         "gather",
         "gemm",
-        "global_norm",
         "linear_cross_entropy",
         "reward_head",
         "rmsnorm",
         "rope",
+        "sum_of_squares",
         "swiglu",
     ];
     for operation in operations {

@@ -1,24 +1,47 @@
-use polar_raw::backend::{AdamW, Operations};
+use polar_raw::backend::AdamW;
+use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use super::{Random, full, holding, indices, poisoned, read};
 
 #[test]
-fn global_norm() {
-    let (norm, x) = (poisoned(&[1]), holding(&[4], &[1.0, -2.0, 4.0, 10.0]));
-    Reference.global_norm(&norm, &x).unwrap();
-    assert_eq!(read(&norm), [11.0]);
+fn sum_of_squares() {
+    let (sum, x) = (poisoned(&[1]), holding(&[4], &[1.0, -2.0, 4.0, 10.0]));
+    Reference.sum_of_squares(&sum, &x).unwrap();
+    assert_eq!(read(&sum), [121.0]);
+}
+
+#[test]
+fn count_non_finite() {
+    let (count, x) = (poisoned(&[1]), holding(&[5], &[f64::NAN, -2.0, f64::INFINITY, f64::MAX, f64::NEG_INFINITY]));
+    Reference.count_non_finite(&count, &x).unwrap();
+    assert_eq!(read(&count), [3.0]);
+}
+
+/// Nothing moves where the norm or a loss is not finite.
+#[test]
+fn an_update_that_is_not_finite_is_left_out() {
+    let update = AdamW { lr: 1.0, beta1: 0.5, beta2: 0.5, eps: 0.0, weight_decay: 0.1, max_norm: 0.0, step: 1 };
+    for (squares, losses) in
+        [(f64::NAN, [0.0, 0.0]), (f64::INFINITY, [0.0, 0.0]), (1.0, [f64::NAN, 0.0]), (1.0, [0.0, f64::INFINITY])]
+    {
+        let (p, m, v) = (full(&[1], 2.0), full(&[1], 0.5), full(&[1], 0.25));
+        let losses = holding(&[2], &losses);
+        Reference.adamw(&p, &p, &m, &v, &full(&[1], 1.0), &full(&[1], squares), &losses, &update).unwrap();
+        assert_eq!((read(&p)[0], read(&m)[0], read(&v)[0]), (2.0, 0.5, 0.25));
+    }
 }
 
 /// Two updates worked out by hand: a gradient of 3 that is clipped to 1.5, then one of 0.5 that is not.
 #[test]
 fn adamw() {
-    let (p, m, v, norm) = (full(&[1], 2.0), full(&[1], 0.0), full(&[1], 0.0), full(&[1], 0.0));
+    let (p, m, v, squares) = (full(&[1], 2.0), full(&[1], 0.0), full(&[1], 0.0), full(&[1], 0.0));
+    let losses = full(&[2], 0.7);
     let update = |step| AdamW { lr: 0.1, beta1: 0.5, beta2: 0.75, eps: 1e-3, weight_decay: 0.25, max_norm: 1.5, step };
     let step = |number: u64, gradient: f64| {
         let g = full(&[1], gradient);
-        Reference.global_norm(&norm, &g).unwrap();
-        Reference.adamw(&p, &p, &m, &v, &g, &norm, &update(number)).unwrap();
+        Reference.sum_of_squares(&squares, &g).unwrap();
+        Reference.adamw(&p, &p, &m, &v, &g, &squares, &losses, &update(number)).unwrap();
         (read(&p)[0], read(&m)[0], read(&v)[0])
     };
     let g = 3.0 * 1.5 / (3.0 + 1e-6);
@@ -37,7 +60,7 @@ fn adamw() {
 fn adamw_without_a_limit_leaves_gradients_alone() {
     let (p, m, v) = (full(&[1], 0.0), full(&[1], 0.0), full(&[1], 0.0));
     let update = AdamW { lr: 1.0, beta1: 0.0, beta2: 0.0, eps: 0.0, weight_decay: 0.0, max_norm: 0.0, step: 1 };
-    Reference.adamw(&p, &p, &m, &v, &full(&[1], 1e9), &full(&[1], 1e9), &update).unwrap();
+    Reference.adamw(&p, &p, &m, &v, &full(&[1], 1e9), &full(&[1], 1e18), &full(&[1], 0.0), &update).unwrap();
     assert_eq!((read(&p)[0], read(&m)[0]), (-1.0, 1e9));
 }
 

@@ -4,15 +4,16 @@ mod adamw;
 mod attention;
 mod bias;
 mod copy;
+mod count_non_finite;
 mod embedding;
 mod fill;
 mod gather;
 mod gemm;
-mod global_norm;
 mod linear_cross_entropy;
 mod reward_head;
 mod rmsnorm;
 mod rope;
+mod sum_of_squares;
 mod swiglu;
 
 use crate::case::Spec;
@@ -51,7 +52,8 @@ pub fn table() -> Vec<Row> {
         row("reward_head_forward", reward_head::forward),
         row("reward_head_loss", reward_head::loss),
         row("linear_cross_entropy", linear_cross_entropy::cases),
-        row("global_norm", global_norm::cases),
+        row("sum_of_squares", sum_of_squares::cases),
+        row("count_non_finite", count_non_finite::cases),
         row("adamw", adamw::cases),
     ]
 }

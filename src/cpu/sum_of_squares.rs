@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use super::math::vectorised;
 use super::{Cpu, values, values_mut};
 use crate::error::Result;
-use crate::ops::{GlobalNorm, Run};
+use crate::ops::{Run, SumOfSquares};
 
 /// Elements of one partial sum.
 const CHUNK: usize = 1 << 14;
@@ -37,9 +37,9 @@ fn squares(x: &[f32]) -> f64 {
     )
 }
 
-impl Run<GlobalNorm<'_>> for Cpu {
-    fn run(&self, op: &GlobalNorm) -> Result<()> {
-        values_mut::<f32>(op.norm)[0] = sum_of_squares(values(op.x)).sqrt() as f32;
+impl Run<SumOfSquares<'_>> for Cpu {
+    fn run(&self, op: &SumOfSquares) -> Result<()> {
+        values_mut::<f32>(op.sum)[0] = sum_of_squares(values(op.x)) as f32;
         Ok(())
     }
 }
