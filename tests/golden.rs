@@ -8,7 +8,7 @@ use polar_raw::backend::Backend;
 use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::{Model, OutputHeads, Pretrained};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::train::Trainer;
 use serde::Deserialize;
 
@@ -69,14 +69,12 @@ fn load() -> (Golden, Rc<Model>) {
 /// All pairs of the fixture in one pack, or each in its own.
 fn packs(golden: &Golden, share_prefix: bool, one_pack: bool) -> Vec<Pack> {
     let wanted = Wanted { scores: true, next_tokens: false, share_prefix };
-    let mut packs = vec![Pack::default()];
-    for (i, pair) in golden.pairs.iter().enumerate() {
-        if !one_pack && i > 0 {
-            packs.push(Pack::default());
-        }
-        packs.last_mut().unwrap().push_pair(&pair.chosen, &pair.rejected, wanted);
-    }
-    packs
+    let of = |pairs: &[IdPair]| {
+        let mut packer = Packer::new(wanted);
+        pairs.iter().for_each(|pair| packer.push_pair(&pair.chosen, &pair.rejected).unwrap());
+        packer.finish(usize::MAX).unwrap()
+    };
+    golden.pairs.chunks(if one_pack { golden.pairs.len() } else { 1 }).map(of).collect()
 }
 
 fn trainer(golden: &Golden, model: Rc<Model>) -> Trainer {

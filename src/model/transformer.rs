@@ -133,8 +133,9 @@ impl<'a> Pass<'a> {
         if t > room.tokens || s > room.selected || c > room.candidates || pack.pairs.len() > room.candidates {
             return Err(Error::machine(format!("a pack of {t} tokens, {s} selected, {c} candidates exceeds {room:?}")));
         }
-        if s == 0 {
-            return Err(Error::machine("a pack with nothing to compute"));
+        let (vocabulary, known) = (pack.vocabulary(), model.config.vocab_size);
+        if vocabulary > known {
+            return Err(Error::machine(format!("a pack of ids below {vocabulary} for a vocabulary of {known}")));
         }
         workspace.selected_positions.clear();
         workspace.selected_positions.extend(pack.selected.iter().map(|&token| pack.positions[token as usize]));

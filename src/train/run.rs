@@ -391,22 +391,23 @@ fn score_stats(batch: &Batch, scores: &[f32]) -> ScoreStats {
     let mut first = 0;
     let mut stats = ScoreStats { min_reward: f64::INFINITY, max_reward: f64::NEG_INFINITY, ..ScoreStats::default() };
     for pack in &batch.packs {
-        for &[chosen, rejected] in &pack.pairs {
-            let margin = f64::from(scores[first + chosen as usize]) - f64::from(scores[first + rejected as usize]);
+        for pair in &pack.pairs {
+            let pair = pair.map(|candidate| f64::from(scores[first + candidate as usize]));
+            let margin = pair[0] - pair[1];
+            // A tie is wrong. Equal sequences are one candidate, so that theirs is one to the last bit.
             stats.accuracy += f64::from(u8::from(margin > 0.0));
             stats.margin += margin;
+            for score in pair {
+                stats.mean_reward += score;
+                stats.min_reward = stats.min_reward.min(score);
+                stats.max_reward = stats.max_reward.max(score);
+            }
         }
         first += pack.candidates();
-    }
-    for &score in scores {
-        let score = f64::from(score);
-        stats.mean_reward += score;
-        stats.min_reward = stats.min_reward.min(score);
-        stats.max_reward = stats.max_reward.max(score);
     }
     let pairs = batch.pairs().max(1) as f64;
     stats.accuracy /= pairs;
     stats.margin /= pairs;
-    stats.mean_reward /= scores.len().max(1) as f64;
+    stats.mean_reward /= 2.0 * pairs;
     stats
 }

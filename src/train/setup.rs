@@ -118,7 +118,7 @@ impl Setup {
             next_tokens: lm || config.objective.lm_weight > 0.0,
             share_prefix: config.data.share_prefix,
         };
-        let capacity = capacity(config, wanted);
+        let capacity = Capacity::new(config.data.pack_length, wanted);
         let (source, eval_sets) = data.into_parts(config, tokenizer.as_ref(), &template, &model_config, &mut notes)?;
         let steps = steps(config, &source)?;
         let feeder = Feeder {
@@ -127,6 +127,7 @@ impl Setup {
             template,
             wanted,
             capacity,
+            vocabulary: model_config.vocab_size,
             batch_size: config.train.batch_size,
             seed: config.train.seed,
         };
@@ -245,12 +246,6 @@ fn model_config(config: &Config, tokenizer: &Tokenizer, outputs: OutputHeads) ->
     let eos = specials.eos.or(specials.bos).unwrap_or(0);
     let special = SpecialIds { bos: specials.bos.unwrap_or(eos), eos, pad: eos, reward: Some(specials.score) };
     ModelConfig::new(&config.model, tokenizer.vocab_size(), special, architecture(outputs))
-}
-
-fn capacity(config: &Config, wanted: Wanted) -> Capacity {
-    let tokens = config.data.pack_length;
-    let candidates = Capacity::candidates_for(tokens);
-    Capacity { tokens, selected: if wanted.next_tokens { tokens } else { candidates }, candidates }
 }
 
 fn steps(config: &Config, source: &Source) -> Result<u64> {

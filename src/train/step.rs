@@ -190,7 +190,7 @@ impl Trainer {
     /// Scales that make the losses of all packs of a step means over its pairs and over its predicted tokens.
     fn objective(&self, packs: &[Pack]) -> Objective {
         let pairs: usize = packs.iter().map(|pack| pack.pairs.len()).sum();
-        let predicted: f64 = packs.iter().map(Pack::predicted_tokens).sum();
+        let predicted: f64 = packs.iter().map(|pack| pack.predicted_tokens()).sum();
         let pair_loss = (self.objective.kind == ObjectiveKind::Polar).then(|| PairLoss {
             kind: self.objective.loss,
             penalty: self.objective.penalty,
