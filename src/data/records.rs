@@ -1,75 +1,28 @@
-//! Files of training data: JSON Lines, plain or zstd, whose kind is known by their keys, and plain text.
+//! Files of training data: JSON Lines, plain or zstd, whose kind is known by their keys, and plain text. They are read
+//! once from beginning to end, so that every mistake in them is found, and what is kept of a row is its place.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lines::Lines;
+use super::formats::{Document, IdPair, Reader, reader_of};
+use super::lines::{Lines, MAX_LINE};
 use super::row::{Kind, Row};
+use super::rows::Rows;
+use super::store::{Bytes, Place, Raw, Spool, Store};
 use super::{Trajectory, Triple};
-use crate::model::ModelConfig;
 use crate::{Error, Result};
 
-/// A pair that somebody else tokenised: whole sequences, each ending with the score token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdPair {
-    /// The sequence that is to score higher.
-    pub chosen: Vec<u32>,
-    /// The sequence that is to score lower.
-    pub rejected: Vec<u32>,
-    /// The file that it is from.
-    pub file: Arc<Path>,
-    /// Its line there, from 1.
-    pub line: usize,
-}
-
-/// Text for a language model: a prompt and what follows it, or a text without a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// What comes first; empty for plain text.
-    pub prompt: String,
-    /// The rest.
-    pub output: String,
-}
-
-/// What a file of training data holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What files of training data hold.
+#[derive(Clone, Debug)]
 pub enum Records {
     /// `{prompt, policy, output}`
-    Trajectories(Vec<Trajectory>),
+    Trajectories(Rows<Trajectory>),
     /// `{prompt, reference, chosen, rejected}`, and `wrapper`, if a row has its own
-    Preferences(Vec<Triple>),
+    Preferences(Rows<Triple>),
     /// `{chosen_ids, rejected_ids}`
-    Pairs(Vec<IdPair>),
+    Pairs(Rows<IdPair>),
     /// `{prompt, output}`, `{text}`, or the paragraphs of a `.txt` file
-    Documents(Vec<Document>),
-}
-
-impl IdPair {
-    /// Refuses ids that `model`'s vocabulary does not have, more of them than it reads, and an end that is not the score
-    /// token, if the model names one.
-    pub fn check(&self, model: &ModelConfig) -> Result<()> {
-        let (vocab, most) = (model.vocab_size, model.max_position_embeddings);
-        let (file, line) = (self.file.display(), self.line);
-        for (key, ids) in [("chosen_ids", &self.chosen), ("rejected_ids", &self.rejected)] {
-            if ids.len() > most {
-                return Err(Error::user(format!(
-                    "{file}:{line}: {key} has {} ids; the model reads at most max_position_embeddings = {most}",
-                    ids.len()
-                )));
-            }
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-                return Err(Error::user(format!(
-                    "{file}:{line}: {key} has {id}, which is not below the model's vocab_size = {vocab}"
-                )));
-            }
-            if let Some(score) = model.special.reward.filter(|score| ids.last() != Some(score)) {
-                return Err(Error::user(format!(
-                    "{file}:{line}: {key} does not end with the score token, {score}, where the score is read"
-                )));
-            }
-        }
-        Ok(())
-    }
+    Documents(Rows<Document>),
 }
 
 impl Records {
@@ -97,46 +50,6 @@ impl Records {
             Self::Documents(_) => Kind::Document.name(),
         }
     }
-
-    fn new(kind: Kind) -> Result<Self> {
-        match kind {
-            Kind::Trajectory => Ok(Self::Trajectories(Vec::new())),
-            Kind::Preference => Ok(Self::Preferences(Vec::new())),
-            Kind::Pair => Ok(Self::Pairs(Vec::new())),
-            Kind::Document | Kind::Text => Ok(Self::Documents(Vec::new())),
-            Kind::Score | Kind::BestOf | Kind::ScoreIds => Err(Error::user(format!(
-                "{} are for `polar-raw score`; training and evaluation take trajectories, preferences, pre-tokenised \
-                 pairs or documents",
-                kind.name()
-            ))),
-        }
-    }
-
-    fn push(&mut self, mut row: Row, kind: Kind, file: &Arc<Path>, line: usize) -> Result<()> {
-        match self {
-            Self::Trajectories(rows) => rows.push(Trajectory {
-                prompt: row.text("prompt")?,
-                policy: row.name("policy")?,
-                output: row.text("output")?,
-            }),
-            Self::Preferences(rows) => rows.push(Triple {
-                prompt: row.text("prompt")?,
-                reference: row.text("reference")?,
-                chosen: row.text("chosen")?,
-                rejected: row.text("rejected")?,
-                wrapper: row.wrapper()?,
-            }),
-            Self::Pairs(rows) => {
-                let (chosen, rejected) = (row.ids("chosen_ids")?, row.ids("rejected_ids")?);
-                rows.push(IdPair { chosen, rejected, file: file.clone(), line });
-            }
-            Self::Documents(rows) => rows.push(match kind {
-                Kind::Text => Document { prompt: String::new(), output: row.text("text")? },
-                _ => Document { prompt: row.text("prompt")?, output: row.text("output")? },
-            }),
-        }
-        Ok(())
-    }
 }
 
 /// Reads one file.
@@ -153,7 +66,7 @@ pub fn read(path: &Path) -> Result<Records> {
 /// # Errors
 /// As [`read`].
 pub fn read_from(path: &Path, source: impl std::io::Read + Send + 'static) -> Result<Records> {
-    read_lines(Lines::new(path, source, super::lines::MAX_LINE)?, is_plain_text(path))
+    read_lines(Lines::new(path, source, MAX_LINE)?, is_plain_text(path))
 }
 
 /// Reads files of one kind, in order.
@@ -161,22 +74,18 @@ pub fn read_from(path: &Path, source: impl std::io::Read + Send + 'static) -> Re
 /// # Errors
 /// As [`read`], and the user's when the files are of different kinds.
 pub fn read_all(paths: &[PathBuf]) -> Result<Records> {
-    let (first, rest) = paths.split_first().ok_or_else(|| Error::user("no file of data is given; use --data FILE"))?;
-    let mut all = read(first)?;
-    for path in rest {
-        match (&mut all, read(path)?) {
-            (Records::Trajectories(all), Records::Trajectories(more)) => all.extend(more),
-            (Records::Preferences(all), Records::Preferences(more)) => all.extend(more),
-            (Records::Pairs(all), Records::Pairs(more)) => all.extend(more),
-            (Records::Documents(all), Records::Documents(more)) => all.extend(more),
-            (all, more) => {
-                let (path, first) = (path.display(), first.display());
-                let (this, that) = (more.kind(), all.kind());
-                return Err(Error::user(format!("{path} holds {this} and {first} {that}; give files of one kind")));
-            }
+    let first = paths.first().ok_or_else(|| Error::user("no file of data is given; use --data FILE"))?;
+    let mut index = Index::default();
+    for path in paths {
+        let before = index.found;
+        let found = index.add(Lines::open(path)?, is_plain_text(path))?;
+        if let Some(before) = before.filter(|before| before.group().name() != found.group().name()) {
+            let (path, first) = (path.display(), first.display());
+            let (this, that) = (found.group().name(), before.group().name());
+            return Err(Error::user(format!("{path} holds {this} and {first} {that}; give files of one kind")));
         }
     }
-    Ok(all)
+    index.finish()
 }
 
 /// `.txt`, also compressed: the only kind of file that has no keys to be known by.
@@ -186,54 +95,92 @@ fn is_plain_text(path: &Path) -> bool {
 }
 
 pub(super) fn read_lines(lines: Lines, plain_text: bool) -> Result<Records> {
-    if plain_text { read_text(lines) } else { read_rows(lines) }
+    let mut index = Index::default();
+    index.add(lines, plain_text)?;
+    index.finish()
 }
 
-fn read_rows(mut lines: Lines) -> Result<Records> {
-    let mut all: Option<(Records, Kind, usize)> = None;
-    let file: Arc<Path> = lines.path().into();
-    while let Some(line) = lines.next()? {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let row = Row::parse(line);
-        let number = lines.number();
-        let add = |row: Row| {
-            let kind = row.kind()?;
-            row.check(kind)?;
-            let (records, first_kind, first) = match &mut all {
-                Some(all) => all,
-                None => all.insert((Records::new(kind)?, kind, number)),
+/// The places of rows, file after file.
+#[derive(Default)]
+struct Index {
+    store: Store,
+    places: Vec<Place>,
+    found: Option<Kind>,
+}
+
+impl Index {
+    /// Adds the rows of a file, each of which is read and forgotten. A file that can be read anywhere stays where it is;
+    /// what comes compressed or out of a pipe is kept in a spool.
+    fn add(&mut self, mut lines: Lines, plain_text: bool) -> Result<Kind> {
+        let file: Arc<Path> = lines.path().into();
+        let (base, before) = (self.store.end(), self.places.len());
+        let again = lines.file_to_read_again();
+        let mut spool = Spool::new();
+        let mut first: Option<(Kind, Reader, usize)> = None;
+        let mut inside = false;
+        while let Some(line) = lines.next()? {
+            let blank = line.trim().is_empty();
+            let goes_on = std::mem::replace(&mut inside, plain_text && !blank);
+            if blank {
+                continue;
+            }
+            let raw = lines.raw(&file, plain_text);
+            let start = base + if again.is_some() { lines.start() } else { spool.len() };
+            if again.is_none() {
+                spool.write(raw.bytes)?;
+            }
+            let end = start + raw.bytes.len() as u64;
+            match self.places.last_mut().filter(|_| goes_on) {
+                // The next line of a paragraph.
+                Some(place) => place.len = length(end - place.start).map_err(|error| error.context(raw.place()))?,
+                None => {
+                    let line =
+                        u32::try_from(raw.line).map_err(|_| Error::user("more than 2^32 lines: split the file"))?;
+                    self.places.push(Place { start, len: length(end - start)?, line });
+                }
+            }
+            let (kind, reader) = match plain_text {
+                true => (Kind::Document, reader_of(Kind::Document)?),
+                false => check(raw, first).map_err(|error| error.context(raw.place()))?,
             };
-            if kind != *first_kind {
-                let (this, that) = (kind.name(), first_kind.name());
-                let complaint = format!("this row is of the kind {this}, line {first} of the kind {that}");
-                // A key that was forgotten makes a row look like another kind.
-                let missing = row.check(*first_kind).err().map(|error| format!(" ({error})")).unwrap_or_default();
-                return Err(Error::user(format!("{complaint}{missing}; a file holds rows of one kind")));
-            }
-            records.push(row, kind, &file, number)
+            first.get_or_insert((kind, reader, raw.line));
+        }
+        let Some((kind, ..)) = first.filter(|_| self.places.len() > before) else { return Err(lines.empty()) };
+        let (bytes, len) = match again {
+            Some((file, len)) => (Bytes::file(file), len),
+            None => spool.finish()?,
         };
-        row.and_then(add).map_err(|error| error.context(lines.place()))?;
+        self.store.add(file, bytes, len, plain_text);
+        self.found.get_or_insert(kind);
+        Ok(kind)
     }
-    all.map(|(records, ..)| records).ok_or_else(|| lines.empty())
+
+    fn finish(self) -> Result<Records> {
+        let kind = self.found.ok_or_else(|| Error::machine("rows of no file"))?;
+        Ok((reader_of(kind)?.records)(Arc::new(self.store), self.places))
+    }
 }
 
-/// Each run of lines without a blank one is a document.
-fn read_text(mut lines: Lines) -> Result<Records> {
-    let mut documents: Vec<Document> = Vec::new();
-    let mut inside = false;
-    while let Some(line) = lines.next()? {
-        let blank = line.trim().is_empty();
-        match documents.last_mut() {
-            Some(document) if inside && !blank => {
-                document.output.push('\n');
-                document.output.push_str(line);
-            }
-            _ if !blank => documents.push(Document { prompt: String::new(), output: line.to_owned() }),
-            _ => {}
-        }
-        inside = !blank;
+fn length(bytes: u64) -> Result<u32> {
+    u32::try_from(bytes).map_err(|_| Error::user("a paragraph of more than 4 GiB; put blank lines between documents"))
+}
+
+/// What a row is; refuses one that cannot be read, or is of another kind than the first of its file.
+fn check(raw: Raw, first: Option<(Kind, Reader, usize)>) -> Result<(Kind, Reader)> {
+    let row = Row::parse(raw.text()?)?;
+    let kind = row.kind()?;
+    row.check(kind)?;
+    let reader = match first {
+        Some((_, reader, _)) => reader,
+        None => reader_of(kind)?,
+    };
+    if let Some((first_kind, _, line)) = first.filter(|first| first.0 != kind) {
+        let (this, that) = (kind.name(), first_kind.name());
+        let complaint = format!("this row is of the kind {this}, line {line} of the kind {that}");
+        // A key that was forgotten makes a row look like another kind.
+        let missing = row.check(first_kind).err().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(Error::user(format!("{complaint}{missing}; a file holds rows of one kind")));
     }
-    if documents.is_empty() { Err(lines.empty()) } else { Ok(Records::Documents(documents)) }
+    (reader.check)(row, raw)?;
+    Ok((kind, reader))
 }

@@ -15,7 +15,7 @@ pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
 pub use foreign::Family;
 pub use layout::{Layout, Names};
 pub use pretrained::Pretrained;
-pub use transformer::Objective;
+pub use transformer::LossHeads;
 pub use workspace::Workspace;
 
 use std::rc::Rc;

@@ -1,5 +1,7 @@
 //! The plan of a forward and backward pass: every buffer, its size and its life, before memory is taken.
 
+use std::cell::RefCell;
+
 use crate::backend::{Backend, BackendExt, Extent};
 use crate::error::Result;
 use crate::model::{ModelConfig, OutputHeads};
@@ -75,7 +77,7 @@ pub struct Workspace {
     pub(super) output: OutputSlots,
     /// Host copies of what is derived from a pack, kept so that a step allocates nothing.
     pub(super) selected_positions: Vec<u32>,
-    pub(super) target_weights: Vec<f32>,
+    pub(super) target_weights: RefCell<Vec<f32>>,
     pub(super) training: bool,
 }
 
@@ -106,7 +108,7 @@ impl Workspace {
             inputs,
             output,
             selected_positions: Vec::with_capacity(capacity.selected),
-            target_weights: Vec::with_capacity(capacity.selected),
+            target_weights: RefCell::new(Vec::with_capacity(capacity.selected)),
             training,
         };
         let iota: Vec<u32> = (0..capacity.tokens as u32).collect();

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use rand::seq::SliceRandom;
 
-use crate::data::{Document, IdPair, Triple, TripleSource};
+use crate::data::{Document, IdPair, Rows, Triple, TripleSource};
 use crate::error::{Error, Result};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::polar::{TemplateConfig, encode_document, encode_triple};
@@ -23,11 +23,11 @@ pub enum Source {
     /// Trajectories of known policies, from which each epoch draws new triples.
     Trajectories(TripleSource),
     /// Ranked candidates.
-    Preferences(Vec<Triple>),
+    Preferences(Rows<Triple>),
     /// Ranked candidates as token ids.
-    Pairs(Vec<IdPair>),
+    Pairs(Rows<IdPair>),
     /// Documents as token ids.
-    Sequences(Vec<Vec<u32>>),
+    Sequences(Rows<Vec<u32>>),
 }
 
 impl Source {
@@ -152,29 +152,31 @@ impl Feeder {
     }
 
     /// The first `n` different triples that are trained on; none where the source has no triples of text.
-    pub fn triples(&self, n: u64) -> Vec<Triple> {
+    ///
+    /// # Errors
+    /// When the data cannot be read any more.
+    pub fn triples(&self, n: u64) -> Result<Vec<Triple>> {
         let mut orders = Orders::new();
         let n = match &self.source {
             // Every epoch has the same ones.
             Source::Preferences(triples) => n.min(triples.len() as u64),
             _ => n,
         };
-        (0..n).map_while(|index| self.triple(index, &mut orders)).collect()
+        (0..n).map_while(|index| self.triple(index, &mut orders).transpose()).collect()
     }
 
     /// The triple that example `index` is, if it is one of text.
-    fn triple(&self, index: u64, orders: &mut Orders) -> Option<Triple> {
+    fn triple(&self, index: u64, orders: &mut Orders) -> Result<Option<Triple>> {
         if !self.wanted.scores {
-            return None;
+            return Ok(None);
         }
         let (epoch, len, position) = self.place(index);
+        let mut row = || self.order(orders, epoch, len)[position] as usize;
         match &self.source {
-            Source::Zoo(zoo) => Some(zoo.triple(Split::Train, index)),
-            Source::Trajectories(source) => {
-                Some(source.draw(self.order(orders, epoch, len)[position] as usize, self.seed, epoch))
-            }
-            Source::Preferences(triples) => Some(triples[self.order(orders, epoch, len)[position] as usize].clone()),
-            Source::Pairs(_) | Source::Sequences(_) => None,
+            Source::Zoo(zoo) => Ok(Some(zoo.triple(Split::Train, index))),
+            Source::Trajectories(source) => source.draw(row(), self.seed, epoch).map(Some),
+            Source::Preferences(triples) => triples.get(row()).map(Some),
+            Source::Pairs(_) | Source::Sequences(_) => Ok(None),
         }
     }
 
@@ -185,7 +187,7 @@ impl Feeder {
     }
 
     fn add(&self, index: u64, filling: &mut Filling, orders: &mut Orders) -> Result<()> {
-        if let Some(triple) = self.triple(index, orders) {
+        if let Some(triple) = self.triple(index, orders)? {
             return self.add_triple(&triple, filling);
         }
         let (epoch, len, position) = self.place(index);
@@ -199,12 +201,12 @@ impl Feeder {
                 Ok(())
             }
             Source::Pairs(pairs) => {
-                let pair = &pairs[self.order(orders, epoch, len)[position] as usize];
+                let pair = pairs.get(self.order(orders, epoch, len)[position] as usize)?;
                 filling.push(&[&pair.chosen, &pair.rejected], true)
             }
             Source::Sequences(sequences) => {
-                let sequence = &sequences[self.order(orders, epoch, len)[position] as usize];
-                filling.push(&[sequence], false)
+                let sequence = sequences.get(self.order(orders, epoch, len)[position] as usize)?;
+                filling.push(&[&sequence], false)
             }
             Source::Trajectories(_) | Source::Preferences(_) => Err(Error::machine("triples without a ranking loss")),
         }

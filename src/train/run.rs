@@ -17,11 +17,12 @@ use crate::files;
 use crate::model::config::StorageDtype;
 use crate::model::weights::Target;
 use crate::model::{Model, ModelConfig, TensorSpec, weights};
+use crate::objective::ScoreStats;
 use crate::tensor::Tensor;
 use crate::train::checkpoint::{Checkpoint, Checkpoints, RunLock};
 use crate::train::feed::Batch;
 use crate::train::finish::{self, Outcome};
-use crate::train::metrics::{MetricsLog, ScoreStats, StepMetrics};
+use crate::train::metrics::{MetricsLog, StepMetrics};
 use crate::train::progress::Progress;
 use crate::train::setup::{Setup, Start};
 use crate::train::tensorboard::EventFile;
@@ -304,7 +305,8 @@ impl<'a> Session<'a> {
         self.totals.tokens_saved += batch.tokens_saved() as u64;
         self.totals.seconds += seconds;
         let flops: f64 = batch.packs.iter().map(|pack| self.trainer.model().training_flops(pack)).sum();
-        let metrics = step_metrics(self.step, &step, batch, scores, lr, seconds, flops / self.peak);
+        let stats = self.trainer.score_stats(&batch.packs, scores);
+        let metrics = step_metrics(self.step, &step, batch, stats, lr, seconds, flops / self.peak);
         self.metrics.append(&metrics)?;
         self.events.append(&metrics)?;
         self.progress.step(&metrics);
@@ -364,7 +366,7 @@ fn step_metrics(
     number: u64,
     step: &Step,
     batch: &Batch,
-    scores: &[f32],
+    scores: Option<ScoreStats>,
     lr: f64,
     seconds: f64,
     seconds_at_peak: f64,
@@ -373,7 +375,7 @@ fn step_metrics(
     StepMetrics {
         step: number,
         loss: step.loss,
-        scores: (!scores.is_empty()).then(|| score_stats(batch, scores)),
+        scores,
         lm_loss: step.lm_loss,
         grad_norm: step.grad_norm,
         lr,
@@ -384,30 +386,4 @@ fn step_metrics(
         tokens_per_s: tokens as f64 / seconds,
         peak_share: seconds_at_peak / seconds,
     }
-}
-
-/// Statistics of the scores of a step, whose packs' candidates follow each other.
-fn score_stats(batch: &Batch, scores: &[f32]) -> ScoreStats {
-    let mut first = 0;
-    let mut stats = ScoreStats { min_reward: f64::INFINITY, max_reward: f64::NEG_INFINITY, ..ScoreStats::default() };
-    for pack in &batch.packs {
-        for pair in &pack.pairs {
-            let pair = pair.map(|candidate| f64::from(scores[first + candidate as usize]));
-            let margin = pair[0] - pair[1];
-            // A tie is wrong. Equal sequences are one candidate, so that theirs is one to the last bit.
-            stats.accuracy += f64::from(u8::from(margin > 0.0));
-            stats.margin += margin;
-            for score in pair {
-                stats.mean_reward += score;
-                stats.min_reward = stats.min_reward.min(score);
-                stats.max_reward = stats.max_reward.max(score);
-            }
-        }
-        first += pack.candidates();
-    }
-    let pairs = batch.pairs().max(1) as f64;
-    stats.accuracy /= pairs;
-    stats.margin /= pairs;
-    stats.mean_reward /= 2.0 * pairs;
-    stats
 }

@@ -3,17 +3,18 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{AdamW, Backend, BackendExt, PairLoss};
-use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
+use crate::backend::{AdamW, Backend, BackendExt};
+use crate::config::{ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
-use crate::model::{Flat, Model, Objective, Workspace};
+use crate::model::{Flat, LossHeads, Model, Workspace};
+use crate::objective::{self, BatchTotals, Objective, ScoreStats};
 use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
 
 /// A model with what training it takes: gradients, moments, a workspace.
 pub struct Trainer {
     model: Rc<Model>,
-    objective: ObjectiveSection,
+    objective: Box<dyn Objective>,
     optimizer: OptimizerSection,
     workspace: Workspace,
     grads: Flat,
@@ -85,7 +86,7 @@ impl Trainer {
         let workspace = Workspace::new(backend.as_ref(), model.config(), model.outputs(), capacity, true)?;
         let (grads, m, v) = (model.gradients()?, model.state()?, model.state()?);
         let figures = Figures::new(backend.as_ref(), candidates)?;
-        let (objective, optimizer) = (objective.clone(), optimizer.clone());
+        let (objective, optimizer) = (objective::new(objective), optimizer.clone());
         Ok(Self { model, objective, optimizer, workspace, grads, m, v, figures, updates: 0 })
     }
 
@@ -110,6 +111,11 @@ impl Trainer {
     /// The model in training.
     pub fn model(&self) -> &Rc<Model> {
         &self.model
+    }
+
+    /// What is said of the scores that a step of `packs` left.
+    pub fn score_stats(&self, packs: &[Pack], scores: &[f32]) -> Option<ScoreStats> {
+        self.objective.score_stats(packs, scores)
     }
 
     /// The gradients of the last step.
@@ -138,11 +144,12 @@ impl Trainer {
         backend.fill(self.grads(), 0.0)?;
         self.model.zero_losses(&self.workspace)?;
         scores.clear();
-        let objective = self.objective(packs);
+        let batch = BatchTotals::of(packs);
         let mut candidates = 0;
         for pack in packs {
-            self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
-            if objective.pair_loss.is_some() {
+            let loss = |heads: &LossHeads| self.objective.backward(heads, &batch);
+            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
+            if pack.candidates() > 0 {
                 let range = candidates..candidates + pack.candidates();
                 candidates = range.end;
                 self.model.copy_scores(&self.workspace, &self.figures.scores(range))?;
@@ -153,8 +160,7 @@ impl Trainer {
         let figures = self.figures.read(backend.as_ref(), candidates)?;
         let [grad_norm, ranking, next_token] = [figures[0], figures[1], figures[2]];
         scores.extend(figures[Figures::SCORES..].iter().map(|&score| score as f32));
-        let weight = self.lm_weight();
-        let lm_loss = (weight > 0.0).then(|| next_token / weight);
+        let lm_loss = self.objective.mean_next_token_loss(next_token);
         Ok(Step { loss: ranking + next_token, lm_loss, grad_norm })
     }
 
@@ -180,27 +186,6 @@ impl Trainer {
         Ok(step)
     }
 
-    fn lm_weight(&self) -> f64 {
-        match self.objective.kind {
-            ObjectiveKind::Polar => self.objective.lm_weight,
-            ObjectiveKind::Lm => 1.0,
-        }
-    }
-
-    /// Scales that make the losses of all packs of a step means over its pairs and over its predicted tokens.
-    fn objective(&self, packs: &[Pack]) -> Objective {
-        let pairs: usize = packs.iter().map(|pack| pack.pairs.len()).sum();
-        let predicted: f64 = packs.iter().map(|pack| pack.predicted_tokens()).sum();
-        let pair_loss = (self.objective.kind == ObjectiveKind::Polar).then(|| PairLoss {
-            kind: self.objective.loss,
-            penalty: self.objective.penalty,
-            penalty_weight: self.objective.penalty_weight,
-            scale: 1.0 / pairs.max(1) as f64,
-        });
-        let lm_weight = self.lm_weight();
-        Objective { pair_loss, lm_scale: (lm_weight > 0.0).then(|| lm_weight / predicted.max(1.0)) }
-    }
-
     /// Where a loss or gradient that is not finite began: a weight, a buffer of the forward pass, or a gradient. Packs
     /// are run again one by one, so that the buffers of the first bad one are looked at.
     fn explain_non_finite(&mut self, step: &Step, packs: &[Pack]) -> Result<Error> {
@@ -217,7 +202,7 @@ impl Trainer {
         if let Some(name) = self.model.first_non_finite(self.model.params())? {
             return Ok(Some(format!("the weight {name}")));
         }
-        let objective = self.objective(packs);
+        let batch = BatchTotals::of(packs);
         for pack in packs {
             self.model.forward(&mut self.workspace, pack)?;
             if let Some(name) = self.workspace.first_non_finite(backend.as_ref(), pack)? {
@@ -225,7 +210,8 @@ impl Trainer {
             }
             backend.fill(self.grads(), 0.0)?;
             self.model.zero_losses(&self.workspace)?;
-            self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
+            let loss = |heads: &LossHeads| self.objective.backward(heads, &batch);
+            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
             if let Some(name) = self.model.first_non_finite(self.grads())? {
                 return Ok(Some(format!("the gradient of {name}")));
             }

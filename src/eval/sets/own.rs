@@ -14,13 +14,13 @@ use crate::eval::group::{Answer, Candidate, Group, Rule};
 /// The user's: documents, and trajectories that give no triple.
 pub fn groups(path: &Path, records: Records, seed: u64, set: &mut Set) -> Result<()> {
     match records {
-        Records::Preferences(triples) => set.groups = triples.into_iter().map(of_triple).collect(),
+        Records::Preferences(rows) => set.groups = rows.iter().map(|row| row.map(of_triple)).collect::<Result<_>>()?,
         Records::Trajectories(rows) => {
             let source = TripleSource::new(rows).map_err(|e| e.context(path.display()))?;
             set.notes.push(source.summary().to_string());
-            set.groups = source.epoch(seed, 0).map(of_triple).collect();
+            set.groups = source.epoch(seed, 0).map(|triple| triple.map(of_triple)).collect::<Result<_>>()?;
         }
-        Records::Pairs(pairs) => set.groups = pairs.into_iter().map(of_pair).collect(),
+        Records::Pairs(rows) => set.groups = rows.iter().map(|row| row.map(of_pair)).collect::<Result<_>>()?,
         Records::Documents(_) => {
             return Err(Error::user(format!(
                 "{} holds documents, which cannot be ranked: give trajectories or preferences",
