@@ -19,6 +19,7 @@ pub mod polar;
 pub mod reference;
 pub mod rng;
 pub mod serve;
+pub mod store;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;

@@ -75,7 +75,8 @@ fn write(path: &Path, compressed: bool, row: impl Fn(usize) -> String) -> u64 {
 }
 
 fn trajectory(i: usize) -> String {
-    json!({"prompt": text(i / 6), "policy": ["a", "b", "c"][i % 3], "output": text(i)}).to_string()
+    let policy = ["a", "b", "c"][i % 3];
+    json!({"prompt": text(i / 6), "policy": policy, "output": text(i)}).to_string()
 }
 
 fn preference(i: usize) -> String {

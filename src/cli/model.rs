@@ -7,7 +7,8 @@ use super::device::Device;
 use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::eval::Companion;
-use crate::model::{Model, OutputHeads, Pretrained, pretrained};
+use crate::model::{Model, OutputHeads};
+use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 
 /// A reward model, ready to score.

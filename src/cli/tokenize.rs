@@ -10,7 +10,7 @@ use super::written;
 use crate::data::Lines;
 use crate::error::{Error, Result};
 use crate::files::Staged;
-use crate::model::pretrained;
+use crate::store::pretrained;
 use crate::tokenizer::Tokenizer;
 
 /// Turn text into token ids, or ids into text.

@@ -84,5 +84,5 @@ impl Scorer {
 
 fn plan(model: &Model, tokens: usize) -> Result<Workspace> {
     let capacity = Capacity::new(tokens, Wanted::SCORES);
-    Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, false)
+    Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, None)
 }

@@ -36,6 +36,13 @@ impl Capacity {
         (tokens / 8).max(2)
     }
 
+    /// The same for packs of `tokens` tokens.
+    pub fn with_tokens(self, tokens: usize) -> Self {
+        let candidates = Self::candidates_for(tokens);
+        let selected = if self.selected == self.tokens { tokens } else { candidates };
+        Self { tokens, selected, candidates }
+    }
+
     /// Whether a pass holds so much.
     pub fn holds(&self, load: Load) -> bool {
         load.tokens <= self.tokens && load.candidates <= self.candidates

@@ -17,7 +17,7 @@ use crate::zoo::{Split, Zoo};
 /// Turns records into what the objective trains and is measured on.
 pub(super) struct Examples<'a> {
     pub config: &'a Config,
-    tokenizer: Option<&'a Tokenizer>,
+    pub tokenizer: Option<&'a Tokenizer>,
     pub template: &'a TemplateConfig,
     pub model: &'a ModelConfig,
 }
@@ -110,8 +110,9 @@ impl Examples<'_> {
                 .map(|document| encode_document(tokenizer, document, self.template))
                 .collect::<Result<_>>()?;
             // A sequence of one id predicts nothing.
-            let useful = encoded.iter().flatten().filter(|sequence| sequence.len() > 1);
-            useful.into_iter().try_for_each(|sequence| sequences.push(sequence))?;
+            for sequence in encoded.iter().flatten().filter(|sequence| sequence.len() > 1) {
+                sequences.push(sequence)?;
+            }
         }
         let sequences = sequences.finish()?;
         if sequences.is_empty() {
