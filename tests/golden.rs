@@ -72,8 +72,9 @@ fn packs(golden: &Golden, share_prefix: bool, one_pack: bool) -> Vec<Pack> {
     let wanted = Wanted { scores: true, next_tokens: false, share_prefix };
     let of = |pairs: &[IdPair]| {
         let mut packer = Packer::new(wanted);
+        let ids = pairs.iter().flat_map(|pair| pair.chosen.iter().chain(&pair.rejected));
         pairs.iter().for_each(|pair| packer.push_pair(&pair.chosen, &pair.rejected).unwrap());
-        packer.finish(usize::MAX).unwrap()
+        packer.finish(1 + *ids.max().unwrap() as usize).unwrap()
     };
     golden.pairs.chunks(if one_pack { golden.pairs.len() } else { 1 }).map(of).collect()
 }

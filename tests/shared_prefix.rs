@@ -220,7 +220,7 @@ fn equal_sequences_tie_to_the_last_bit() {
     let config = config(&mut random, 2, 2, 8, false);
     let mut trainer = trainer(model(Rc::new(Cpu::new()), &config, outputs(&objective), 3), &objective);
     for share_prefix in [true, false] {
-        let packs: Vec<Pack> = (0..20)
+        let packs: Vec<Pack> = (0..10)
             .map(|_| {
                 let mut packer = Packer::new(Wanted { share_prefix, ..Wanted::SCORES });
                 for _ in 0..random.random_range(1..6) {

@@ -128,6 +128,9 @@ impl Parts {
             if span.own == 0 || run != [end, span.own, end, span.own] || span.own as usize > self.tokens() {
                 return fail(format!("span {i} does not go on with the tokens at {end}: {span:?}"));
             }
+            if span.prefix_start.saturating_add(span.prefix) > span.own_start {
+                return fail(format!("span {i} whose prefix does not come before it: {span:?}"));
+            }
             end = end.saturating_add(span.own);
         }
         if end as usize != self.tokens() || self.positions.len() != self.tokens() {
@@ -296,11 +299,12 @@ mod tests {
             change(&mut parts);
             Pack::new(parts, 10).unwrap_err().to_string()
         };
-        let cases: [(&dyn Fn(&mut Parts), &str); 12] = [
+        let cases: [(&dyn Fn(&mut Parts), &str); 13] = [
             (&|parts| parts.ids[2] = 10, "token id 10 is not below"),
             (&|parts| parts.targets[0] = 17, "token id 17 is not below"),
             (&|parts| parts.positions[1] = 7, "positions that do not go on"),
-            (&|parts| parts.spans[1].prefix = 3, "are not those of all tokens"),
+            (&|parts| parts.spans[2].prefix = 3, "are not those of all tokens"),
+            (&|parts| parts.spans[2].prefix_start = u32::MAX, "does not come before it"),
             (&|parts| parts.spans[1].own = 9, "does not go on with the tokens"),
             (&|parts| parts.selected[0] = 6, "query"),
             (&|parts| parts.score_rows[1] = 7, "the score row 7 of 7"),
