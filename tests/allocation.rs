@@ -1,4 +1,4 @@
-//! A training step takes no memory once the first ones have found out what it needs.
+//! A training step takes no memory of this crate's once the first ones have found out what it needs.
 //!
 //! What the runtime takes for tensors and partial sums is counted by the backend, and must be nothing. Below it, every
 //! allocation of the process is counted here. What remains comes from two crates: `gemm` takes the memory into which it

@@ -1,6 +1,7 @@
 //! Scores, loss, gradients and ten AdamW steps against PyTorch's, on the small fixture in `tests/golden`, or on the
 //! one in the folder that the environment variable `POLAR_RAW_GOLDEN` names.
 
+use approx::{abs_diff_eq, relative_eq};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -93,7 +94,7 @@ fn trainer(golden: &Golden, model: Rc<Model>) -> Trainer {
 }
 
 fn assert_relative(got: f64, want: f64, tolerance: f64, what: &str) {
-    assert!((got - want).abs() <= tolerance * want.abs(), "{what}: {got}, not {want}");
+    assert!(relative_eq!(got, want, epsilon = 0.0, max_relative = tolerance), "{what}: {got}, not {want}");
 }
 
 #[test]
@@ -106,8 +107,8 @@ fn scores_loss_and_gradients() {
 
         for (got, want) in scores.chunks(2).zip(&golden.scores) {
             for (got, want) in got.iter().zip([want.chosen, want.rejected]) {
-                let error = (f64::from(*got) - want).abs();
-                assert!(error <= 1e-5 + 1e-5 * want.abs(), "score {got}, not {want}");
+                let near = abs_diff_eq!(f64::from(*got), want, epsilon = 1e-5 + 1e-5 * want.abs());
+                assert!(near, "score {got}, not {want}");
             }
         }
         assert_relative(step.loss, golden.loss, 1e-5, "loss");

@@ -1,5 +1,6 @@
 //! A reward model that starts from somebody else's language model: rows for the tokens that POLAR adds.
 
+use approx::abs_diff_eq;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -137,7 +138,7 @@ fn tokens_that_are_new_to_a_model_start_as_the_mean_of_the_others() {
                 for column in 0..width {
                     let mean = known.iter().skip(column).step_by(width).sum::<f32>() / 300.0;
                     for row in [300, 301] {
-                        assert!((ours[row * width + column] - mean).abs() < 1e-6, "{} {row}", spec.name);
+                        assert!(abs_diff_eq!(ours[row * width + column], mean, epsilon = 1e-6), "{} {row}", spec.name);
                     }
                 }
                 // Rows that no token has stay as they were.

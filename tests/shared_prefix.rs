@@ -1,6 +1,7 @@
 //! Sharing a prefix changes nothing but the time: scores, losses and gradients are those of separate sequences and those
 //! of the f64 reference, whose gradients are those of finite differences.
 
+use approx::abs_diff_eq;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -369,7 +370,7 @@ fn the_softmax_of_the_logits_gives_the_next_token_loss() {
             model.zero_losses(&workspace).unwrap();
             model.next_token_loss(&mut workspace, &pack, 1.0).unwrap();
             let right = model.losses(&workspace).unwrap().1;
-            assert!((loss - right).abs() <= NEAR * right, "{loss} {right}");
+            assert!(abs_diff_eq!(loss, right, epsilon = NEAR * right), "{loss} {right}");
         }
     }
 }

@@ -174,6 +174,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::abs_diff_eq;
 
     fn group(rule: Rule, gains: &[f64]) -> Group {
         let candidates = gains.iter().enumerate().map(|(i, &gain)| Candidate::new(format!("answer {i}"), gain));
@@ -230,6 +231,6 @@ mod tests {
     fn chance_is_that_of_a_guess() {
         let chance = |k, n| Judgement { better: (0..k).collect(), worse: (k..n).collect(), level: None }.chance();
         assert_eq!((chance(1, 2), chance(1, 4)), (0.5, 0.25));
-        assert!((chance(2, 5) - 0.1).abs() < 1e-12, "one of ten sets of two");
+        assert!(abs_diff_eq!(chance(2, 5), 0.1, epsilon = 1e-12), "one of ten sets of two");
     }
 }

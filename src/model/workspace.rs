@@ -110,7 +110,7 @@ pub struct Workspace {
     pub(super) temporaries: Temporaries,
     pub(super) inputs: Inputs,
     pub(super) output: OutputSlots,
-    /// Host copies of what is derived from a pack, kept so that a step allocates nothing.
+    /// Host copies of what is derived from a pack, kept so that a step need not take memory for them.
     pub(super) selected_positions: Vec<u32>,
     pub(super) target_weights: RefCell<Vec<f32>>,
     /// None for a workspace that only scores.

@@ -18,6 +18,7 @@ use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::store::weights;
 use crate::store::weights::Target;
 use crate::train::feed::Feeder;
+use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
 use crate::train::run::Totals;
 use crate::train::setup::{EvalSet, Setup};
@@ -54,7 +55,7 @@ pub fn finish(
     setup: Setup,
     trainer: Trainer,
     totals: &Totals,
-    peak: f64,
+    ceiling: Ceiling,
     stop: &AtomicBool,
 ) -> Result<Option<Outcome>> {
     let model = trainer.model().clone();
@@ -66,7 +67,7 @@ pub fn finish(
     let dtype = round_weights(&model)?;
     save_model(&folder, &model, dtype, &setup.feeder, &companion)?;
 
-    let mut facts = facts(&setup, &model, totals, peak);
+    let mut facts = facts(&setup, &model, totals, ceiling);
     if dtype != model.config().dtype {
         facts.push(("weights".into(), format!("saved as {dtype}: some are too large for {}", model.config().dtype)));
     }
@@ -206,12 +207,12 @@ fn next_token_loss(model: &Rc<Model>, feeder: &Feeder, sequences: &[Vec<u32>]) -
     Ok(model.losses(&workspace)?.1 / predicted)
 }
 
-fn facts(setup: &Setup, model: &Model, totals: &Totals, peak: f64) -> Vec<(String, String)> {
+fn facts(setup: &Setup, model: &Model, totals: &Totals, ceiling: Ceiling) -> Vec<(String, String)> {
     let separate = totals.tokens + totals.tokens_saved;
     let saved = 100.0 * totals.tokens_saved as f64 / separate.max(1) as f64;
     let mut facts = vec![
         ("parameters".into(), format!("{:.3}M", model.config().parameters(model.outputs()) as f64 / 1e6)),
-        ("device".into(), format!("{}, {:.0} GFLOP/s measured on matrix products", model.backend().name(), peak / 1e9)),
+        ("device".into(), format!("{}, {}", model.backend().name(), ceiling.describe())),
         ("updates".into(), format!("{} of {} steps", totals.updates, setup.steps)),
         (
             "tokens computed".into(),

@@ -6,6 +6,7 @@ pub mod finish;
 pub mod metrics;
 pub mod plan;
 pub mod progress;
+pub mod rate;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -26,6 +26,7 @@ use crate::train::finish::{self, Outcome};
 use crate::train::metrics::{MetricsLog, StepMetrics};
 use crate::train::plan::MemoryPlan;
 use crate::train::progress::Progress;
+use crate::train::rate::{Ceiling, Share};
 use crate::train::setup::{Setup, Start};
 use crate::train::tensorboard::EventFile;
 use crate::train::{Step, Trainer, schedule};
@@ -223,8 +224,8 @@ struct Session<'a> {
     totals: Totals,
     /// Steps done.
     step: u64,
-    /// FLOP/s that matrix products reach on this machine.
-    peak: f64,
+    /// What the rate of steps is compared with.
+    ceiling: Ceiling,
 }
 
 impl<'a> Session<'a> {
@@ -244,8 +245,9 @@ impl<'a> Session<'a> {
             Some(checkpoint) => (checkpoint.step, restore(checkpoint, &mut trainer)?),
             None => (0, Totals::default()),
         };
-        let peak = request.backend.measure_peak()?;
-        let progress = Progress::new(setup.steps, step, &format!("{} on {}", describe(&setup), request.backend.name()));
+        let ceiling = Ceiling::of(&*request.backend)?;
+        let what = format!("{} on {}", describe(&setup), request.backend.name());
+        let progress = Progress::new(setup.steps, step, &what, ceiling);
         latest.warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
         if step > 0 {
             progress.note(&format!("going on after step {step}"));
@@ -261,7 +263,7 @@ impl<'a> Session<'a> {
             progress,
             totals,
             step,
-            peak,
+            ceiling,
         })
     }
 
@@ -314,8 +316,9 @@ impl<'a> Session<'a> {
         self.totals.tokens_saved += batch.tokens_saved() as u64;
         self.totals.seconds += seconds;
         let flops: f64 = batch.packs.iter().map(|pack| self.trainer.model().training_flops(pack)).sum();
+        let share = self.ceiling.share(flops, seconds);
         let stats = self.trainer.score_stats(&batch.packs, scores);
-        let metrics = step_metrics(self.step, &step, batch, stats, lr, seconds, flops / self.peak);
+        let metrics = step_metrics(self.step, &step, batch, stats, lr, seconds, share);
         self.metrics.append(&metrics)?;
         self.events.append(&metrics)?;
         self.progress.step(&metrics);
@@ -332,8 +335,8 @@ impl<'a> Session<'a> {
     }
 
     fn finish(self) -> Result<Option<Outcome>> {
-        let Self { run, stop, setup, trainer, totals, peak, progress, .. } = self;
-        let outcome = finish::finish(run, setup, trainer, &totals, peak, stop)?;
+        let Self { run, stop, setup, trainer, totals, ceiling, progress, .. } = self;
+        let outcome = finish::finish(run, setup, trainer, &totals, ceiling, stop)?;
         if outcome.is_none() {
             progress
                 .note(&format!("stopped before the report was written: go on with --run {} --resume", run.display()));
@@ -378,7 +381,7 @@ fn step_metrics(
     scores: Option<ScoreStats>,
     lr: f64,
     seconds: f64,
-    seconds_at_peak: f64,
+    share: Share,
 ) -> StepMetrics {
     let tokens = batch.tokens() as u64;
     StepMetrics {
@@ -393,6 +396,6 @@ fn step_metrics(
         pairs: batch.pairs() as u64,
         seconds,
         tokens_per_s: tokens as f64 / seconds,
-        peak_share: seconds_at_peak / seconds,
+        share,
     }
 }

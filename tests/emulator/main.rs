@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
-use polar_raw::cuda::abi::{FILL_THREADS, FillParams};
-use polar_raw::cuda::{Cuda, footprint, ptx};
+use polar_raw::cuda::abi::FillParams;
+use polar_raw::cuda::{Cuda, footprint, kernels, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
@@ -120,7 +120,7 @@ fn a_step_takes_no_memory_loads_no_kernel_and_waits_once() {
     let cuda = Rc::new(Cuda::emulated().unwrap());
     let (mut trainer, mut scores) = (trainer(cuda.clone()), Vec::new());
     // All that there are: what a step launches, whatever its sizes, the driver has compiled before the first.
-    assert_eq!(cuda.device().kernels(), ptx::MODULES.iter().flat_map(ptx::Module::kernels).count());
+    assert_eq!(cuda.device().kernels(), ptx::MODULES.iter().map(|module| module.kernels.len()).sum::<usize>());
     for step in 0..3 {
         let before = (cuda.allocations(), cuda.waits());
         trainer.step(&packs(step), 1e-3, &mut scores).unwrap();
@@ -193,7 +193,7 @@ fn a_fault_is_an_error_of_its_launch() {
     let launch = |count: u64| {
         let params = FillParams { out: out.address() as u64, count, value: 1.0 };
         // SAFETY: the emulator looks where a kernel writes.
-        unsafe { cuda.device().launch("fill_f32", [1, 1], FILL_THREADS, 0, &params) }
+        unsafe { cuda.device().launch(&kernels::FILL_F32.on([1, 1]), &params) }
     };
     let fault = launch(1 << 20).unwrap_err().to_string();
     assert!(fault.contains("fill_f32: out of bounds at PTX line") && fault.contains("fill.cu:"), "{fault}");

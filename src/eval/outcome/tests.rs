@@ -4,6 +4,7 @@ use crate::eval::judge::Judge;
 use crate::eval::reference::{References, Source, trials};
 use crate::eval::result::{Task, measure};
 use crate::eval::sets::Format;
+use approx::abs_diff_eq;
 
 /// Subset and candidates, each a text and its gain.
 type TestRow<'a> = (&'a str, &'a [(&'a str, f64)]);
@@ -117,7 +118,7 @@ fn sections_average_their_parts() {
 fn spearman_of_known_cases() {
     let near = |x: &[f64], y: &[f64], wanted: f64| {
         let found = spearman(x, y).unwrap();
-        assert!((found - wanted).abs() < 1e-12, "{found}");
+        assert!(abs_diff_eq!(found, wanted, epsilon = 1e-12), "{found}");
     };
     near(&[1.0, 2.0, 9.0], &[10.0, 20.0, 21.0], 1.0);
     near(&[1.0, 2.0], &[5.0, 1.0], -1.0);

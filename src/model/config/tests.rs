@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Config;
+use approx::abs_diff_eq;
 
 fn tiny() -> ModelConfig {
     let section = ModelSection {
@@ -67,6 +68,6 @@ fn published_sizes_have_the_published_parameters() {
         let config = ModelConfig::new(&preset.model, vocab, special, Architecture::RewardModel).unwrap();
         let surplus = (vocab - preset.tokenizer.vocab_size) * config.hidden_size;
         let count = (config.parameters(config.architecture.heads()) - surplus) as f64;
-        assert!((count / parameters - 1.0).abs() < 2e-3, "{name}: {count}");
+        assert!(abs_diff_eq!(count / parameters, 1.0, epsilon = 2e-3), "{name}: {count}");
     }
 }
