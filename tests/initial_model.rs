@@ -9,7 +9,7 @@ use std::rc::Rc;
 use polar_raw::config::Config;
 use polar_raw::cpu::Cpu;
 use polar_raw::model::{Model, TensorSpec};
-use polar_raw::store::convert::{Kind, convert};
+use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::weights::{self, Target};
 use polar_raw::store::{Family, Pretrained};
 use polar_raw::tokenizer::Tokenizer;
@@ -81,7 +81,7 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     };
     weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
     setup.feeder.tokenizer().unwrap().save(&own).unwrap();
-    convert(&own, &theirs, Kind::HuggingFace(family), None, usize::MAX).unwrap();
+    convert(&own, &theirs, ModelFormat::HuggingFace(family), None, usize::MAX).unwrap();
     fs::remove_file(theirs.join("tokenizer_config.json")).unwrap();
     let path = theirs.join("tokenizer.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -158,7 +158,7 @@ fn a_gguf_file_without_a_vocabulary_is_read_with_the_tokenizer_beside_it() {
     let llama = foreign(folder.path(), 0);
     let gguf = folder.path().join("alone/model.gguf");
     fs::create_dir(gguf.parent().unwrap()).unwrap();
-    convert(&llama, &gguf, Kind::Gguf, None, usize::MAX).unwrap();
+    convert(&llama, &gguf, ModelFormat::Gguf, None, usize::MAX).unwrap();
     assert!(polar_raw::store::pretrained::tokenizer(&gguf).unwrap().is_none());
     let refused = polar_raw::store::pretrained::required_tokenizer(&gguf).unwrap_err().to_string();
     assert!(refused.contains("has no vocabulary"), "{refused}");
@@ -166,7 +166,7 @@ fn a_gguf_file_without_a_vocabulary_is_read_with_the_tokenizer_beside_it() {
     let (grown, _, notes) = setup(&config(""), Start::From(gguf.clone()), Some(&gguf));
     assert_eq!(grown.model_config.vocab_size, 302, "{notes:?}");
     let back = folder.path().join("back");
-    convert(&gguf, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+    convert(&gguf, &back, ModelFormat::InternLm2, None, usize::MAX).unwrap();
     assert_eq!(fs::read(back.join("tokenizer.json")).unwrap(), fs::read(llama.join("tokenizer.json")).unwrap());
 }
 
@@ -269,7 +269,7 @@ fn dynamic_ntk_scaling_changes_nothing_within_the_trained_length() {
     let target = Target::safetensors(setup.model_config.dtype, usize::MAX);
     let mut source = |spec: &TensorSpec| model.get(model.params(), spec);
     weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
-    convert(&own, &folder.path().join("llama"), Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+    convert(&own, &folder.path().join("llama"), ModelFormat::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
 
     let score = setup.model_config.special.reward.unwrap();
     let row = |length: usize| {

@@ -5,7 +5,9 @@
 //! places of the rows alone ([`Rows`]).
 
 mod formats;
+mod items;
 mod lines;
+mod read;
 #[cfg(test)]
 mod reader_tests;
 mod records;
@@ -14,12 +16,11 @@ mod rows;
 mod sampling;
 mod score_rows;
 mod store;
-mod triple;
 
-pub use formats::{Document, IdPair};
+pub use items::{Document, IdPair, Trajectory, Triple, Wrapper};
 pub(crate) use lines::Lines;
-pub use records::{Records, read, read_all, read_from};
+pub use read::{read, read_all, read_from};
+pub use records::Records;
 pub use rows::{Rows, Sequences};
 pub use sampling::{Summary, TripleSource, split_by_prompt};
 pub use score_rows::{ScoreInput, ScoreRow, ScoreRows};
-pub use triple::{Trajectory, Triple, Wrapper};

@@ -4,6 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Wrapper;
 
+/// Where references come from. A candidate is never compared with itself: one whose text is the reference's is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferenceSource {
+    /// The row's own reference
+    Field,
+    /// The best candidate of the row; the others are judged
+    Best,
+    /// Each candidate in turn, for the others that are not better than it
+    LeaveOneOut,
+    /// A file of references, given with --references, joined by id or prompt
+    File,
+}
+
+impl ReferenceSource {
+    /// What `--reference-source` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Field => "field",
+            Self::Best => "best",
+            Self::LeaveOneOut => "leave-one-out",
+            Self::File => "file",
+        }
+    }
+}
+
 /// What a candidate is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

@@ -1,6 +1,7 @@
 use rand_distr::{Distribution, StandardNormal};
 
 use super::Model;
+use super::params::Init;
 use crate::error::Result;
 use crate::rng;
 
@@ -9,16 +10,16 @@ impl Model {
     /// model does. Each tensor has a random stream of its own, so that heads can be added without changing the rest.
     pub fn initialise(&self, seed: u64) -> Result<()> {
         for spec in self.specs() {
-            let values: Vec<f32> = if spec.name.contains("norm") {
-                vec![1.0; spec.elements()]
-            } else if spec.name.ends_with(".bias") {
-                vec![0.0; spec.elements()]
-            } else {
-                let mut stream = rng::stream(seed, &spec.name, 0);
-                let scale = self.config().initializer_range as f32;
-                (0..spec.elements())
-                    .map(|_| scale * Distribution::<f32>::sample(&StandardNormal, &mut stream))
-                    .collect()
+            let values: Vec<f32> = match spec.param.init() {
+                Init::Ones => vec![1.0; spec.elements()],
+                Init::Zeros => vec![0.0; spec.elements()],
+                Init::Normal => {
+                    let mut stream = rng::stream(seed, &spec.name, 0);
+                    let scale = self.config().initializer_range as f32;
+                    (0..spec.elements())
+                        .map(|_| scale * Distribution::<f32>::sample(&StandardNormal, &mut stream))
+                        .collect()
+                }
             };
             self.set(spec, &values)?;
         }

@@ -2,10 +2,12 @@
 
 pub mod config;
 mod init;
+pub mod params;
 mod transformer;
 mod workspace;
 
-pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
+pub use config::{ModelConfig, OutputHeads};
+pub use params::{LayerParam, Param, TensorSpec};
 pub use transformer::LossHeads;
 pub use workspace::{Keep, Workspace};
 
@@ -201,40 +203,40 @@ struct LayerViews {
 
 impl Views {
     fn new(config: &ModelConfig, outputs: OutputHeads, specs: &[TensorSpec], flat: &Tensor) -> Result<Self> {
-        let spec = |name: &str| {
-            let missing = || Error::machine(format!("the model has no tensor {name}"));
-            specs.iter().find(|spec| spec.name == name).ok_or_else(missing)
+        let spec = |param: Param| {
+            let missing = || Error::machine(format!("the model has no tensor {param}"));
+            specs.iter().find(|spec| spec.param == param).ok_or_else(missing)
         };
-        let view = |name: &str| spec(name).map(|spec| flat.window(spec.offset, &spec.shape));
+        let view = |param: Param| spec(param).map(|spec| flat.window(spec.offset, &spec.shape));
         let layers = (0..config.num_hidden_layers)
-            .map(|i| {
-                let of = |name: &str| view(&format!("model.layers.{i}.{name}.weight"));
-                let bias = |name: &str, groups: usize| -> Result<Option<Tensor>> {
+            .map(|layer| {
+                let of = |param: LayerParam| view(Param::Layer(layer, param));
+                let bias = |param: LayerParam, groups: usize| -> Result<Option<Tensor>> {
                     if !config.bias {
                         return Ok(None);
                     }
-                    let spec = spec(&format!("model.layers.{i}.{name}.bias"))?;
+                    let spec = spec(Param::Layer(layer, param))?;
                     Ok(Some(flat.window(spec.offset, &[groups, spec.elements() / groups])))
                 };
-                let w1 = spec(&format!("model.layers.{i}.feed_forward.w1.weight"))?;
+                let w1 = spec(Param::Layer(layer, LayerParam::W1))?;
                 Ok(LayerViews {
-                    attention_norm: of("attention_norm")?,
-                    wqkv: of("attention.wqkv")?,
-                    wqkv_bias: bias("attention.wqkv", config.num_key_value_heads)?,
-                    wo: of("attention.wo")?,
-                    wo_bias: bias("attention.wo", 1)?,
-                    ffn_norm: of("ffn_norm")?,
+                    attention_norm: of(LayerParam::AttentionNorm)?,
+                    wqkv: of(LayerParam::Wqkv)?,
+                    wqkv_bias: bias(LayerParam::WqkvBias, config.num_key_value_heads)?,
+                    wo: of(LayerParam::Wo)?,
+                    wo_bias: bias(LayerParam::WoBias, 1)?,
+                    ffn_norm: of(LayerParam::FfnNorm)?,
                     w13: flat.window(w1.offset, &[2 * w1.shape[0], w1.shape[1]]),
-                    w2: of("feed_forward.w2")?,
+                    w2: of(LayerParam::W2)?,
                 })
             })
             .collect::<Result<_>>()?;
         Ok(Self {
-            embedding: view("model.tok_embeddings.weight")?,
+            embedding: view(Param::Embedding)?,
             layers,
-            norm: view("model.norm.weight")?,
-            reward_head: outputs.reward.then(|| view("v_head.weight")).transpose()?,
-            lm_head: outputs.lm.then(|| view("output.weight")).transpose()?,
+            norm: view(Param::Norm)?,
+            reward_head: outputs.reward.then(|| view(Param::RewardHead)).transpose()?,
+            lm_head: outputs.lm.then(|| view(Param::LmHead)).transpose()?,
         })
     }
 }

@@ -130,7 +130,7 @@ impl Workspace {
         backend.reserve(&Self::extent(config, outputs, capacity))?;
         let Slots { layers, layers_back, temporaries, inputs, output } = slots;
         let workspace = Self {
-            arena: plan.allocate(backend)?,
+            arena: plan.allocate(|bytes| backend.allocate(bytes))?,
             capacity,
             layers,
             layers_back,

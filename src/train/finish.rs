@@ -6,17 +6,18 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
-use crate::eval::reference::{References, Source, trials};
+use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, examples as first_examples, measure};
 use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
-use crate::model::config::StorageDtype;
 use crate::model::{Model, ModelConfig, Workspace};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::store::weights;
 use crate::store::weights::Target;
+use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
 use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
@@ -80,7 +81,7 @@ pub fn finish(
         }
         match set {
             EvalSet::Ranked(name, set) => {
-                let Ok(trials) = trials(&set, Source::Field, &References::default()) else {
+                let Ok(trials) = trials(&set, ReferenceSource::Field, &References::default()) else {
                     let why = "not measured: in every row a candidate's text is the reference's";
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;
@@ -141,21 +142,21 @@ pub fn finish(
 
 /// Rounds all weights to the dtype in which they are saved, so that what is evaluated is what is saved. That is
 /// float32 if some weight is too large for the one of the configuration.
-fn round_weights(model: &Model) -> Result<StorageDtype> {
+fn round_weights(model: &Model) -> Result<Dtype> {
     let wanted = model.config().dtype;
-    if wanted == StorageDtype::F32 {
+    if wanted == Dtype::F32 {
         return Ok(wanted);
     }
     let params: Vec<_> = model.specs().iter().map(|spec| model.get(model.master(), spec)).collect::<Result<_>>()?;
     let Some(params) = params.iter().map(|values| weights::rounded(values, wanted)).collect::<Option<Vec<_>>>() else {
-        return Ok(StorageDtype::F32);
+        return Ok(Dtype::F32);
     };
     model.specs().iter().zip(&params).try_for_each(|(spec, values)| model.set(spec, values))?;
     Ok(wanted)
 }
 
 /// Writes weights, configuration and tokenizer into a folder of another name, then puts it in its place.
-fn save_model(folder: &Path, model: &Model, dtype: StorageDtype, feeder: &Feeder, companion: &Companion) -> Result<()> {
+fn save_model(folder: &Path, model: &Model, dtype: Dtype, feeder: &Feeder, companion: &Companion) -> Result<()> {
     let temporary = folder.with_file_name(format!(".{MODEL}.tmp"));
     if temporary.exists() {
         fs::remove_dir_all(&temporary).map_err(|e| Error::io("remove", &temporary, &e))?;

@@ -145,6 +145,18 @@ pub fn gib(bytes: usize) -> String {
     if gib >= 1.0 { format!("{gib:.1} GiB") } else { format!("{:.1} MiB", gib * 1024.0) }
 }
 
+impl KeepChoice {
+    /// The policy that is asked for; none if it is to be chosen.
+    pub fn policy(self) -> Option<Keep> {
+        match self {
+            Self::Auto => None,
+            Self::All => Some(Keep::All),
+            Self::Norms => Some(Keep::Norms),
+            Self::Block => Some(Keep::Block),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

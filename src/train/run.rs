@@ -14,11 +14,11 @@ use crate::backend::{Backend, BackendExt};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::config::StorageDtype;
 use crate::model::{Keep, Model, ModelConfig, TensorSpec};
 use crate::objective::ScoreStats;
 use crate::store::weights;
 use crate::store::weights::Target;
+use crate::tensor::Dtype;
 use crate::tensor::Tensor;
 use crate::train::checkpoint::{Checkpoint, Checkpoints, RunLock};
 use crate::train::feed::Batch;
@@ -205,7 +205,7 @@ fn begin(request: &Request, setup: &Setup, model: &Model, data: &BTreeMap<String
     files::write_atomic(&folder.join(DATA), &data)?;
     if request.config.train.init.is_some() {
         let mut source = |spec: &TensorSpec| model.get(model.master(), spec);
-        let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+        let target = Target::safetensors(Dtype::F32, usize::MAX);
         weights::write(&folder, model.config(), model.outputs(), target, &mut source)?;
     }
     files::write_atomic(&request.run.join(CONFIG), config.as_bytes())

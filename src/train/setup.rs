@@ -13,7 +13,7 @@ use crate::config::{Config, TokenizerKind};
 use crate::error::{Error, Result};
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::{Model, ModelConfig, OutputHeads, TensorSpec};
+use crate::model::{Model, ModelConfig, OutputHeads, Param, TensorSpec};
 use crate::objective;
 use crate::passes::Capacity;
 use crate::polar::TemplateConfig;
@@ -165,7 +165,7 @@ impl Setup {
             notes.push(format!("token ids {added:?} are new to the model: they start as the mean of the others"));
         }
         if self.outputs.reward && !loaded.heads.reward {
-            let specs = model.specs().iter().filter(|spec| spec.name == "v_head.weight");
+            let specs = model.specs().iter().filter(|spec| spec.param == Param::RewardHead);
             for spec in specs {
                 model.set(spec, &vec![0.0; spec.elements()])?;
             }
@@ -185,12 +185,13 @@ impl Setup {
     /// Tokens that are new to it start as the mean of those that it knows: a row of the usual length and direction, from
     /// which the network computes something near its average, as it would not from a random or an untrained padding row.
     fn take_over(&self, model: &Model, stored: &TensorSpec, values: &[f32]) -> Result<()> {
-        let Some(spec) = model.specs().iter().find(|spec| spec.name == stored.name) else {
+        let Some(spec) = model.specs().iter().find(|spec| spec.param == stored.param) else {
             return Err(Error::machine(format!("the model has no tensor {}", stored.name)));
         };
         model.set_rows(spec, 0, values)?;
-        let by_token = ["model.tok_embeddings.weight", "output.weight"].contains(&spec.name.as_str());
-        let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| by_token) else { return Ok(()) };
+        let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| spec.param.is_by_token()) else {
+            return Ok(());
+        };
         let added = new_tokens(tokenizer, stored.shape[0]);
         let (width, known) = (spec.shape[1], tokenizer.vocab_size() - added.len());
         let mut mean = vec![0.0_f64; width];

@@ -2,19 +2,11 @@
 
 use super::Format;
 use crate::Result;
+use crate::data::Document;
 use crate::data::records::Records;
 use crate::data::row::{Kind, Row};
 use crate::data::rows::Rows;
 use crate::data::store::Raw;
-
-/// Text for a language model: a prompt and what follows it, or a text without a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// What comes first; empty for plain text.
-    pub prompt: String,
-    /// The rest.
-    pub output: String,
-}
 
 pub struct Documents;
 

@@ -7,9 +7,6 @@ mod trajectories;
 
 use std::sync::Arc;
 
-pub use documents::Document;
-pub use pairs::IdPair;
-
 use super::records::Records;
 use super::row::{Kind, Row};
 use super::rows::Rows;

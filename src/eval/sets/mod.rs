@@ -13,8 +13,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::group::Group;
-use super::reference::Source;
+use super::group::{Group, ReferenceSource};
 use crate::data::{IdPair, Triple};
 use crate::error::{Error, Result};
 use rows::JsonRow;
@@ -86,7 +85,7 @@ trait SetFormat: Sync {
     fn read(&self, file: &SetFile, set: &mut Set) -> Result<()>;
 
     /// Where references come from if nobody says; `None` where only a file has any.
-    fn default_source(&self) -> Option<Source> {
+    fn default_source(&self) -> Option<ReferenceSource> {
         None
     }
 
@@ -132,7 +131,7 @@ impl Format {
     }
 
     /// Where references come from if nobody says; `None` where only a file has any.
-    pub fn default_source(self) -> Option<Source> {
+    pub fn default_source(self) -> Option<ReferenceSource> {
         self.implementation().default_source()
     }
 

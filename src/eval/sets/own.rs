@@ -4,15 +4,14 @@ use super::rows::JsonRow;
 use super::{Format, Set, SetFile, SetFormat, others};
 use crate::data::{self, IdPair, Records, Triple, TripleSource};
 use crate::error::{Error, Result};
-use crate::eval::group::{Answer, Candidate, Group, Rule};
-use crate::eval::reference::Source;
+use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
 
 /// A format that models are trained on.
 pub struct Own {
     format: Format,
     keys: &'static str,
     knows: fn(&JsonRow) -> bool,
-    source: Source,
+    source: ReferenceSource,
 }
 
 /// Rows {chosen_ids, rejected_ids}.
@@ -20,7 +19,7 @@ pub const PAIRS: Own = Own {
     format: Format::Pairs,
     keys: "pairs {chosen_ids, rejected_ids}",
     knows: |row| row.has_all(&["chosen_ids", "rejected_ids"]),
-    source: Source::Field,
+    source: ReferenceSource::Field,
 };
 
 /// Rows {prompt, reference, chosen, rejected}.
@@ -28,7 +27,7 @@ pub const PREFERENCES: Own = Own {
     format: Format::Preferences,
     keys: "preferences {prompt, reference, chosen, rejected}",
     knows: |row| row.has_all(&["reference", "chosen"]),
-    source: Source::Field,
+    source: ReferenceSource::Field,
 };
 
 /// Rows {prompt, policy, output}.
@@ -36,7 +35,7 @@ pub const TRAJECTORIES: Own = Own {
     format: Format::Trajectories,
     keys: "trajectories {prompt, policy, output}",
     knows: |row| row.has("policy"),
-    source: Source::LeaveOneOut,
+    source: ReferenceSource::LeaveOneOut,
 };
 
 impl SetFormat for Own {
@@ -52,7 +51,7 @@ impl SetFormat for Own {
         read(file, Some(self.format), set)
     }
 
-    fn default_source(&self) -> Option<Source> {
+    fn default_source(&self) -> Option<ReferenceSource> {
         Some(self.source)
     }
 }

@@ -4,8 +4,7 @@
 use super::rows::{JsonRow, wrong};
 use super::{Section, Set, SetFile, SetFormat, named};
 use crate::error::Result;
-use crate::eval::group::{Candidate, Group, Rule};
-use crate::eval::reference::Source;
+use crate::eval::group::{Candidate, Group, ReferenceSource, Rule};
 
 /// The domains; Safety is the mean of its two parts.
 const SECTIONS: &[Section] = &[
@@ -34,8 +33,8 @@ impl SetFormat for RmBench {
         Ok(())
     }
 
-    fn default_source(&self) -> Option<Source> {
-        Some(Source::LeaveOneOut)
+    fn default_source(&self) -> Option<ReferenceSource> {
+        Some(ReferenceSource::LeaveOneOut)
     }
 
     fn sections(&self) -> &'static [Section] {

@@ -9,8 +9,7 @@ use serde_json::Value;
 use super::rows::{JsonRow, as_text, wrong};
 use super::{Section, Set, SetFile, SetFormat, named};
 use crate::error::Result;
-use crate::eval::group::{Answer, Candidate, Group, Rule};
-use crate::eval::reference::Source;
+use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
 
 /// The two goals of the paper.
 const SECTIONS: &[Section] =
@@ -85,8 +84,8 @@ impl SetFormat for Ranked {
         Ok(())
     }
 
-    fn default_source(&self) -> Option<Source> {
-        Some(Source::Best)
+    fn default_source(&self) -> Option<ReferenceSource> {
+        Some(ReferenceSource::Best)
     }
 
     fn sections(&self) -> &'static [Section] {

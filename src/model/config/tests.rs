@@ -1,5 +1,7 @@
 use super::*;
 use crate::config::Config;
+use crate::model::Param;
+use crate::model::params::ALIGNMENT;
 use approx::abs_diff_eq;
 
 fn tiny() -> ModelConfig {
@@ -18,7 +20,7 @@ fn tiny() -> ModelConfig {
 #[test]
 fn tensors_tile_the_flat_buffer() {
     let config = tiny();
-    let both = Heads { reward: true, lm: true };
+    let both = OutputHeads { reward: true, lm: true };
     let tensors = config.tensors(both);
     let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(
@@ -30,14 +32,14 @@ fn tensors_tile_the_flat_buffer() {
     let mut end = 0_usize;
     for tensor in &tensors {
         // One matrix product reads w1 and w3, so nothing may lie between them.
-        let alignment = if tensor.name.ends_with("w3.weight") { 1 } else { ALIGNMENT };
+        let alignment = if tensor.param.follows_at_once() { 1 } else { ALIGNMENT };
         assert_eq!(tensor.offset, end.next_multiple_of(alignment), "{}", tensor.name);
         end = tensor.offset + tensor.elements();
     }
     assert_eq!(config.buffer_elements(both), end.next_multiple_of(ALIGNMENT));
     assert_eq!(config.parameters(both), 7 * 12 + 2 * (12 + 240 + 144 + 12 + 3 * 60) + 12 + 12 + 84);
     let reward = config.architecture.heads();
-    assert!(config.tensors(reward).iter().all(|t| t.name != "output.weight"));
+    assert!(config.tensors(reward).iter().all(|t| t.param != Param::LmHead));
 }
 
 #[test]

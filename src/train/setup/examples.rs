@@ -35,7 +35,8 @@ impl Examples<'_> {
             }
             (_, Records::Preferences(triples)) => Source::Preferences(triples),
             (_, Records::Pairs(pairs)) => {
-                pairs.iter().try_for_each(|pair| pair?.check(self.model))?;
+                let (vocab, most) = (self.model.vocab_size, self.model.max_position_embeddings);
+                pairs.iter().try_for_each(|pair| pair?.check(vocab, most, self.model.special.reward))?;
                 Source::Pairs(pairs)
             }
             (_, Records::Documents(_)) => {
