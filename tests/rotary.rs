@@ -1,4 +1,4 @@
-//! Rotary frequencies and what hangs on them against PyTorch's figures in `tests/golden/rotary`, whose `make.py` says how
+//! Rotary frequencies and what hangs on them against those of PyTorch in `tests/golden/rotary`. Its `make.py` says how
 //! they were made.
 
 use std::path::Path;

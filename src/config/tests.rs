@@ -50,7 +50,7 @@ fn unknown_names_are_refused_with_the_nearest() {
     expect("[train]\nlr = 1", "run.toml:2: train.lr: unknown key; did you mean `optimizer.lr`?");
     expect(
         "[schedule]\nkind = 'cosin'",
-        "run.toml:2: schedule.kind: `cosin` is none of its values; did you mean `cosine`?",
+        "run.toml:2: schedule.kind: `cosin` is not one of its values; did you mean `cosine`?",
     );
     let message = Config::preset("quickstat").unwrap_err().to_string();
     assert!(message.starts_with("there is no preset `quickstat`; did you mean `quickstart`?"), "{message}");

@@ -129,7 +129,7 @@ impl Machine<'_> {
     /// The dictionary on top of the stack.
     fn result(mut self) -> Result<BTreeMap<String, View>, String> {
         let Item::Dict(dict) = self.pop()? else {
-            return Err("its pickle is no dictionary of tensors: save model.state_dict() alone".into());
+            return Err("its pickle is not a dictionary of tensors: save model.state_dict() alone".into());
         };
         let mut views = BTreeMap::new();
         for (key, value) in &self.dicts[dict] {

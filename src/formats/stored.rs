@@ -89,7 +89,7 @@ impl Mapped {
     fn open(path: PathBuf) -> Result<Self> {
         // Asked before it is opened: to open a pipe waits for whoever writes into it.
         if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Err(Error::user(format!("cannot read {}: it is no regular file", path.display())));
+            return Err(Error::user(format!("cannot read {}: it is not a regular file", path.display())));
         }
         let file = File::open(&path).map_err(|e| Error::io("read", &path, &e))?;
         // SAFETY: the map is read-only. That nobody shortens the file meanwhile is the documented condition of
@@ -158,7 +158,7 @@ impl Tensors {
         let mut homes = BTreeMap::new();
         for (name, file) in weight_map {
             let Some(file) = file.as_str().filter(|file| is_plain_name(file, format)) else {
-                return Err(refuse(format!("tensor `{name}` lies in {file}, which is no file name")));
+                return Err(refuse(format!("tensor `{name}` lies in {file}, which is not a file name")));
             };
             let home = match opened.get(file) {
                 Some(&home) => home,

@@ -28,7 +28,7 @@ pub fn read(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
                     with torch.save of version 1.6 or newer"
             .into());
     }
-    let mut archive = ZipArchive::new(Cursor::new(file)).map_err(|e| format!("it is no zip archive: {e}"))?;
+    let mut archive = ZipArchive::new(Cursor::new(file)).map_err(|e| format!("it is not a zip archive: {e}"))?;
     if archive.has_overlapping_entries().map_err(|e| format!("its zip archive is damaged: {e}"))? {
         return Err("entries of its zip archive overlap".into());
     }

@@ -1,6 +1,6 @@
 //! Next tokens: the mean negative log likelihood of every token that follows another.
 
-use super::{BatchTotals, LearnsFrom, Objective, ScoreStats};
+use super::{LearnsFrom, Objective, ScoreStats, StepTotals};
 use crate::error::Result;
 use crate::model::{LossHeads, OutputHeads};
 use crate::passes::{Pack, Wanted};
@@ -21,8 +21,8 @@ impl Objective for LanguageModel {
         LearnsFrom::Documents
     }
 
-    fn backward(&self, heads: &LossHeads, batch: &BatchTotals) -> Result<()> {
-        heads.next_token_loss(1.0 / batch.predicted_tokens.max(1.0))
+    fn backward(&self, heads: &LossHeads, totals: &StepTotals) -> Result<()> {
+        heads.next_token_loss(1.0 / totals.predicted.max(1.0))
     }
 
     fn mean_next_token_loss(&self, sum: f64) -> Option<f64> {

@@ -28,11 +28,11 @@ pub trait Objective {
     fn learns_from(&self) -> LearnsFrom;
 
     /// Adds the losses of a pack to those of its step, and leaves their gradients in the last residual. They are scaled by
-    /// the step's whole `batch`, whoever computes which of its packs, so that over all packs they add up to means.
+    /// the `totals` of the whole step, whoever computes which of its packs, so that over all packs they add up to means.
     ///
     /// # Errors
     /// What the backend reports, and a head that the model lacks.
-    fn backward(&self, heads: &LossHeads, batch: &BatchTotals) -> Result<()>;
+    fn backward(&self, heads: &LossHeads, totals: &StepTotals) -> Result<()>;
 
     /// The mean next-token loss in nats a token, of what [`Self::backward`] added to the step's next-token loss; none
     /// without such a loss.
@@ -64,30 +64,29 @@ pub enum LearnsFrom {
 
 /// How much the packs of a step hold together: what means are taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct BatchTotals {
+pub struct StepTotals {
     /// Pairs compared.
     pub pairs: usize,
     /// The sum of the weights of all targets.
-    pub predicted_tokens: f64,
+    pub predicted: f64,
 }
 
-impl BatchTotals {
+impl StepTotals {
     /// Of these packs.
     pub fn of(packs: &[Pack]) -> Self {
-        packs.iter().map(|pack| Self { pairs: pack.pairs.len(), predicted_tokens: pack.predicted_tokens() }).sum()
+        packs.iter().map(|pack| Self { pairs: pack.pairs.len(), predicted: pack.predicted_tokens() }).sum()
     }
 }
 
-impl Add for BatchTotals {
+impl Add for StepTotals {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        let predicted_tokens = self.predicted_tokens + other.predicted_tokens;
-        Self { pairs: self.pairs + other.pairs, predicted_tokens }
+        Self { pairs: self.pairs + other.pairs, predicted: self.predicted + other.predicted }
     }
 }
 
-impl Sum for BatchTotals {
+impl Sum for StepTotals {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
         all.fold(Self::default(), Add::add)
     }
@@ -129,9 +128,9 @@ mod tests {
             packer.finish(10).unwrap()
         };
         let packs = [pack(&[[&[1, 2, 3], &[1, 4]]]), pack(&[[&[5, 6], &[7, 8]], [&[9, 9], &[9, 9]]])];
-        let all = BatchTotals::of(&packs);
-        assert_eq!(all, BatchTotals { pairs: 3, predicted_tokens: 3.0 + 4.0 });
-        assert_eq!(all, BatchTotals::of(&packs[..1]) + BatchTotals::of(&packs[1..]));
+        let all = StepTotals::of(&packs);
+        assert_eq!(all, StepTotals { pairs: 3, predicted: 3.0 + 4.0 });
+        assert_eq!(all, StepTotals::of(&packs[..1]) + StepTotals::of(&packs[1..]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! POLAR: candidates are ranked by their policy's distance from the reference's (arXiv 2507.05197, Eq. 7 and 8), with a
 //! penalty on the scores and a next-token loss beside it where they are wanted.
 
-use super::{BatchTotals, LearnsFrom, Objective, ScoreStats};
+use super::{LearnsFrom, Objective, ScoreStats, StepTotals};
 use crate::backend::PairLoss;
 use crate::config::{LossKind, ObjectiveSection, PenaltyKind};
 use crate::error::Result;
@@ -42,15 +42,15 @@ impl Objective for Polar {
         LearnsFrom::Comparisons
     }
 
-    fn backward(&self, heads: &LossHeads, batch: &BatchTotals) -> Result<()> {
+    fn backward(&self, heads: &LossHeads, totals: &StepTotals) -> Result<()> {
         heads.ranking_loss(&PairLoss {
             kind: self.loss,
             penalty: self.penalty,
             penalty_weight: self.penalty_weight,
-            scale: 1.0 / batch.pairs.max(1) as f64,
+            scale: 1.0 / totals.pairs.max(1) as f64,
         })?;
         match self.predicts() {
-            true => heads.next_token_loss(self.lm_weight / batch.predicted_tokens.max(1.0)),
+            true => heads.next_token_loss(self.lm_weight / totals.predicted.max(1.0)),
             false => Ok(()),
         }
     }

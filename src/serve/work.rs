@@ -121,7 +121,9 @@ impl Context {
         self.fits(&place, ids)?;
         let (score, vocab) = (self.info.tokenizer.specials().score, self.info.vocab_size);
         if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
-            return Err(ApiError::invalid(format!("{place}[{index}]: {id} is no token id: it is not below {vocab}")));
+            return Err(ApiError::invalid(format!(
+                "{place}[{index}]: {id} is not a token id: it is not below {vocab}"
+            )));
         }
         if ids.last() != Some(&score) {
             return Err(ApiError::invalid(format!(

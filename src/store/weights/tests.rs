@@ -115,7 +115,7 @@ fn folders_without_usable_weights_say_why() {
     config().write(folder.path()).unwrap();
     assert!(refusal().contains("holds no weights: neither model.safetensors or model.safetensors.index.json"));
     fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
-    assert!(refusal().contains("pytorch_model.bin: it is no zip archive"), "{}", refusal());
+    assert!(refusal().contains("pytorch_model.bin: it is not a zip archive"), "{}", refusal());
 
     for (index, reason) in [
         ("{", "EOF"),
