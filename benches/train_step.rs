@@ -10,8 +10,8 @@ use polar_raw::backend::Backend;
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
+use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::rng;
 use polar_raw::train::Trainer;
 use rand::RngExt;
@@ -42,7 +42,7 @@ fn trainer(size: (&str, usize, usize, usize, usize, usize)) -> Trainer {
     let tokens = 2 * PAIRS * SEQUENCE;
     let capacity = Capacity { tokens, selected: 2 * PAIRS, candidates: 2 * PAIRS };
     let optimizer = OptimizerSection { lr: 1e-4, ..OptimizerSection::default() };
-    Trainer::new(Rc::new(model), &ObjectiveSection::default(), &optimizer, capacity, 64).unwrap()
+    Trainer::new(Rc::new(model), &ObjectiveSection::default(), &optimizer, capacity, 64, Keep::All).unwrap()
 }
 
 fn batch() -> Pack {

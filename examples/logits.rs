@@ -12,8 +12,9 @@ use std::{env, fs};
 
 use polar_raw::backend::Backend;
 use polar_raw::cpu::Cpu;
-use polar_raw::model::{Capacity, Model, OutputHeads, Pretrained, Workspace};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Model, OutputHeads, Workspace};
+use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::store::Pretrained;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -40,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Scored, the last token is among the selected too.
         pack.push(&[&ids], Wanted { scores: true, next_tokens: true, share_prefix: false });
         let capacity = Capacity { tokens: ids.len(), selected: ids.len(), candidates: 1 };
-        let mut workspace = Workspace::new(backend.as_ref(), &config, outputs, capacity, false)?;
+        let mut workspace = Workspace::new(backend.as_ref(), &config, outputs, capacity, None)?;
         let mut bytes = Vec::new();
         model.logits(&mut workspace, &pack, &mut |row| bytes.extend(row.iter().flat_map(|v| v.to_le_bytes())))?;
         written.write_all(&bytes)?;

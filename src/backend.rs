@@ -157,6 +157,21 @@ pub struct Extent {
     pub parameters: usize,
 }
 
+/// What decides how much memory a computation takes on a device. It is known without the device.
+#[derive(Clone, Copy)]
+pub struct Footprint {
+    /// [`Backend::float`].
+    pub float: Dtype,
+    /// [`Backend::accumulator`].
+    pub accumulator: Dtype,
+    /// [`Backend::logit_rows`].
+    pub logit_rows: usize,
+    /// Bytes that [`Backend::reserve`] takes on the device.
+    pub scratch: fn(&Extent) -> usize,
+    /// Bytes of the host's memory through which small operands go to the device.
+    pub staging: usize,
+}
+
 /// Memory and operations of one device.
 pub trait Backend {
     /// What a person calls it: `cpu`, `reference`, a card's name.
@@ -167,6 +182,17 @@ pub trait Backend {
 
     /// The dtype of statistics, gradients and optimiser state.
     fn accumulator(&self) -> Dtype;
+
+    /// What decides how much memory a computation takes here.
+    fn footprint(&self) -> Footprint {
+        let (float, accumulator, logit_rows) = (self.float(), self.accumulator(), self.logit_rows());
+        Footprint { float, accumulator, logit_rows, scratch: |_| 0, staging: 0 }
+    }
+
+    /// Bytes of the device's memory that are free, if it has memory of its own.
+    fn free_memory(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
 
     /// Takes `bytes` of zeroed memory.
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>>;

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
+use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::rng;
 use polar_raw::train::Trainer;
 use rand::RngExt;
@@ -109,7 +109,7 @@ fn trainer(cpu: Rc<Cpu>, lm_weight: f64) -> Trainer {
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: TOKENS, selected: TOKENS, candidates: 16 };
     let objective = ObjectiveSection { lm_weight, ..ObjectiveSection::default() };
-    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 64).unwrap()
+    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
 }
 
 /// Packs of ragged pairs, each different, for one step.

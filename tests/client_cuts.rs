@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use polar_raw::polar::{CutReport, CutSide, TemplateConfig, Wrapper, encode_as_client};
+use polar_raw::data::Wrapper;
+use polar_raw::polar::{CutReport, CutSide, TemplateConfig, encode_as_client};
 use polar_raw::tokenizer::{Names, Tokenizer};
 use proptest::prelude::*;
 

@@ -1,8 +1,8 @@
 //! Every bad file of data: the message names file, line and key, and the mistake is the user's.
 
 use polar_raw::Error;
+use polar_raw::data::{Records, ScoreInput, ScoreRows, read, read_all};
 use polar_raw::error::Kind;
-use polar_raw::polar::{Records, ScoreInput, ScoreRows, read, read_all};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -173,7 +173,7 @@ fn good_files() {
     let row =
         format!(r#"{{"prompt": {messages}, "reference": "r", "chosen": "c", "rejected": "d", "wrapper": "pretrain"}}"#);
     let Records::Preferences(triples) = read(&folder.file("a", row)).unwrap() else { panic!("another kind") };
-    assert_eq!((triples[0].prompt.as_str(), triples[0].wrapper), ("a\nb", Some(polar_raw::polar::Wrapper::Pretrain)));
+    assert_eq!((triples[0].prompt.as_str(), triples[0].wrapper), ("a\nb", Some(polar_raw::data::Wrapper::Pretrain)));
 
     let Records::Documents(texts) = read(&folder.file("a.txt", "one\ntwo\n\n \nthree\r\n")).unwrap() else {
         panic!("another kind")

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use polar_raw::backend::Backend;
 use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
-use polar_raw::model::{Capacity, Model, OutputHeads, Pretrained};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Keep, Model, OutputHeads};
+use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::store::Pretrained;
 use polar_raw::train::Trainer;
 use serde::Deserialize;
 
@@ -89,7 +90,7 @@ fn trainer(golden: &Golden, model: Rc<Model>) -> Trainer {
         clip_grad_norm: o.clip_grad_norm,
     };
     let capacity = Capacity { tokens: 1024, selected: 64, candidates: 64 };
-    Trainer::new(model, &ObjectiveSection::default(), &optimizer, capacity, 64).unwrap()
+    Trainer::new(model, &ObjectiveSection::default(), &optimizer, capacity, 64, Keep::All).unwrap()
 }
 
 fn assert_relative(got: f64, want: f64, tolerance: f64, what: &str) {

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use polar_raw::config::ModelSection;
 use polar_raw::formats::gguf::Value;
 use polar_raw::formats::{Element, Entry, Format, Piece, Tensors, Writer};
+use polar_raw::model::ModelConfig;
 use polar_raw::model::config::{Architecture, Heads, SpecialIds, StorageDtype};
-use polar_raw::model::convert::{Kind, convert};
-use polar_raw::model::inspect::inspect;
-use polar_raw::model::weights::{Target, write};
-use polar_raw::model::{Family, ModelConfig, Pretrained, pretrained};
+use polar_raw::store::convert::{Kind, convert};
+use polar_raw::store::inspect::inspect;
+use polar_raw::store::weights::{Target, write};
+use polar_raw::store::{Family, Pretrained, pretrained};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 

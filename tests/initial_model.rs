@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use polar_raw::config::Config;
 use polar_raw::cpu::Cpu;
-use polar_raw::model::convert::{Kind, convert};
-use polar_raw::model::weights::{self, Target};
-use polar_raw::model::{Family, Model, Pretrained, TensorSpec};
+use polar_raw::model::{Model, TensorSpec};
+use polar_raw::store::convert::{Kind, convert};
+use polar_raw::store::weights::{self, Target};
+use polar_raw::store::{Family, Pretrained};
 use polar_raw::tokenizer::Tokenizer;
 use polar_raw::train::setup::{Setup, Start};
 use serde_json::{Map, Value, json};
@@ -157,8 +158,8 @@ fn a_gguf_file_without_a_vocabulary_is_read_with_the_tokenizer_beside_it() {
     let gguf = folder.path().join("alone/model.gguf");
     fs::create_dir(gguf.parent().unwrap()).unwrap();
     convert(&llama, &gguf, Kind::Gguf, None, usize::MAX).unwrap();
-    assert!(polar_raw::model::pretrained::tokenizer(&gguf).unwrap().is_none());
-    let refused = polar_raw::model::pretrained::required_tokenizer(&gguf).unwrap_err().to_string();
+    assert!(polar_raw::store::pretrained::tokenizer(&gguf).unwrap().is_none());
+    let refused = polar_raw::store::pretrained::required_tokenizer(&gguf).unwrap_err().to_string();
     assert!(refused.contains("has no vocabulary"), "{refused}");
     fs::copy(llama.join("tokenizer.json"), gguf.with_file_name("tokenizer.json")).unwrap();
     let (grown, _, notes) = setup(&config(""), Start::From(gguf.clone()), Some(&gguf));

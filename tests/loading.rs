@@ -14,9 +14,10 @@ use polar_raw::eval::Companion;
 use polar_raw::formats::gguf::Value;
 use polar_raw::formats::{Element, Entry, Format, Piece, Tensors, Writer};
 use polar_raw::model::config::{Architecture, Heads, SpecialIds, StorageDtype};
-use polar_raw::model::convert::{Kind, convert};
-use polar_raw::model::weights::{Target, write};
-use polar_raw::model::{Family, Model, ModelConfig, Pretrained, pretrained};
+use polar_raw::model::{Model, ModelConfig};
+use polar_raw::store::convert::{Kind, convert};
+use polar_raw::store::weights::{Target, write};
+use polar_raw::store::{Family, Pretrained, pretrained};
 use polar_raw::tokenizer::Tokenizer;
 
 struct Counting;

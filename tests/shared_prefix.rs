@@ -8,8 +8,8 @@ use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::config::{LossKind, ModelSection, ObjectiveKind, ObjectiveSection, OptimizerSection, PenaltyKind};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads, Workspace};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
+use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::reference::Reference;
 use polar_raw::rng;
 use polar_raw::train::Trainer;
@@ -108,7 +108,7 @@ fn model(backend: Rc<dyn Backend>, config: &ModelConfig, outputs: OutputHeads, s
 
 fn trainer(model: Rc<Model>, objective: &ObjectiveSection) -> Trainer {
     let capacity = Capacity { tokens: 1200, selected: 1200, candidates: 64 };
-    Trainer::new(model, objective, &OptimizerSection::default(), capacity, 64).unwrap()
+    Trainer::new(model, objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
 }
 
 /// All that a step computes before the update.
@@ -241,7 +241,7 @@ fn scores(model: &Model, groups: &Groups) -> Vec<f32> {
     let pack = pack(groups, wanted);
     let capacity = Capacity { tokens: pack.tokens(), selected: pack.candidates(), candidates: pack.candidates() };
     let backend = model.backend().as_ref();
-    let mut workspace = Workspace::new(backend, model.config(), model.outputs(), capacity, false).unwrap();
+    let mut workspace = Workspace::new(backend, model.config(), model.outputs(), capacity, None).unwrap();
     model.score(&mut workspace, &pack).unwrap();
     let mut scores = Vec::new();
     model.read_scores(&workspace, pack.candidates(), &mut scores).unwrap();
@@ -278,7 +278,7 @@ fn tokens_do_not_see_what_follows() {
     let model = model(Rc::new(Cpu::new()), &config, OutputHeads { reward: false, lm: true }, 2);
     let capacity = Capacity { tokens: 64, selected: 64, candidates: 2 };
     let backend = model.backend().as_ref();
-    let mut workspace = Workspace::new(backend, model.config(), model.outputs(), capacity, false).unwrap();
+    let mut workspace = Workspace::new(backend, model.config(), model.outputs(), capacity, None).unwrap();
     let text = sequence(&mut random, 50..=50);
     // The loss of the first `n` predictions alone.
     let mut loss = |text: &[u32], n: usize| {
@@ -310,7 +310,7 @@ fn the_softmax_of_the_logits_gives_the_next_token_loss() {
         let capacity = Capacity { tokens: 400, selected: 400, candidates: 4 };
         for backend in [Rc::new(Cpu::new()) as Rc<dyn Backend>, Rc::new(Reference)] {
             let model = model(backend.clone(), &config, outputs, seed);
-            let mut workspace = Workspace::new(backend.as_ref(), &config, outputs, capacity, false).unwrap();
+            let mut workspace = Workspace::new(backend.as_ref(), &config, outputs, capacity, None).unwrap();
             let (mut loss, mut row) = (0.0, 0);
             let mut add = |logits: &[f32]| {
                 assert_eq!(logits.len(), VOCAB);

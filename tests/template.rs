@@ -1,9 +1,8 @@
 //! POLAR's string: both wrappers, truncation, and that no text can bring in a special token.
 
 use polar_raw::config::DataSection;
-use polar_raw::polar::{
-    CutReport, Document, TemplateConfig, Triple, Wrapper, encode_candidate, encode_document, encode_triple,
-};
+use polar_raw::data::{Document, Triple, Wrapper};
+use polar_raw::polar::{CutReport, TemplateConfig, encode_candidate, encode_document, encode_triple};
 use polar_raw::tokenizer::{Names, Tokenizer};
 use proptest::prelude::*;
 use std::sync::LazyLock;

@@ -1,7 +1,7 @@
 //! Triples are what POLAR trains on: reference and chosen by one policy, rejected by another, for one prompt.
 
+use polar_raw::data::{Trajectory, TripleSource, split_by_prompt};
 use polar_raw::error::Kind;
-use polar_raw::polar::{Trajectory, TripleSource, split_by_prompt};
 use proptest::prelude::*;
 use std::collections::HashSet;
 

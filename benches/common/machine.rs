@@ -114,7 +114,11 @@ impl Machine {
 
     /// Blocks for a kernel whose blocks share `elements` of work, `each` at a time: as the launchers have it on a card.
     pub fn blocks(&self, elements: usize, each: usize) -> usize {
-        if self.card { self.cuda.device().blocks(elements, each) } else { elements.div_ceil(each).min(EMULATED_BLOCKS) }
+        if self.card {
+            self.cuda.device().properties().blocks(elements, each)
+        } else {
+            elements.div_ceil(each).min(EMULATED_BLOCKS)
+        }
     }
 
     /// What the launches of `run` did on the emulator, which refuses a kernel that it finds fault with.

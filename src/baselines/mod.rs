@@ -19,7 +19,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::polar::Triple;
+use crate::data::Triple;
 use crate::rng::stream;
 use crate::{Error, Result};
 use features::FeatureSet;

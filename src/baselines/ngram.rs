@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use super::Baseline;
-use crate::polar::Triple;
+use crate::data::Triple;
 use crate::{Error, Result};
 
 /// The lengths that are tried.

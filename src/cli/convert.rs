@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use super::print;
 use crate::error::Result;
 use crate::formats::Element;
-use crate::model::Family;
-use crate::model::convert::{Kind, convert};
+use crate::store::Family;
+use crate::store::convert::{Kind, convert};
 use crate::train::finish::SHARD_BYTES;
 
 /// Convert a model between families and formats.

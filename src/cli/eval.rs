@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::device::Device;
 use super::model::{self, Opened};
+use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::eval::compare::compare;
 use crate::eval::judge::{ModelJudge, Truncation, lengths};
@@ -16,7 +17,6 @@ use crate::eval::result::{
 use crate::eval::sets::{self, Format, Set};
 use crate::eval::{Scorer, set_name, write_page};
 use crate::files;
-use crate::polar::Wrapper;
 
 /// Measure how often a model ranks answers rightly.
 ///

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::print;
 use crate::error::{Error, Result};
-use crate::model::inspect::{Inspection, inspect};
+use crate::store::inspect::{Inspection, inspect};
 
 /// Show what is in a model's folder, a GGUF file, or a file of tensors.
 ///

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::device::Device;
+use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::eval::Companion;
-use crate::model::{Model, OutputHeads, Pretrained, pretrained};
-use crate::polar::Wrapper;
+use crate::model::{Model, OutputHeads};
+use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 
 /// A reward model, ready to score.

@@ -14,10 +14,11 @@ use self::partial::Partial;
 use self::progress::{Counted, Progress};
 use super::device::Device;
 use super::model;
+use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
 use crate::model::Model;
-use crate::polar::{CutReport, CutSide, ScoreInput, ScoreRow, ScoreRows, TemplateConfig, Wrapper, encode_as_client};
+use crate::polar::{CutReport, CutSide, TemplateConfig, encode_as_client};
 use crate::tokenizer::Tokenizer;
 
 /// Score candidate answers by how close they are to a reference answer.

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::written;
+use crate::data::Lines;
 use crate::error::{Error, Result};
 use crate::files::Staged;
-use crate::model::pretrained;
-use crate::polar::Lines;
+use crate::store::pretrained;
 use crate::tokenizer::Tokenizer;
 
 /// Turn text into token ids, or ids into text.

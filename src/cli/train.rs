@@ -8,12 +8,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::device::Device;
 use super::print;
-use crate::backend::Backend;
+use crate::backend::Footprint;
 use crate::config::Config;
+use crate::cuda;
 use crate::error::{Error, Result};
-use crate::model::Workspace;
+use crate::model::Keep;
+use crate::train::plan::{Part, Sizes, gib, memory_of};
 use crate::train::run::{self, CONFIG, Request};
-use crate::train::setup::Setup;
+use crate::train::setup::{Setup, is_without_data, sizes_without_data};
 
 /// The preset of a run that names none and has no data: the policy zoo.
 const ZOO_PRESET: &str = "quickstart";
@@ -71,6 +73,9 @@ pub struct TrainArgs {
     /// Print model, data, plan and memory, train nothing and write nothing.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: plan for a card that need not be here: h100, a100, 4090, ..., or its memory, as in 24GiB.
+    #[arg(long, value_name = "CARD", requires = "dry_run")]
+    card: Option<String>,
     /// Print the built-in configurations, one a line.
     #[arg(long)]
     list_presets: bool,
@@ -83,10 +88,10 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     let folder = args.folder()?;
     let config = args.config(&folder)?;
-    let backend = args.device.open()?;
     if args.dry_run {
-        return dry_run(&config, &folder, backend.as_ref());
+        return dry_run(&args, &config, &folder);
     }
+    let backend = args.device.open()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The second signal ends the program at once; the first asks it to save and stop.
@@ -180,22 +185,19 @@ impl TrainArgs {
     }
 }
 
-fn dry_run(config: &Config, folder: &Path, backend: &dyn Backend) -> Result<()> {
-    let setup = Setup::new(config, run::start(config, folder))?;
-    let model = &setup.model_config;
-    let parameters = model.parameters(setup.outputs);
-    let flat = model.buffer_elements(setup.outputs);
-    let mib = |bytes: usize| format!("{:>9.1} MiB", bytes as f64 / f64::from(1 << 20));
-    print(format_args!(
-        "model     {parameters} parameters: {} layers, hidden {}, ffn {}, {} query and {} key/value heads of {}, {} ids",
-        model.num_hidden_layers,
-        model.hidden_size,
-        model.intermediate_size,
-        model.num_attention_heads,
-        model.num_key_value_heads,
-        model.head_dim(),
-        model.vocab_size
-    ))?;
+/// Prints what would be trained and what it takes of the device's memory.
+fn dry_run(args: &TrainArgs, config: &Config, folder: &Path) -> Result<()> {
+    let place = Place::new(args)?;
+    let start = run::start(config, folder);
+    if is_without_data(config) {
+        let sizes = sizes_without_data(config, &start)?;
+        print_model(&sizes)?;
+        print("data      none: give --data FILE")?;
+        return print_memory(&sizes, config, &place);
+    }
+    let setup = Setup::new(config, start)?;
+    let sizes = setup.sizes();
+    print_model(&sizes)?;
     for note in &setup.notes {
         print(note)?;
     }
@@ -212,12 +214,64 @@ fn dry_run(config: &Config, folder: &Path, backend: &dyn Backend) -> Result<()> 
         first.tokens(),
         first.tokens_saved()
     ))?;
-    let (float, sum) = (backend.float().size(), backend.accumulator().size());
-    let arena = Workspace::bytes(backend, model, setup.outputs, setup.feeder.capacity, true);
-    print(format_args!("memory    weights     {}", mib(flat * float)))?;
-    print(format_args!("          gradients   {}", mib(flat * sum)))?;
-    print(format_args!("          moments     {}", mib(2 * flat * sum)))?;
-    print(format_args!("          activations {}", mib(arena)))?;
-    print(format_args!("          in all      {}", mib(flat * (float + 3 * sum) + arena)))?;
-    print(format_args!("run       would be written to {}", folder.display()))
+    print(format_args!("run       would be written to {}", folder.display()))?;
+    print_memory(&sizes, config, &place)
+}
+
+/// Where a run is planned for: a device that is here, or a card that need not be.
+struct Place {
+    name: String,
+    footprint: Footprint,
+    /// Bytes that the run can have; none where nothing is known to bound them.
+    free: Option<usize>,
+}
+
+impl Place {
+    fn new(args: &TrainArgs) -> Result<Self> {
+        if let Some(card) = &args.card {
+            return Ok(Self { name: card.clone(), footprint: cuda::footprint(), free: Some(memory_of(card)?) });
+        }
+        let backend = args.device.open()?;
+        Ok(Self { name: backend.name(), footprint: backend.footprint(), free: backend.free_memory()? })
+    }
+}
+
+fn print_model(sizes: &Sizes) -> Result<()> {
+    let model = &sizes.config;
+    print(format_args!(
+        "model     {} parameters: {} layers, hidden {}, ffn {}, {} query and {} key/value heads of {}, {} ids",
+        model.parameters(sizes.outputs),
+        model.num_hidden_layers,
+        model.hidden_size,
+        model.intermediate_size,
+        model.num_attention_heads,
+        model.num_key_value_heads,
+        model.head_dim(),
+        model.vocab_size
+    ))
+}
+
+fn print_memory(sizes: &Sizes, config: &Config, place: &Place) -> Result<()> {
+    let plan = sizes.choose(&place.footprint, config.train.keep, place.free);
+    // What does not fit is shown too, as small as it gets.
+    let shown = match &plan {
+        Ok(plan) => plan.clone(),
+        Err(_) => sizes.plan(&place.footprint, config.train.keep.policy().unwrap_or(Keep::Block)),
+    };
+    print(format_args!("memory    on {}, with packs of {} tokens", place.name, sizes.capacity.tokens))?;
+    for Part { name, bytes } in &shown.parts {
+        print(format_args!("          {name:<11} {:>9}", gib(*bytes)))?;
+    }
+    print(format_args!("          in all      {:>9}", gib(shown.total())))?;
+    if shown.staging > 0 {
+        print(format_args!("          and {} of the host's for copies", gib(shown.staging)))?;
+    }
+    for keep in Keep::ALL {
+        let total = sizes.plan(&place.footprint, keep).total();
+        let chosen = if keep == shown.keep { "  <" } else { "" };
+        print(format_args!("keep      {:<11} {:>9}{chosen}", keep.to_string(), gib(total)))?;
+    }
+    let Some(free) = place.free else { return Ok(()) };
+    plan?;
+    print(format_args!("fits      {} can be used, {} of it stay free", gib(free), gib(free - shown.total())))
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::written;
 use crate::config::ZooSection;
+use crate::data::Triple;
 use crate::files::Staged;
-use crate::polar::Triple;
 use crate::zoo::{Sample, Split, Zoo};
 use crate::{Error, Result};
 

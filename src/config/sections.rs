@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use crate::data::Wrapper;
+use crate::model::Keep;
 use crate::model::config::StorageDtype;
-use crate::polar::Wrapper;
 
 /// Everything that decides a run. Saved, resolved, as `config.toml` in the run's folder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -251,10 +252,38 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Checkpoints kept; older ones are deleted.
     pub keep_checkpoints: usize,
+    /// Which activations stay in memory for the backward pass; the rest is computed again, to the same bits.
+    pub keep: KeepChoice,
     /// A model's folder to start from: weights, tokenizer and architecture. `--init` sets it.
     pub init: Option<PathBuf>,
     /// The dtype of the final model's file. What is evaluated is what is saved.
     pub save_dtype: StorageDtype,
+}
+
+/// Which activations stay for the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepChoice {
+    /// The least recomputing that fits the device; all on the CPU.
+    Auto,
+    /// [`Keep::All`].
+    All,
+    /// [`Keep::Norms`].
+    Norms,
+    /// [`Keep::Block`].
+    Block,
+}
+
+impl KeepChoice {
+    /// The policy that is asked for; none if it is to be chosen.
+    pub fn policy(self) -> Option<Keep> {
+        match self {
+            Self::Auto => None,
+            Self::All => Some(Keep::All),
+            Self::Norms => Some(Keep::Norms),
+            Self::Block => Some(Keep::Block),
+        }
+    }
 }
 
 /// `[eval]`
@@ -349,6 +378,7 @@ impl Default for TrainSection {
             seed: 1,
             checkpoint_every: 100,
             keep_checkpoints: 2,
+            keep: KeepChoice::Auto,
             init: None,
             save_dtype: StorageDtype::F32,
         }

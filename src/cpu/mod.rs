@@ -23,7 +23,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::backend::checks::Checks;
-use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
+use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Footprint, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::tensor::host::{slice, slice_mut};
 use crate::tensor::{Dtype, HostMemory, Storage, Tensor};
@@ -128,6 +128,16 @@ impl Backend for Cpu {
         self.with_partials(rmsnorm::partials(extent.tokens, extent.hidden), |_| {});
         self.with_rope_table(extent.tokens as u32, extent.heads.dim, extent.theta, |_| {});
         Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint {
+            float: self.float(),
+            accumulator: self.accumulator(),
+            logit_rows: self.logit_rows(),
+            scratch: |extent| size_of::<f32>() * rmsnorm::partials(extent.tokens, extent.hidden),
+            staging: 0,
+        }
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {

@@ -35,7 +35,7 @@ pub fn adamw(
         root: (1.0 / (1.0 - beta2.powf(step)).sqrt()) as f32,
         eps: eps as f32,
     };
-    let grid = device.blocks(master.len(), ADAMW_THREADS as usize * 4);
+    let grid = device.properties().blocks(master.len(), ADAMW_THREADS as usize * 4);
     // SAFETY: the operands were checked to have these shapes.
     unsafe { device.launch("adamw", [grid, 1], ADAMW_THREADS, 0, &arguments) }
 }

@@ -13,6 +13,7 @@ use cudarc::nvrtc::Ptx;
 use emulator::Report;
 
 use super::emulator::Emulator;
+use super::properties::{Capability, Properties};
 use super::ptx;
 use crate::error::{Error, Result};
 use crate::tensor::Storage;
@@ -20,12 +21,19 @@ use crate::tensor::Storage;
 /// Bytes of pinned memory through which small operands go to the device: more than the ids, positions and spans of a step
 /// of a million tokens. `Cuda::reserve` empties it before the first step, and each step's read after it, so that no step
 /// waits for room.
-const STAGING: usize = 64 << 20;
+pub const STAGING: usize = 64 << 20;
 /// Dynamic shared memory that a kernel may have without asking for more.
 const SHARED_BY_DEFAULT: usize = 48 << 10;
 
-/// Blocks of 256 threads that a multiprocessor runs at one time.
-const BLOCKS_AT_ONCE: usize = 8;
+/// Bytes that an allocation of `bytes` takes.
+pub fn taken(bytes: usize) -> usize {
+    bytes.max(256)
+}
+
+/// Bytes of the scratch memory that holds `bytes`.
+pub fn scratch_bytes(bytes: usize) -> usize {
+    bytes.next_power_of_two().max(1 << 16)
+}
 
 /// A kernel of a loaded module.
 struct Function {
@@ -38,7 +46,7 @@ struct Function {
 pub struct Device {
     name: String,
     emulator: Option<Emulator>,
-    multiprocessors: usize,
+    properties: Properties,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     functions: RefCell<HashMap<&'static str, Function>>,
@@ -71,22 +79,20 @@ impl Device {
             }
             _ => failed("open the card")(error),
         })?;
-        let (major, minor) = context.compute_capability().map_err(failed("ask for the card's architecture"))?;
         let name = context.name().map_err(failed("ask for the card's name"))?;
-        if major < 8 {
+        let properties = properties(&context)?;
+        if properties.capability < Capability::new(8, 0) {
             return Err(Error::user(format!(
-                "{name} has compute capability {major}.{minor}, and the kernels need 8.0 (A100, RTX 30) or newer: \
-                 use --device cpu"
+                "{name} has compute capability {}, and the kernels need 8.0 (A100, RTX 30) or newer: use --device cpu",
+                properties.capability
             )));
         }
-        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let multiprocessors = context.attribute(attribute).map_err(failed("ask for the card's size"))?;
         let stream = context.new_stream().map_err(failed("make a stream"))?;
         let staging = Staging::new(&context)?;
         Ok(Self {
             name,
             emulator: None,
-            multiprocessors: multiprocessors.max(1) as usize,
+            properties,
             context,
             stream,
             functions: RefCell::default(),
@@ -118,15 +124,15 @@ impl Device {
         &self.name
     }
 
-    /// How many blocks' worth of hardware it has.
-    pub fn multiprocessors(&self) -> usize {
-        self.multiprocessors
+    /// What it says of itself.
+    pub fn properties(&self) -> &Properties {
+        &self.properties
     }
 
-    /// Blocks for a kernel whose blocks share `elements` of work, `each` at a time: as many as there is work for, but no
-    /// more than run at one time.
-    pub fn blocks(&self, elements: usize, each: usize) -> usize {
-        elements.div_ceil(each).min(BLOCKS_AT_ONCE * self.multiprocessors)
+    /// Bytes of its memory that nobody has taken.
+    pub fn free_memory(&self) -> Result<usize> {
+        self.bind()?;
+        result::mem_get_info().map(|(free, _)| free).map_err(failed("ask for the free memory"))
     }
 
     /// How many times memory was taken.
@@ -146,7 +152,7 @@ impl Device {
 
     /// Takes `bytes` of zeroed memory.
     pub fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
-        let bytes = bytes.max(256);
+        let bytes = taken(bytes);
         self.bind()?;
         // SAFETY: the context is bound to this thread.
         let address = unsafe { result::malloc_sync(bytes) }.map_err(|error| {
@@ -170,7 +176,7 @@ impl Device {
         let held = match &*scratch {
             Some(storage) if storage.bytes() >= bytes => storage,
             // Freed memory is not reused before what was issued on it is done: freeing waits for the device.
-            _ => scratch.insert(self.allocate(bytes.next_power_of_two().max(1 << 16))?),
+            _ => scratch.insert(self.allocate(scratch_bytes(bytes))?),
         };
         Ok(held.address() as u64)
     }
@@ -283,6 +289,26 @@ impl Device {
         }
         Ok(())
     }
+}
+
+/// What the card says of itself.
+fn properties(context: &CudaContext) -> Result<Properties> {
+    use sys::CUdevice_attribute as Attribute;
+    let ask = |attribute| {
+        let value = context.attribute(attribute).map_err(failed("ask for the card's properties"))?;
+        Ok::<_, Error>(usize::try_from(value).unwrap_or(0))
+    };
+    let (major, minor) = context.compute_capability().map_err(failed("ask for the card's architecture"))?;
+    Ok(Properties {
+        capability: Capability::new(major as u32, minor as u32),
+        sms: ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1),
+        threads_per_sm: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
+        shared_per_sm: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+        shared_per_block: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        shared_reserved: ask(Attribute::CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK)?,
+        l2_bytes: ask(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
+        clock: 1e3 * ask(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? as f64,
+    })
 }
 
 impl Function {

@@ -99,7 +99,7 @@ pub fn gemm(
         Gemm::Tn => &TN,
     };
     let variant = match aligned(a) && aligned(b) {
-        true => choose(kernels.aligned, shape.0, shape.1, device.multiprocessors()),
+        true => choose(kernels.aligned, shape.0, shape.1, device.properties().sms),
         false => &kernels.any,
     };
     let params = GemmParams {
@@ -123,7 +123,7 @@ pub fn swiglu_forward(
     if !aligned(x) || !aligned(w13) {
         return Ok(false);
     }
-    let variant = choose(&NT_SWIGLU, shape.0, shape.1, device.multiprocessors());
+    let variant = choose(&NT_SWIGLU, shape.0, shape.1, device.properties().sms);
     fused(device, variant, &params(shape, y, x, w13)?, gate_up)
 }
 
@@ -138,7 +138,7 @@ pub fn swiglu_backward(
     if !aligned(dout) || !aligned(w2) {
         return Ok(false);
     }
-    let variant = choose(&NN_SWIGLU, shape.0, shape.1, device.multiprocessors());
+    let variant = choose(&NN_SWIGLU, shape.0, shape.1, device.properties().sms);
     fused(device, variant, &params(shape, gate_up, dout, w2)?, gate_up)
 }
 

@@ -18,6 +18,7 @@ mod gemm;
 mod global_norm;
 mod linear_cross_entropy;
 mod params;
+pub mod properties;
 pub mod ptx;
 mod reward_head;
 mod rmsnorm;
@@ -29,10 +30,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::backend::checks::Checks;
-use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
+use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Footprint, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
 pub use device::Device;
+use properties::{Card, Properties};
 
 /// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
 pub fn is_present() -> bool {
@@ -68,6 +70,16 @@ impl Cuda {
         Ok(Self { device: Device::emulated()?, frequencies: RefCell::default() })
     }
 
+    /// What the device says of itself.
+    pub fn properties(&self) -> &Properties {
+        self.device.properties()
+    }
+
+    /// What is published of the card, if it is a known one.
+    pub fn card(&self) -> Option<&'static Card> {
+        Card::matching(self.device.name())
+    }
+
     /// The device, on which any kernel of [`ptx`] can be launched by hand with the structures of [`abi`].
     pub fn device(&self) -> &Device {
         &self.device
@@ -94,6 +106,38 @@ impl Cuda {
     fn checks(&self, operation: &'static str) -> Checks {
         Checks::new(operation, Dtype::Bf16, Dtype::F32)
     }
+}
+
+/// Rows of logits at a time. A product of 1024 rows does 1024 operations for each byte of the table that it reads, three
+/// times what a card needs to be busy; the gradient, which is f32 and read and written, a quarter of that.
+const LOGIT_ROWS: usize = 1024;
+
+/// What decides how much memory a computation takes on a card, whichever it is.
+pub fn footprint() -> Footprint {
+    Footprint {
+        float: Dtype::Bf16,
+        accumulator: Dtype::F32,
+        logit_rows: LOGIT_ROWS,
+        scratch: |extent| device::scratch_bytes(scratch(extent)) + device::taken(frequencies_bytes(extent.heads.dim)),
+        staging: device::STAGING,
+    }
+}
+
+/// Bytes that the kernels leave for one another, at most.
+fn scratch(extent: &Extent) -> usize {
+    let widest = extent.hidden.max((extent.heads.query + 2 * extent.heads.kv) * extent.heads.dim);
+    let needed = [
+        rmsnorm::scratch(extent.tokens, extent.hidden),
+        bias::scratch(extent.tokens, widest),
+        global_norm::scratch(extent.parameters),
+        attention::scratch(extent.tokens, extent.heads),
+    ];
+    needed.into_iter().fold(0, usize::max)
+}
+
+/// Bytes of the rotary frequencies of heads of `dim`.
+fn frequencies_bytes(dim: usize) -> usize {
+    dim / 2 * size_of::<f32>()
 }
 
 /// The address of a tensor's first element, as the card sees it.
@@ -132,23 +176,22 @@ impl Backend for Cuda {
         rmsnorm::check(extent.hidden)?;
         attention::check(extent.heads.dim)?;
         self.device.load_all()?;
-        let widest = extent.hidden.max((extent.heads.query + 2 * extent.heads.kv) * extent.heads.dim);
-        let needed = [
-            rmsnorm::scratch(extent.tokens, extent.hidden),
-            bias::scratch(extent.tokens, widest),
-            global_norm::scratch(extent.parameters),
-            attention::scratch(extent.tokens, extent.heads),
-        ];
-        self.device.scratch(needed.into_iter().fold(0, usize::max))?;
+        self.device.scratch(scratch(extent))?;
         self.frequencies(extent.heads.dim, extent.theta)?;
         // Weights were written before.
         self.device.empty_staging()
     }
 
-    /// A product of 1024 rows does 1024 operations for each byte of the table that it reads, three times what a card
-    /// needs to be busy; the gradient, which is f32 and read and written, a quarter of that.
     fn logit_rows(&self) -> usize {
-        1024
+        LOGIT_ROWS
+    }
+
+    fn footprint(&self) -> Footprint {
+        footprint()
+    }
+
+    fn free_memory(&self) -> Result<Option<usize>> {
+        self.device.free_memory().map(Some)
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {
@@ -357,7 +400,7 @@ impl Cuda {
             return Ok(storage.address() as u64);
         }
         let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_angle(1, i, dim, theta)).collect();
-        let storage = self.device.allocate(4 * values.len())?;
+        let storage = self.device.allocate(frequencies_bytes(dim))?;
         let address = storage.address() as u64;
         self.device.write(address, bytemuck::cast_slice(&values))?;
         known.insert(key, storage);

@@ -5,7 +5,9 @@
 pub struct Module {
     /// The file's name, without `.cu`.
     pub name: &'static str,
-    /// Its PTX, for sm_80 and everything newer.
+    /// What it is compiled for, such as `sm_80`: the name of its folder in `ptx/`.
+    pub target: &'static str,
+    /// Its PTX.
     pub ptx: &'static str,
 }
 

@@ -26,7 +26,7 @@ fn launch(
 ) -> Result<()> {
     let params =
         SwigluParams { y: at(y), gate_up: at(gate_up), dgate_up, rows: size(y.rows())?, columns: size(y.cols())? };
-    let grid = device.blocks(y.len(), SWIGLU_THREADS as usize * if vec8 { 8 } else { 1 });
+    let grid = device.properties().blocks(y.len(), SWIGLU_THREADS as usize * if vec8 { 8 } else { 1 });
     // SAFETY: the operands were checked to have these shapes.
     unsafe { device.launch(kernel, [grid, 1], SWIGLU_THREADS, 0, &params) }
 }

@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::baselines::Baselines;
+use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelConfig;
-use crate::polar::{TemplateConfig, Wrapper};
+use crate::polar::TemplateConfig;
 
 /// The file in a model's folder. Other programs ignore it.
 pub const FILE: &str = "polar_raw.json";
@@ -71,8 +72,8 @@ mod tests {
 
     use super::*;
     use crate::config::ModelSection;
+    use crate::data::Triple;
     use crate::model::config::{Architecture, SpecialIds};
-    use crate::polar::Triple;
 
     fn model() -> ModelConfig {
         let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };

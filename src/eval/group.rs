@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::polar::Wrapper;
+use crate::data::Wrapper;
 
 /// What a candidate is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use super::group::{Answer, Group};
 use super::reference::Trial;
 use super::sets::Set;
 use crate::baselines::Baseline;
+use crate::data::IdPair;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::polar::{IdPair, TemplateConfig, encode_candidates};
+use crate::polar::{TemplateConfig, encode_candidates};
 use crate::tokenizer::{Specials, Tokenizer};
 
 /// Scores candidates.
@@ -151,7 +152,7 @@ pub fn lengths(set: &Set, tokenizer: Option<&Tokenizer>) -> Result<Vec<Vec<usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::polar::Wrapper;
+    use crate::data::Wrapper;
     use crate::tokenizer::Names;
 
     #[test]

@@ -2,8 +2,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
-use crate::model::{Capacity, Model, Workspace};
-use crate::polar::{Pack, Wanted};
+use crate::model::{Model, Workspace};
+use crate::passes::{Capacity, Pack, Wanted};
 
 const WANTED: Wanted = Wanted { scores: true, next_tokens: false, share_prefix: true };
 
@@ -122,7 +122,7 @@ impl Scorer {
 fn plan(model: &Model, tokens: usize) -> Result<Workspace> {
     let candidates = Capacity::candidates_for(tokens);
     let capacity = Capacity { tokens, selected: candidates, candidates };
-    Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, false)
+    Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, None)
 }
 
 /// Puts each sequence of a group where it costs the fewest tokens: sequences whose beginnings differ, because their
@@ -186,7 +186,7 @@ fn passes(mut rows: Vec<Row>, tokens: usize, candidates: usize) -> Vec<Pass> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::polar::pack::packed_tokens;
+    use crate::passes::packed_tokens;
     use crate::rng;
     use rand::RngExt;
 

@@ -1,28 +1,19 @@
 //! The model: configuration, weights, transformer forward and backward, reward head.
 
 pub mod config;
-pub mod convert;
-mod foreign;
 mod init;
-pub mod inspect;
-mod layout;
-pub mod pretrained;
 mod transformer;
-pub mod weights;
 mod workspace;
 
 pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
-pub use foreign::Family;
-pub use layout::{Layout, Names};
-pub use pretrained::Pretrained;
 pub use transformer::Objective;
-pub use workspace::{Capacity, Workspace};
+pub use workspace::{Keep, Workspace};
 
 use std::rc::Rc;
 
-use crate::backend::{Backend, BackendExt, Heads, Span};
+use crate::backend::{Backend, BackendExt, Footprint, Heads, Span};
 use crate::error::{Error, Result};
-use crate::polar::Pack;
+use crate::passes::Pack;
 use crate::tensor::Tensor;
 
 /// A transformer's parameters in one flat buffer, tensor after tensor.
@@ -58,6 +49,11 @@ impl Model {
         let params = Flat { views: Views::new(&config, outputs, &specs, &tensor)?, tensor };
         let master = (backend.float() == backend.accumulator()).then(|| params.tensor.clone());
         Ok(Self { backend, config, outputs, specs, params, master })
+    }
+
+    /// Bytes that [`Model::new`] takes on a device of such a `footprint`.
+    pub fn bytes(footprint: &Footprint, config: &ModelConfig, outputs: OutputHeads) -> usize {
+        config.buffer_elements(outputs) * footprint.float.size()
     }
 
     /// As [`Model::new`], with a master copy of the parameters in full precision, which training updates.

@@ -4,10 +4,10 @@
 //! or that predict a next token.
 
 use super::workspace::LayerSlots;
-use super::{Flat, LayerViews, Model, Views, Workspace};
+use super::{Flat, Keep, LayerViews, Model, Views, Workspace};
 use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
-use crate::polar::Pack;
+use crate::passes::Pack;
 use crate::tensor::{Slot, Tensor};
 
 /// What a pass over a pack computes besides scores.
@@ -70,13 +70,27 @@ impl Model {
         objective: &Objective,
         grads: &Flat,
     ) -> Result<()> {
-        if !workspace.training {
+        if workspace.keep.is_none() {
             return Err(Error::machine("a workspace planned for scores alone has no room for gradients"));
         }
         let pass = Pass::new(self, workspace, pack, objective.lm_scale.unwrap_or(0.0))?;
         pass.forward()?;
         pass.heads_backward(&grads.views, objective)?;
         pass.backward(&grads.views)
+    }
+
+    /// Runs a pack forward, layer by layer, up to the first buffer that then holds an infinity or a NaN: its name.
+    pub fn first_non_finite_buffer(&self, workspace: &mut Workspace, pack: &Pack) -> Result<Option<String>> {
+        let pass = Pass::new(self, workspace, pack, 0.0)?;
+        pass.embed()?;
+        for l in 0..pass.workspace.layers.len() {
+            pass.layer_forward(l)?;
+            // Before the next layer uses the memory of what is not kept.
+            if let Some(name) = pass.workspace.first_non_finite(pass.backend, pack, l)? {
+                return Ok(Some(name.to_string()));
+            }
+        }
+        Ok(None)
     }
 
     /// Sets the workspace's losses to zero, before the first pack of a step.
@@ -176,11 +190,12 @@ impl<'a> Pass<'a> {
         self.workspace.arena.get(slot).slice_rows(0..rows)
     }
 
-    fn layer(&self, l: usize) -> Layer<'_> {
-        let last = l + 1 == self.workspace.layers.len();
+    /// Layer `l` with its buffers in `ways`: those of the way forward, or of the way back.
+    fn layer<'b>(&'b self, ways: &'b [LayerSlots], l: usize) -> Layer<'b> {
+        let last = l + 1 == ways.len();
         let t = self.pack.tokens();
         let s = if last { self.pack.selected.len() } else { t };
-        let slots = &self.workspace.layers[l];
+        let slots = &ways[l];
         let heads = self.model.heads();
         Layer {
             last,
@@ -210,20 +225,30 @@ impl<'a> Pass<'a> {
     }
 
     fn forward(&self) -> Result<()> {
-        let ids = self.buffer(self.workspace.inputs.ids, &[self.pack.tokens()]);
-        let x = self.rows(self.workspace.layers[0].x, self.pack.tokens());
-        self.backend.embedding_forward(&x, &ids, &self.params.embedding)?;
+        self.embed()?;
         (0..self.workspace.layers.len()).try_for_each(|l| self.layer_forward(l))
     }
 
-    fn layer_forward(&self, l: usize) -> Result<()> {
-        let (b, eps) = (self.backend, self.model.config.rms_norm_eps);
-        let layer = self.layer(l);
-        let (slots, weights, t) = (layer.slots, layer.weights, self.pack.tokens());
-        let normed = self.rows(slots.normed, t);
-        b.rmsnorm_forward(&normed, &self.buffer(slots.rstd, &[t]), &layer.x, &weights.attention_norm, eps)?;
+    fn embed(&self) -> Result<()> {
+        let ids = self.buffer(self.workspace.inputs.ids, &[self.pack.tokens()]);
+        let x = self.rows(self.workspace.layers[0].x, self.pack.tokens());
+        self.backend.embedding_forward(&x, &ids, &self.params.embedding)
+    }
 
-        self.qkv_forward(&layer, &normed)?;
+    fn layer_forward(&self, l: usize) -> Result<()> {
+        let layer = self.layer(&self.workspace.layers, l);
+        self.layer_activations(&layer)?;
+        let (ffn_hidden, x_mid) =
+            (self.rows(layer.slots.ffn_hidden, layer.rows), self.rows(layer.slots.x_mid, layer.rows));
+        self.backend.gemm(Gemm::Nt, &self.output_of(l), &ffn_hidden, &layer.weights.w2, Some(&x_mid))
+    }
+
+    /// Everything of a layer that its backward pass reads, from its input.
+    fn layer_activations(&self, layer: &Layer) -> Result<()> {
+        let b = self.backend;
+        let (slots, weights) = (layer.slots, layer.weights);
+        let normed = self.attention_norm(layer)?;
+        self.qkv_forward(layer, &normed)?;
         let attended = self.rows(slots.attended, layer.rows);
         b.attention_forward(&attended, &layer.lse, &layer.q, &layer.k, &layer.v, layer.args)?;
 
@@ -236,12 +261,40 @@ impl<'a> Pass<'a> {
         b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, Some(residual))?;
         self.add_bias(&x_mid, weights.wo_bias.as_ref())?;
 
-        let normed = self.rows(slots.ffn_normed, layer.rows);
-        b.rmsnorm_forward(&normed, &self.buffer(slots.ffn_rstd, &[layer.rows]), &x_mid, &weights.ffn_norm, eps)?;
-        let gate_up = self.rows(slots.gate_up, layer.rows);
-        let ffn_hidden = self.rows(slots.ffn_hidden, layer.rows);
-        b.gemm_swiglu_forward(&ffn_hidden, &gate_up, &normed, &weights.w13)?;
-        b.gemm(Gemm::Nt, &self.output_of(l), &ffn_hidden, &weights.w2, Some(&x_mid))
+        let normed = self.ffn_norm(layer)?;
+        let (gate_up, ffn_hidden) = (self.rows(slots.gate_up, layer.rows), self.rows(slots.ffn_hidden, layer.rows));
+        b.gemm_swiglu_forward(&ffn_hidden, &gate_up, &normed, &weights.w13)
+    }
+
+    fn attention_norm(&self, layer: &Layer) -> Result<Tensor> {
+        let t = self.pack.tokens();
+        let (normed, rstd) = (self.rows(layer.slots.normed, t), self.buffer(layer.slots.rstd, &[t]));
+        let eps = self.model.config.rms_norm_eps;
+        self.backend.rmsnorm_forward(&normed, &rstd, &layer.x, &layer.weights.attention_norm, eps)?;
+        Ok(normed)
+    }
+
+    fn ffn_norm(&self, layer: &Layer) -> Result<Tensor> {
+        let (slots, s) = (layer.slots, layer.rows);
+        let (normed, rstd) = (self.rows(slots.ffn_normed, s), self.buffer(slots.ffn_rstd, &[s]));
+        let eps = self.model.config.rms_norm_eps;
+        self.backend.rmsnorm_forward(&normed, &rstd, &self.rows(slots.x_mid, s), &layer.weights.ffn_norm, eps)?;
+        Ok(normed)
+    }
+
+    /// Computes again what was not kept of a layer's activations. Operations and operands are those of the forward pass,
+    /// so the bits are; SwiGLU's too, which rounds gate and up before it uses them, fused with their product or not.
+    fn recompute(&self, layer: &Layer) -> Result<()> {
+        match self.workspace.keep {
+            None | Some(Keep::All) => Ok(()),
+            Some(Keep::Norms) => {
+                self.attention_norm(layer)?;
+                self.ffn_norm(layer)?;
+                let (slots, s) = (layer.slots, layer.rows);
+                self.backend.swiglu_forward(&self.rows(slots.ffn_hidden, s), &self.rows(slots.gate_up, s))
+            }
+            Some(Keep::Block) => self.layer_activations(layer),
+        }
     }
 
     fn add_bias(&self, y: &Tensor, bias: Option<&Tensor>) -> Result<()> {
@@ -402,7 +455,8 @@ impl<'a> Pass<'a> {
     /// The residual gradient passes through: each branch adds its own to it.
     fn layer_backward(&self, l: usize, grads: &LayerViews) -> Result<()> {
         let b = self.backend;
-        let layer = self.layer(l);
+        let layer = self.layer(&self.workspace.layers_back, l);
+        self.recompute(&layer)?;
         let (slots, weights, temporaries) = (layer.slots, layer.weights, &self.workspace.temporaries);
         let (t, s) = (self.pack.tokens(), layer.rows);
         let heads = self.model.heads();

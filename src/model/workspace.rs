@@ -1,30 +1,45 @@
 //! The plan of a forward and backward pass: every buffer, its size and its life, before memory is taken.
 
-use crate::backend::{Backend, BackendExt, Extent};
+use std::fmt::{self, Display, Formatter};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Backend, BackendExt, Extent, Footprint};
 use crate::error::Result;
 use crate::model::{ModelConfig, OutputHeads};
-use crate::polar::Pack;
+use crate::passes::{Capacity, Pack};
 use crate::tensor::{Arena, Dtype, Plan, Slot};
 
-/// The most that one pack may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Tokens to compute.
-    pub tokens: usize,
-    /// Tokens that are needed after the last layer's keys and values.
-    pub selected: usize,
-    /// Candidates, each with a score.
-    pub candidates: usize,
+/// Which activations stay from the forward pass to the backward pass of their layer. The rest is computed again before
+/// it is used, by the same operations from the same operands: every policy gives the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// All of them: nothing is computed twice.
+    All,
+    /// All but what is cheap to compute: the outputs of both norms and of SwiGLU. Saves about a third.
+    Norms,
+    /// The input of each layer: its forward pass runs again before its backward pass. A third more computing.
+    Block,
 }
 
-impl Capacity {
-    /// The most candidates planned for in a pass of `tokens` tokens: shorter ones than 8 tokens are rare.
-    pub fn candidates_for(tokens: usize) -> usize {
-        (tokens / 8).max(2)
+impl Keep {
+    /// From the least recomputing to the least memory.
+    pub const ALL: [Self; 3] = [Self::All, Self::Norms, Self::Block];
+}
+
+impl Display for Keep {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::Norms => "norms",
+            Self::Block => "block",
+        })
     }
 }
 
-/// The buffers of one layer.
+/// The buffers of one layer on its way forward, or back. What is kept is one buffer for both ways.
+#[derive(Clone, Copy)]
 pub(super) struct LayerSlots {
     pub x: Slot,
     pub normed: Slot,
@@ -87,98 +102,105 @@ pub(super) struct OutputSlots {
 pub struct Workspace {
     pub(super) arena: Arena,
     pub(super) capacity: Capacity,
+    /// The layers on the way forward.
     pub(super) layers: Vec<LayerSlots>,
+    /// The layers on the way back.
+    pub(super) layers_back: Vec<LayerSlots>,
     pub(super) temporaries: Temporaries,
     pub(super) inputs: Inputs,
     pub(super) output: OutputSlots,
     /// Host copies of what is derived from a pack, kept so that a step allocates nothing.
     pub(super) selected_positions: Vec<u32>,
     pub(super) target_weights: Vec<f32>,
-    pub(super) training: bool,
+    /// None for a workspace that only scores.
+    pub(super) keep: Option<Keep>,
 }
 
 impl Workspace {
-    /// Takes the memory for packs within `capacity`; for scores alone if not `training`.
+    /// Takes the memory for packs within `capacity`: for training with the activations of `keep`, or for scores alone.
     pub fn new(
         backend: &dyn Backend,
         config: &ModelConfig,
         outputs: OutputHeads,
         capacity: Capacity,
-        training: bool,
+        keep: Option<Keep>,
     ) -> Result<Self> {
-        let (plan, slots) = plan(backend, config, outputs, capacity, training);
-        let extent = Extent {
-            tokens: capacity.tokens,
-            hidden: config.hidden_size,
-            heads: config.attention_heads(),
-            theta: config.rope_theta,
-            parameters: config.buffer_elements(outputs),
-        };
-        backend.reserve(&extent)?;
-        let (layers, temporaries, inputs, output) = slots;
+        let (plan, slots) = plan(&backend.footprint(), config, outputs, capacity, keep);
+        backend.reserve(&Self::extent(config, outputs, capacity))?;
+        let Slots { layers, layers_back, temporaries, inputs, output } = slots;
         let workspace = Self {
             arena: plan.allocate(backend)?,
             capacity,
             layers,
+            layers_back,
             temporaries,
             inputs,
             output,
             selected_positions: Vec::with_capacity(capacity.selected),
             target_weights: Vec::with_capacity(capacity.selected),
-            training,
+            keep,
         };
         let iota: Vec<u32> = (0..capacity.tokens as u32).collect();
         backend.write(workspace.arena.get(workspace.inputs.all_tokens), bytemuck::cast_slice(&iota))?;
         Ok(workspace)
     }
 
-    /// Bytes that [`Workspace::new`] would take.
+    /// Bytes that [`Workspace::new`] takes on a device of such a `footprint`, for activations and all else that a pass
+    /// writes to; what [`Backend::reserve`] takes is not among them.
     pub fn bytes(
-        backend: &dyn Backend,
+        footprint: &Footprint,
         config: &ModelConfig,
         outputs: OutputHeads,
         capacity: Capacity,
-        training: bool,
+        keep: Option<Keep>,
     ) -> usize {
-        let (mut plan, _) = plan(backend, config, outputs, capacity, training);
+        let (mut plan, _) = plan(footprint, config, outputs, capacity, keep);
         plan.place();
         plan.bytes()
     }
 
-    /// The first buffer, in the order of computing, in which a forward pass over `pack` left an infinity or a NaN.
-    pub fn first_non_finite(&self, backend: &dyn Backend, pack: &Pack) -> Result<Option<&str>> {
-        let (t, s) = (pack.tokens(), pack.selected.len());
-        let not_finite = |slot: Slot, rows: usize| -> Result<bool> {
+    /// The largest operands of passes within `capacity`.
+    pub fn extent(config: &ModelConfig, outputs: OutputHeads, capacity: Capacity) -> Extent {
+        Extent {
+            tokens: capacity.tokens,
+            hidden: config.hidden_size,
+            heads: config.attention_heads(),
+            theta: config.rope_theta,
+            parameters: config.buffer_elements(outputs),
+        }
+    }
+
+    /// The first buffer of layer `l`, in the order of computing, in which its forward pass over `pack`, the last thing
+    /// that was computed, left an infinity or a NaN.
+    pub(super) fn first_non_finite(&self, backend: &dyn Backend, pack: &Pack, l: usize) -> Result<Option<&str>> {
+        let (t, last) = (pack.tokens(), l + 1 == self.layers.len());
+        let rows = if last { pack.selected.len() } else { t };
+        let planned = if last { self.capacity.selected } else { self.capacity.tokens };
+        let layer = &self.layers[l];
+        let per_token = |slot: Slot, of: usize| self.arena.get(slot).len() / of;
+        let keys = t * per_token(layer.k, self.capacity.tokens);
+        let output = if last { self.output.x } else { self.layers[l + 1].x };
+        let buffers = [
+            (layer.x, t),
+            (layer.normed, t),
+            (layer.q, rows * per_token(layer.q, planned)),
+            (layer.k, keys),
+            (layer.v, keys),
+            (layer.attended, rows),
+            (layer.x_mid, rows),
+            (layer.ffn_normed, rows),
+            (layer.gate_up, rows),
+            (layer.ffn_hidden, rows),
+            (output, rows),
+        ];
+        for (slot, rows) in buffers {
             let buffer = self.arena.get(slot);
-            let planned = buffer.dims().iter().product::<usize>();
-            let used = if buffer.dims().len() == 2 { rows * buffer.cols() } else { rows.min(planned) };
-            Ok(backend.read_f64(&buffer.first(&[used]))?.iter().any(|v| !v.is_finite()))
-        };
-        for (l, layer) in self.layers.iter().enumerate() {
-            let rows = if l + 1 == self.layers.len() { s } else { t };
-            let per_token = |slot: Slot, of: usize| self.arena.get(slot).len() / of;
-            let keys = t * per_token(layer.k, self.capacity.tokens);
-            let planned = if l + 1 == self.layers.len() { self.capacity.selected } else { self.capacity.tokens };
-            let buffers = [
-                (layer.x, t),
-                (layer.normed, t),
-                (layer.q, rows * per_token(layer.q, planned)),
-                (layer.k, keys),
-                (layer.v, keys),
-                (layer.attended, rows),
-                (layer.x_mid, rows),
-                (layer.ffn_normed, rows),
-                (layer.gate_up, rows),
-                (layer.ffn_hidden, rows),
-            ];
-            for (slot, rows) in buffers {
-                if not_finite(slot, rows)? {
-                    return Ok(Some(self.arena.name(slot)));
-                }
+            let used = if buffer.dims().len() == 2 { rows * buffer.cols() } else { rows.min(buffer.len()) };
+            if backend.read_f64(&buffer.first(&[used]))?.iter().any(|v| !v.is_finite()) {
+                return Ok(Some(self.arena.name(slot)));
             }
         }
-        let last = self.output.x;
-        Ok(not_finite(last, s)?.then(|| self.arena.name(last)))
+        Ok(None)
     }
 
     /// The most that a pack may hold.
@@ -187,52 +209,92 @@ impl Workspace {
     }
 }
 
-type Slots = (Vec<LayerSlots>, Temporaries, Inputs, OutputSlots);
+/// Every buffer of a plan.
+struct Slots {
+    layers: Vec<LayerSlots>,
+    layers_back: Vec<LayerSlots>,
+    temporaries: Temporaries,
+    inputs: Inputs,
+    output: OutputSlots,
+}
+
+/// Whether computing a buffer again costs little beside a layer's products.
+#[derive(Clone, Copy, PartialEq)]
+enum Cost {
+    Cheap,
+    Dear,
+}
 
 /// Ticks: layer `l` runs forward at `l + 1` and backward at `2 L + 2 - l`; the heads run at `L + 1`.
 fn plan(
-    backend: &dyn Backend,
+    footprint: &Footprint,
     config: &ModelConfig,
     outputs: OutputHeads,
     capacity: Capacity,
-    training: bool,
+    keep: Option<Keep>,
 ) -> (Plan, Slots) {
-    let (float, sum) = (backend.float(), backend.accumulator());
+    let (float, sum) = (footprint.float, footprint.accumulator);
     let (hidden, ffn, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
     let (heads, kv, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim());
     let (t, s, c) = (capacity.tokens, capacity.selected, capacity.candidates);
     let head = layers + 1;
-    let end = if training { 2 * layers + 3 } else { head };
+    let end = if keep.is_some() { 2 * layers + 3 } else { head };
     let mut plan = Plan::default();
 
-    let layer_slots = (0..layers)
-        .map(|l| {
-            let forward = l + 1;
-            // What the backward pass reads lives until then; the rest only as long as the layer's forward pass.
-            let kept = if training { forward..=2 * layers + 2 - l } else { forward..=forward };
-            let first = if l == 0 { 0 } else { l };
-            let rows = if l + 1 == layers { s } else { t };
-            let mut buffer =
-                |name: &str, dtype, dims: &[usize]| plan.buffer(format!("layer {l} {name}"), dtype, dims, kept.clone());
-            let normed = buffer("attention_norm output", float, &[t, hidden]);
-            let rstd = buffer("attention_norm rstd", sum, &[t]);
-            let q = buffer("q", float, &[rows * heads * dim]);
-            let k = buffer("k", float, &[kv * t * dim]);
-            let v = buffer("v", float, &[kv * t * dim]);
-            let attended = buffer("attention output", float, &[rows, heads * dim]);
-            let lse = buffer("attention lse", sum, &[rows * heads]);
-            let x_mid = buffer("residual after attention", float, &[rows, hidden]);
-            let ffn_normed = buffer("ffn_norm output", float, &[rows, hidden]);
-            let ffn_rstd = buffer("ffn_norm rstd", sum, &[rows]);
-            let gate_up = buffer("w1 and w3 output", float, &[rows, 2 * ffn]);
-            let ffn_hidden = buffer("swiglu output", float, &[rows, ffn]);
-            let x = plan.buffer(format!("layer {l} input"), float, &[t, hidden], first..=*kept.end());
-            LayerSlots { x, normed, rstd, q, k, v, attended, lse, x_mid, ffn_normed, ffn_rstd, gate_up, ffn_hidden }
-        })
-        .collect();
+    let layer_slots = |l: usize| {
+        let (forward, backward) = (l + 1, 2 * layers + 2 - l);
+        let rows = if l + 1 == layers { s } else { t };
+        // A buffer for the way forward and one for the way back: one and the same if it is kept.
+        let mut buffer = |name: &str, dtype, dims: &[usize], cost: Cost| {
+            let name = format!("layer {l} {name}");
+            let kept = match keep {
+                None => forward..=forward,
+                Some(Keep::All) => forward..=backward,
+                Some(Keep::Norms) if cost == Cost::Dear => forward..=backward,
+                Some(Keep::Norms | Keep::Block) => {
+                    let there = plan.buffer(name.clone(), dtype, dims, forward..=forward);
+                    return (there, plan.buffer(name, dtype, dims, backward..=backward));
+                }
+            };
+            let both = plan.buffer(name, dtype, dims, kept);
+            (both, both)
+        };
+        let normed = buffer("attention_norm output", float, &[t, hidden], Cost::Cheap);
+        let rstd = buffer("attention_norm rstd", sum, &[t], Cost::Dear);
+        let q = buffer("q", float, &[rows * heads * dim], Cost::Dear);
+        let k = buffer("k", float, &[kv * t * dim], Cost::Dear);
+        let v = buffer("v", float, &[kv * t * dim], Cost::Dear);
+        let attended = buffer("attention output", float, &[rows, heads * dim], Cost::Dear);
+        let lse = buffer("attention lse", sum, &[rows * heads], Cost::Dear);
+        let x_mid = buffer("residual after attention", float, &[rows, hidden], Cost::Dear);
+        let ffn_normed = buffer("ffn_norm output", float, &[rows, hidden], Cost::Cheap);
+        let ffn_rstd = buffer("ffn_norm rstd", sum, &[rows], Cost::Dear);
+        let gate_up = buffer("w1 and w3 output", float, &[rows, 2 * ffn], Cost::Dear);
+        let ffn_hidden = buffer("swiglu output", float, &[rows, ffn], Cost::Cheap);
+        // Written by the layer before; whatever is kept, this is.
+        let until = if keep.is_some() { backward } else { forward };
+        let x = plan.buffer(format!("layer {l} input"), float, &[t, hidden], l..=until);
+        let way = |side: fn((Slot, Slot)) -> Slot| LayerSlots {
+            x,
+            normed: side(normed),
+            rstd: side(rstd),
+            q: side(q),
+            k: side(k),
+            v: side(v),
+            attended: side(attended),
+            lse: side(lse),
+            x_mid: side(x_mid),
+            ffn_normed: side(ffn_normed),
+            ffn_rstd: side(ffn_rstd),
+            gate_up: side(gate_up),
+            ffn_hidden: side(ffn_hidden),
+        };
+        (way(|(there, _)| there), way(|(_, back)| back))
+    };
+    let (layer_slots, layers_back) = (0..layers).map(layer_slots).unzip();
 
     // Nothing of the backward pass is planned for a workspace that only scores.
-    let back = |n: usize| if training { n } else { 0 };
+    let back = |n: usize| if keep.is_some() { n } else { 0 };
     let backward = head..=end;
     let layer_backward = head + 1..=end;
     let widest = config.num_key_value_heads * (heads / kv + 2) * dim;
@@ -268,7 +330,7 @@ fn plan(
         x: plan.buffer("last residual", float, &[s, hidden], layers..=end),
         normed: plan.buffer("final norm output", float, &[lm(s), hidden], head..=head),
         rstd: plan.buffer("final norm rstd", sum, &[lm(s)], head..=head),
-        logits: plan.buffer("logits", float, &[lm(backend.logit_rows().min(s)), config.vocab_size], head..=head),
+        logits: plan.buffer("logits", float, &[lm(footprint.logit_rows.min(s)), config.vocab_size], head..=head),
         dnormed: plan.buffer("final norm output gradient", float, &[back(lm(s)), hidden], head..=head),
         score_x: plan.buffer("score rows of the residual", float, &[both, hidden], head..=head),
         dscore_x: plan.buffer("score rows' gradient", float, &[back(both), hidden], head..=head),
@@ -276,5 +338,5 @@ fn plan(
         loss: plan.buffer("ranking loss", sum, &[1], 0..=end),
         lm_loss: plan.buffer("next-token loss", sum, &[1], 0..=end),
     };
-    (plan, (layer_slots, temporaries, inputs, output))
+    (plan, Slots { layers: layer_slots, layers_back, temporaries, inputs, output })
 }

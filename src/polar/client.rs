@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use super::Wrapper;
 use super::template::{CutReport, FRAME, TemplateConfig};
+use crate::data::Wrapper;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 

@@ -39,7 +39,8 @@ pub fn encode_encoded(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::polar::{TemplateConfig, Wrapper, encode_candidate};
+    use crate::data::Wrapper;
+    use crate::polar::{TemplateConfig, encode_candidate};
     use proptest::prelude::*;
 
     fn tokenizer() -> Tokenizer {

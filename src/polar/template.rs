@@ -5,8 +5,8 @@
 //! wrapper `sft`. Prompt and trajectory are encoded as one text, so that tokens may merge across the join. Special
 //! tokens enter by id alone: no text can inject them.
 
-use super::{Document, Triple, Wrapper};
 use crate::config::DataSection;
+use crate::data::{Document, Triple, Wrapper};
 use crate::tokenizer::{Specials, Tokenizer};
 use crate::{Error, Result};
 

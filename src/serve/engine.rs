@@ -15,9 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::metrics::Metrics;
 use super::{Info, Phase};
 use crate::error::Error;
-use crate::model::Capacity;
-use crate::polar::Wanted;
-use crate::polar::pack::packed_tokens;
+use crate::passes::{Capacity, Wanted, packed_tokens};
 
 /// Scores groups of sequences, one score a sequence, in order: [`crate::eval::Scorer::score`], or what stands in for it.
 pub type Score = Box<dyn FnMut(&[Vec<Vec<u32>>]) -> crate::Result<Vec<f32>>>;

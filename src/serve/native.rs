@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
 use super::work::{Context, Usage, Work, bounded};
+use crate::data::Wrapper;
 use crate::eval::Normalise;
-use crate::polar::{ClientEncoder, Cut, CutReport, CutSide, TemplateConfig, Wrapper};
+use crate::polar::{ClientEncoder, Cut, CutReport, CutSide, TemplateConfig};
 
 /// The request; what is not given is as the model was trained.
 #[derive(Deserialize)]

@@ -8,11 +8,10 @@ use std::thread::JoinHandle;
 
 use rand::seq::SliceRandom;
 
+use crate::data::{Document, IdPair, Triple, TripleSource};
 use crate::error::{Error, Result};
-use crate::model::Capacity;
-use crate::polar::{
-    Document, IdPair, Pack, TemplateConfig, Triple, TripleSource, Wanted, encode_document, encode_triple, pack,
-};
+use crate::passes::{Capacity, Pack, Wanted, packed_tokens};
+use crate::polar::{TemplateConfig, encode_document, encode_triple};
 use crate::rng;
 use crate::tokenizer::Tokenizer;
 use crate::zoo::{Split, Zoo};
@@ -91,7 +90,7 @@ impl Batch {
 
     /// Adds sequences that belong together to the last pack, or to a new one if they do not fit it.
     fn push(&mut self, sequences: &[&[u32]], paired: bool, wanted: Wanted, capacity: Capacity) {
-        let tokens = pack::packed_tokens(sequences, wanted);
+        let tokens = packed_tokens(sequences, wanted);
         let fits = |pack: &Pack| {
             let candidates = if wanted.scores { pack.candidates() + sequences.len() } else { 0 };
             pack.tokens() + tokens <= capacity.tokens && candidates <= capacity.candidates

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod feed;
 pub mod finish;
 pub mod metrics;
+pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -15,13 +15,15 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::config::StorageDtype;
-use crate::model::weights::Target;
-use crate::model::{Model, ModelConfig, TensorSpec, weights};
+use crate::model::{Keep, Model, ModelConfig, TensorSpec};
+use crate::store::weights;
+use crate::store::weights::Target;
 use crate::tensor::Tensor;
 use crate::train::checkpoint::{Checkpoint, Checkpoints, RunLock};
 use crate::train::feed::Batch;
 use crate::train::finish::{self, Outcome};
 use crate::train::metrics::{MetricsLog, ScoreStats, StepMetrics};
+use crate::train::plan::MemoryPlan;
 use crate::train::progress::Progress;
 use crate::train::setup::{Setup, Start};
 use crate::train::tensorboard::EventFile;
@@ -86,6 +88,7 @@ pub fn run(request: Request) -> Result<Option<Outcome>> {
         true => Some(start_folder.as_path()).filter(|folder| folder.join(weights::SINGLE).exists()),
         false => request.config.train.init.as_deref(),
     };
+    let keep = plan(&setup, request.backend.as_ref())?.keep;
     let (model, notes) = setup.initial_model(request.backend.clone(), init)?;
     let lock = RunLock::acquire(&request.run)?;
     files::remove_leftovers(&request.run)?;
@@ -96,11 +99,16 @@ pub fn run(request: Request) -> Result<Option<Outcome>> {
     if !begun {
         begin(&request, &setup, &model, &data, &config)?;
     }
-    let mut session = Session::open(&request, setup, model, &lock)?;
+    let mut session = Session::open(&request, setup, model, keep, &lock)?;
     for note in session.setup.notes.iter().chain(&notes).cloned().collect::<Vec<_>>() {
         session.progress.note(&note);
     }
     if session.train()? { session.finish() } else { Ok(None) }
+}
+
+/// What the run takes of the device's memory, before it takes any.
+fn plan(setup: &Setup, backend: &dyn Backend) -> Result<MemoryPlan> {
+    setup.sizes().choose(&backend.footprint(), setup.config.train.keep, backend.free_memory()?)
 }
 
 /// Where tokenizer and architecture of a run come from: from its folder, once it has begun.
@@ -219,7 +227,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn open(request: &'a Request, setup: Setup, model: Model, lock: &RunLock) -> Result<Self> {
+    fn open(request: &'a Request, setup: Setup, model: Model, keep: Keep, lock: &RunLock) -> Result<Self> {
         let config = &request.config;
         let mut trainer = Trainer::new(
             Rc::new(model),
@@ -227,6 +235,7 @@ impl<'a> Session<'a> {
             &config.optimizer,
             setup.feeder.capacity,
             2 * config.train.batch_size,
+            keep,
         )?;
         let checkpoints = Checkpoints::open(lock, config.train.keep_checkpoints)?;
         let latest = checkpoints.latest()?;

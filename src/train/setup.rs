@@ -9,17 +9,18 @@ use rayon::prelude::*;
 use crate::backend::Backend;
 use crate::baselines::Baselines;
 use crate::config::{Config, ObjectiveKind, TokenizerKind};
+use crate::data::{Document, Records, Trajectory, Triple, TripleSource, read, read_all, split_by_prompt};
 use crate::error::{Error, Result};
 use crate::eval::set_name;
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained, TensorSpec, pretrained};
-use crate::polar::{
-    Document, Records, TemplateConfig, Trajectory, Triple, TripleSource, Wanted, encode_document, read, read_all,
-    split_by_prompt,
-};
+use crate::model::{Model, ModelConfig, OutputHeads, TensorSpec};
+use crate::passes::{Capacity, Wanted};
+use crate::polar::{TemplateConfig, encode_document};
+use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 use crate::train::feed::{Feeder, Source};
+use crate::train::plan::Sizes;
 use crate::zoo::{Split, Zoo};
 
 /// What the model is measured on at the end of a run.
@@ -83,6 +84,12 @@ impl Setup {
     /// Reads data and trains or loads a tokenizer.
     pub fn new(config: &Config, start: Start) -> Result<Self> {
         config.validate()?;
+        if is_without_data(config) {
+            return Err(Error::user(
+                "there is no data, and train.steps = 0 means one epoch over it: give --data FILE, or train on the \
+                 policy zoo, which has no end, with --set train.steps=N",
+            ));
+        }
         let mut notes = Vec::new();
         let data = Data::read(config, &mut notes)?;
         let outputs = outputs(config);
@@ -133,6 +140,16 @@ impl Setup {
         };
         feeder.check(steps)?;
         Ok(Self { config: config.clone(), model_config, outputs, feeder: Arc::new(feeder), eval_sets, steps, notes })
+    }
+
+    /// What decides how much memory the run takes.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            config: self.model_config.clone(),
+            outputs: self.outputs,
+            capacity: self.feeder.capacity,
+            candidates: 2 * self.config.train.batch_size,
+        }
     }
 
     /// The model before its first step: the weights of `init`, as far as it has them, and random ones for the rest. A
@@ -254,12 +271,36 @@ fn capacity(config: &Config, wanted: Wanted) -> Capacity {
     Capacity { tokens, selected: if wanted.next_tokens { tokens } else { candidates }, candidates }
 }
 
+/// Whether the run is for data that was not given.
+pub fn is_without_data(config: &Config) -> bool {
+    config.data.train.is_empty() && config.train.steps == 0
+}
+
+/// What decides how much memory a run takes, as far as the configuration and what it starts from say so: a tokenizer that
+/// is still to be trained counts with the ids that it may have.
+pub fn sizes_without_data(config: &Config, start: &Start) -> Result<Sizes> {
+    config.validate()?;
+    let outputs = outputs(config);
+    let model = match start {
+        Start::From(dir) => read_start(dir, outputs, true)?.1,
+        Start::Fresh if config.tokenizer.kind == TokenizerKind::Bpe => {
+            let special = SpecialIds { bos: 0, eos: 0, pad: 0, reward: Some(0) };
+            ModelConfig::new(&config.model, config.tokenizer.vocab_size, special, architecture(outputs))?
+        }
+        Start::Fresh => {
+            model_config(config, &Tokenizer::from_config(&config.tokenizer, std::iter::empty::<String>())?, outputs)?
+        }
+    };
+    let lm = config.objective.kind == ObjectiveKind::Lm;
+    let next_tokens = lm || config.objective.lm_weight > 0.0;
+    let wanted = Wanted { scores: !lm, next_tokens, share_prefix: config.data.share_prefix };
+    Ok(Sizes { config: model, outputs, capacity: capacity(config, wanted), candidates: 2 * config.train.batch_size })
+}
+
 fn steps(config: &Config, source: &Source) -> Result<u64> {
     match (config.train.steps, source.epoch_len()) {
         (0, Some(len)) => Ok((len as u64).div_ceil(config.train.batch_size as u64)),
-        (0, None) => {
-            Err(Error::user("train.steps = 0 means one epoch, and the policy zoo has no end: set train.steps"))
-        }
+        (0, None) => Err(Error::machine("an epoch of a source without an end")),
         (steps, _) => Ok(steps as u64),
     }
 }

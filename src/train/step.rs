@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{AdamW, Backend, BackendExt, PairLoss};
+use crate::backend::{AdamW, Backend, BackendExt, Footprint, PairLoss};
 use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
-use crate::model::{Capacity, Flat, Model, Objective, Workspace};
-use crate::polar::Pack;
+use crate::model::{Flat, Keep, Model, Objective, Workspace};
+use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
 
 /// A model with what training it takes: gradients, moments, a workspace.
@@ -36,8 +36,12 @@ impl Figures {
     const SCORES: usize = 3;
 
     fn new(backend: &dyn Backend, candidates: usize) -> Result<Self> {
-        let n = Self::SCORES + candidates;
+        let n = Self::elements(candidates);
         Ok(Self { tensor: backend.tensor(backend.accumulator(), &[n])?, host: vec![0.0; n] })
+    }
+
+    fn elements(candidates: usize) -> usize {
+        Self::SCORES + candidates
     }
 
     fn norm(&self) -> Tensor {
@@ -54,7 +58,7 @@ impl Figures {
 
     /// Waits for the device and reads norm, losses and the first `candidates` scores.
     fn read(&mut self, backend: &dyn Backend, candidates: usize) -> Result<&[f64]> {
-        let n = Self::SCORES + candidates;
+        let n = Self::elements(candidates);
         backend.read_f64_into(&self.tensor.first(&[n]), &mut self.host[..n])?;
         Ok(&self.host[..n])
     }
@@ -73,20 +77,26 @@ pub struct Step {
 
 impl Trainer {
     /// Takes the memory for training a [`Model::trainable`] model on packs within `capacity`, of at most `candidates`
-    /// candidates a step.
+    /// candidates a step, with the activations of `keep`.
     pub fn new(
         model: Rc<Model>,
         objective: &ObjectiveSection,
         optimizer: &OptimizerSection,
         capacity: Capacity,
         candidates: usize,
+        keep: Keep,
     ) -> Result<Self> {
         let backend = model.backend().clone();
-        let workspace = Workspace::new(backend.as_ref(), model.config(), model.outputs(), capacity, true)?;
+        let workspace = Workspace::new(backend.as_ref(), model.config(), model.outputs(), capacity, Some(keep))?;
         let (grads, m, v) = (model.gradients()?, model.state()?, model.state()?);
         let figures = Figures::new(backend.as_ref(), candidates)?;
         let (objective, optimizer) = (objective.clone(), optimizer.clone());
         Ok(Self { model, objective, optimizer, workspace, grads, m, v, figures, updates: 0 })
+    }
+
+    /// Bytes of what the host reads of a step of `candidates` candidates.
+    pub fn metrics_bytes(footprint: &Footprint, candidates: usize) -> usize {
+        Figures::elements(candidates) * footprint.accumulator.size()
     }
 
     /// Refuses weights or moments that are not finite: an update can overflow although its gradient did not.
@@ -219,8 +229,7 @@ impl Trainer {
         }
         let objective = self.objective(packs);
         for pack in packs {
-            self.model.forward(&mut self.workspace, pack)?;
-            if let Some(name) = self.workspace.first_non_finite(backend.as_ref(), pack)? {
+            if let Some(name) = self.model.first_non_finite_buffer(&mut self.workspace, pack)? {
                 return Ok(Some(format!("the buffer \"{name}\"")));
             }
             backend.fill(self.grads(), 0.0)?;

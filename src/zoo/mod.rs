@@ -24,7 +24,7 @@ use rand::{Rng, RngExt};
 use std::sync::Arc;
 
 use crate::config::ZooSection;
-use crate::polar::{Trajectory, Triple};
+use crate::data::{Trajectory, Triple};
 use crate::rng::stream;
 use crate::{Error, Result};
 use policy::{Policy, Style};

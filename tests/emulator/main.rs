@@ -12,14 +12,16 @@ use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::cuda::abi::{FILL_THREADS, FillParams};
-use polar_raw::cuda::{Cuda, ptx};
+use polar_raw::cuda::{Cuda, footprint, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Capacity, Model, ModelConfig, OutputHeads, Pretrained};
-use polar_raw::polar::{Pack, Wanted};
+use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
+use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::rng;
+use polar_raw::store::Pretrained;
 use polar_raw::tensor::Dtype;
 use polar_raw::train::Trainer;
+use polar_raw::train::plan::Sizes;
 use rand::RngExt;
 use rounded::Rounded;
 use serde_json::Value;
@@ -61,6 +63,20 @@ fn packs(step: u64) -> [Pack; 2] {
 
 /// A small model with ranking and next-token loss, and what trains it.
 fn trainer(backend: Rc<dyn Backend>) -> Trainer {
+    keeping(backend, Keep::All)
+}
+
+/// As [`trainer`], with the activations of `keep`.
+fn keeping(backend: Rc<dyn Backend>, keep: Keep) -> Trainer {
+    let sizes = sizes();
+    let model = Model::trainable(backend, sizes.config, sizes.outputs).unwrap();
+    model.initialise(1).unwrap();
+    let objective = ObjectiveSection { lm_weight: 0.5, ..ObjectiveSection::default() };
+    let optimizer = OptimizerSection::default();
+    Trainer::new(Rc::new(model), &objective, &optimizer, sizes.capacity, sizes.candidates, keep).unwrap()
+}
+
+fn sizes() -> Sizes {
     let section = ModelSection {
         hidden_size: 64,
         intermediate_size: 72,
@@ -73,11 +89,8 @@ fn trainer(backend: Rc<dyn Backend>) -> Trainer {
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
     let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
     let config = ModelConfig { bias: true, ..config };
-    let model = Model::trainable(backend, config, OutputHeads { reward: true, lm: true }).unwrap();
-    model.initialise(1).unwrap();
     let capacity = Capacity { tokens: 160, selected: 160, candidates: 8 };
-    let objective = ObjectiveSection { lm_weight: 0.5, ..ObjectiveSection::default() };
-    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 8).unwrap()
+    Sizes { config, outputs: OutputHeads { reward: true, lm: true }, capacity, candidates: 8 }
 }
 
 /// Losses and gradient norms of ten steps.
@@ -112,6 +125,37 @@ fn a_step_takes_no_memory_loads_no_kernel_and_waits_once() {
         let before = (cuda.allocations(), cuda.waits());
         trainer.step(&packs(step), 1e-3, &mut scores).unwrap();
         assert_eq!((cuda.allocations(), cuda.waits()), (before.0, before.1 + 1), "step {step}");
+    }
+}
+
+/// What is computed again has the bits of what would have been kept: so have the gradients and the weights.
+#[test]
+fn what_is_kept_changes_no_bit() {
+    let _alone = alone();
+    let cuda: Rc<dyn Backend> = Rc::new(Cuda::emulated().unwrap());
+    let results = Keep::ALL.map(|keep| {
+        let (mut trainer, mut scores) = (keeping(cuda.clone(), keep), Vec::new());
+        let steps: Vec<_> = (0..2).map(|step| trainer.step(&packs(step), 3e-3, &mut scores).unwrap()).collect();
+        let read = |tensor| cuda.read_f32(tensor).unwrap();
+        (steps, scores, read(trainer.grads()), read(trainer.model().master()))
+    });
+    assert!(results[0].2.iter().any(|g| *g != 0.0));
+    assert!(results[1] == results[0] && results[2] == results[0]);
+}
+
+/// The plan of `--dry-run` is what training takes, within 1 %: by part names, and by what the driver counts.
+#[test]
+fn the_plan_is_what_is_taken() {
+    let _alone = alone();
+    for keep in Keep::ALL {
+        let cuda: Rc<dyn Backend> = Rc::new(Cuda::emulated().unwrap());
+        let free = || cuda.free_memory().unwrap().unwrap();
+        let before = free();
+        let (mut trainer, mut scores) = (keeping(cuda.clone(), keep), Vec::new());
+        trainer.step(&packs(0), 1e-3, &mut scores).unwrap();
+        let (taken, planned) = (before - free(), sizes().plan(&footprint(), keep).total());
+        println!("{keep}: {planned} bytes planned, {taken} taken");
+        assert!(taken.abs_diff(planned) * 100 <= taken, "{keep}: {planned} bytes planned, {taken} taken");
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
-use polar_raw::polar::{TemplateConfig, Wrapper, encode_candidate};
+use polar_raw::data::Wrapper;
+use polar_raw::polar::{TemplateConfig, encode_candidate};
 use polar_raw::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
@@ -208,6 +209,30 @@ fn what_writes_nothing() {
     }
     assert!(stdout(&succeed(&mut folder.program(["train", "--list-presets"]))).contains("quickstart"));
     assert!(stdout(&succeed(&mut folder.program(["--help"]))).contains("Exit status"));
+}
+
+/// A plan takes no data, no card and no device; a run says what it lacks.
+#[test]
+fn a_preset_without_data() {
+    let folder = Folder::new();
+    let preset = |args: &[&str]| folder.program([&["train", "--preset", "polar-1.8b"], args].concat());
+    let said = stdout(&succeed(&mut preset(&["--dry-run", "--card", "h100"])));
+    let parts = ["24 layers, hidden 2048", "--data FILE", "masters", "scratch", "67.7 GiB  <", "on h100", "stay free"];
+    for part in parts {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    assert!(stdout(&succeed(&mut preset(&["--dry-run"]))).contains("on cpu"));
+    let output = run(&mut preset(&["--dry-run", "--card", "8GiB"]));
+    let (said, shown) = (stderr(&output), stdout(&output));
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("a smaller model or a card with more memory") && shown.contains("activations"), "{said}");
+    let output = run(&mut preset(&["--run", "run"]));
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("give --data FILE") && said.contains("train.steps=N"), "{said}");
+    let said = stderr(&run(&mut preset(&["--card", "h100"])));
+    assert!(said.contains("--dry-run"), "{said}");
+    assert_eq!(tree(folder.0.path()).into_keys().collect::<Vec<_>>(), [folder.path("small.toml")]);
 }
 
 #[test]

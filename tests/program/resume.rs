@@ -8,9 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use polar_raw::cpu::Cpu;
-use polar_raw::model::weights::{self, Target};
-use polar_raw::model::{Model, ModelConfig, Pretrained};
+use polar_raw::model::{Model, ModelConfig};
 use polar_raw::rng;
+use polar_raw::store::Pretrained;
+use polar_raw::store::weights::{self, Target};
 use rand::RngExt;
 use serde_json::Value;
 

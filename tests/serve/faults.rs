@@ -143,8 +143,8 @@ fn sequences_of_one_prompt_are_one_group_within_a_pass() {
     let groups: Vec<_> = passes.iter().flatten().collect();
     for group in &groups {
         let tokens: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
-        let wanted = polar_raw::polar::Wanted { scores: true, next_tokens: false, share_prefix: true };
-        assert!(polar_raw::polar::pack::packed_tokens(&tokens, wanted) <= 400);
+        let wanted = polar_raw::passes::Wanted { scores: true, next_tokens: false, share_prefix: true };
+        assert!(polar_raw::passes::packed_tokens(&tokens, wanted) <= 400);
     }
     assert_eq!(groups.iter().map(|group| group.len()).sum::<usize>(), 20);
     assert!(groups.len() <= 4, "{} groups for two prompts", groups.len());

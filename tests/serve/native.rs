@@ -1,6 +1,7 @@
 //! `POST /v1/score` against the library.
 
-use polar_raw::polar::{CutSide, TemplateConfig, Wrapper, encode_as_client};
+use polar_raw::data::Wrapper;
+use polar_raw::polar::{CutSide, TemplateConfig, encode_as_client};
 use serde_json::{Value, json};
 
 use super::client::post;

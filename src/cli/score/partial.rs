@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Totals;
+use crate::data::ScoreRows;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::polar::ScoreRows;
 
 /// Bytes of the file of progress, at most.
 const MAX_BYTES: u64 = 1 << 20;

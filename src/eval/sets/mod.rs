@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::group::Group;
 use super::reference::Source;
+use crate::data::{self, IdPair, Triple};
 use crate::error::{Error, Result};
-use crate::polar::{self, IdPair, Triple};
 use rows::JsonRow;
 
 /// The formats of evaluation data.
@@ -202,14 +202,14 @@ pub fn read(path: &Path, format: Option<Format>, seed: u64) -> Result<Set> {
         Set { format: found.unwrap_or(Format::Preferences), groups: Vec::new(), rows: 0, notes: Vec::new(), blake3 };
     if found.is_none_or(Format::is_own) {
         let lines = if array { one_a_line(&parsed)? } else { text.clone() };
-        let records = polar::read_from(path, std::io::Cursor::new(lines.into_bytes())).map_err(|e| match found {
+        let records = data::read_from(path, std::io::Cursor::new(lines.into_bytes())).map_err(|e| match found {
             None => Error::user(format!("{e}; evaluation also reads {}", others())),
             Some(_) => e,
         })?;
         set.rows = records.len();
         let format = match &records {
-            polar::Records::Trajectories(_) => Format::Trajectories,
-            polar::Records::Pairs(_) => Format::Pairs,
+            data::Records::Trajectories(_) => Format::Trajectories,
+            data::Records::Pairs(_) => Format::Pairs,
             _ => Format::Preferences,
         };
         if let Some(wanted) = found.filter(|&wanted| wanted != format && records_are_ranked(&records)) {
@@ -234,8 +234,8 @@ pub fn read(path: &Path, format: Option<Format>, seed: u64) -> Result<Set> {
     Ok(set)
 }
 
-fn records_are_ranked(records: &polar::Records) -> bool {
-    !matches!(records, polar::Records::Documents(_))
+fn records_are_ranked(records: &data::Records) -> bool {
+    !matches!(records, data::Records::Documents(_))
 }
 
 fn groups(path: &Path, rows: &[JsonRow], format: Format) -> Result<Vec<Group>> {

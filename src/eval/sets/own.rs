@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::Set;
 use super::rows::JsonRow;
+use crate::data::{IdPair, Records, Triple, TripleSource};
 use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, Rule};
-use crate::polar::{IdPair, Records, Triple, TripleSource};
 
 /// Groups of two of what a file of training data holds; of trajectories one drawing of triples by `seed`.
 ///

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::budget::{self, Budgets, Usage};
-use crate::compile::{self, Compiler};
+use crate::compile::{self, Compiler, Unit};
 use crate::toolchain::{OLDER_PTXAS, Toolchain};
 use crate::{Result, bindings, manifest, output, read};
 
-/// What is compiled to machine code and measured: the first architecture that the PTX is for, and Hopper.
-const ARCHITECTURES: [&str; 2] = ["sm_80", "sm_90"];
+/// What PTX for `target` is compiled to and measured as: the first architecture that it is for, and Hopper; what is for
+/// one capability alone, as that.
+fn architectures(target: &str) -> Vec<&str> {
+    if target.ends_with('a') { vec![target] } else { vec![target, "sm_90"] }
+}
 
 /// What to do when something committed is not what it is made from.
 const REBUILD: &str = "run `cargo run -p kernels -- build` and commit what it writes";
@@ -18,15 +21,18 @@ const REBUILD: &str = "run `cargo run -p kernels -- build` and commit what it wr
 /// Runs all checks and reports all that is wrong.
 pub fn run(root: &Path) -> Result<()> {
     let toolchain = Toolchain::install(root)?;
-    let mut wrong = same_as_committed(root, &toolchain)?;
+    let compiler = Compiler::pinned(root, &toolchain);
+    let units = compile::units(root, &compiler.targets)?;
+    let mut wrong = same_as_committed(root, &toolchain, &compiler, &units)?;
     let budgets = Budgets::read(root)?;
     let mut kernels = Vec::new();
-    for unit in compile::units(root)? {
-        println!("{unit}.ptx");
-        wrong.extend(accepted(root, &toolchain, &unit)?);
-        for architecture in ARCHITECTURES {
-            let measured = measure(root, &toolchain, &unit, architecture)?;
-            wrong.extend(measured.warnings.iter().map(|line| format!("ptx/{unit}.ptx, {architecture}: {line}")));
+    for unit in &units {
+        let path = unit.ptx();
+        println!("{path}");
+        wrong.extend(accepted(root, &toolchain, unit)?);
+        for architecture in architectures(&unit.target.name) {
+            let measured = measure(root, &toolchain, unit, architecture)?;
+            wrong.extend(measured.warnings.iter().map(|line| format!("{path}, {architecture}: {line}")));
             for (kernel, usage, code) in measured.kernels {
                 let found = budgets.of(&kernel)?.violations(&usage, &code);
                 let Usage { registers, shared, .. } = usage;
@@ -45,35 +51,34 @@ pub fn run(root: &Path) -> Result<()> {
 }
 
 /// What differs between the repository and what the pinned compilers make of its sources.
-fn same_as_committed(root: &Path, toolchain: &Toolchain) -> Result<Vec<String>> {
-    let compiler = Compiler::pinned(toolchain);
+fn same_as_committed(root: &Path, toolchain: &Toolchain, compiler: &Compiler, units: &[Unit]) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut compare = |path: &str, made: &str| match read(&root.join(path)) {
         Ok(committed) if committed == made => {}
         Ok(_) => wrong.push(format!("{path} is not what its sources give; {REBUILD}")),
         Err(message) => wrong.push(format!("{message}; {REBUILD}")),
     };
-    let units = compile::units(root)?;
-    for unit in &units {
-        println!("{unit}.cu");
-        compare(&format!("ptx/{unit}.ptx"), &compiler.ptx(root, unit)?);
+    for unit in units {
+        println!("{}", unit.source());
+        compare(&unit.ptx(), &compiler.ptx(root, unit)?);
     }
-    compare(manifest::PATH, &manifest::make(root, &compiler.versions)?);
+    compare(manifest::PATH, &manifest::make(root, compiler, units)?);
     compare(bindings::PATH, &bindings::generate(root, toolchain)?);
-    for stray in compile::names(&root.join("ptx"), "ptx")?.iter().filter(|name| !units.contains(name)) {
-        wrong.push(format!("ptx/{stray}.ptx has no source; {REBUILD}"));
+    for stray in compile::strays(root, units)? {
+        wrong.push(format!("{stray} has no source; {REBUILD}"));
     }
     Ok(wrong)
 }
 
 /// Which older ptxas do not take a unit. Without optimisation, since it is the grammar that they are asked about.
-fn accepted(root: &Path, toolchain: &Toolchain, unit: &str) -> Result<Vec<String>> {
+fn accepted(root: &Path, toolchain: &Toolchain, unit: &Unit) -> Result<Vec<String>> {
+    let (path, architecture) = (unit.ptx(), &unit.target.name);
     let mut wrong = Vec::new();
     for version in OLDER_PTXAS {
         let mut ptxas = Command::new(toolchain.older_ptxas(version));
-        ptxas.current_dir(root).args(["-O0", "-arch=sm_80", "-o", "/dev/null"]).arg(format!("ptx/{unit}.ptx"));
+        ptxas.current_dir(root).args(["-O0", "-o", "/dev/null"]).arg(format!("-arch={architecture}")).arg(&path);
         if let Err(message) = output(&mut ptxas) {
-            wrong.push(format!("ptxas {version} does not accept ptx/{unit}.ptx: {message}"));
+            wrong.push(format!("ptxas {version} does not accept {path}: {message}"));
         }
     }
     Ok(wrong)
@@ -84,11 +89,11 @@ struct Measured {
     kernels: Vec<(String, Usage, BTreeMap<String, usize>)>,
 }
 
-fn measure(root: &Path, toolchain: &Toolchain, unit: &str, architecture: &str) -> Result<Measured> {
-    let cubin = root.join(format!("target/kernels/{unit}.{architecture}.cubin"));
+fn measure(root: &Path, toolchain: &Toolchain, unit: &Unit, architecture: &str) -> Result<Measured> {
+    let cubin = root.join(format!("target/kernels/{}.{}.{architecture}.cubin", unit.name, unit.target.name));
     let mut ptxas = Command::new(toolchain.ptxas());
     ptxas.current_dir(root).arg("-v").arg(format!("-arch={architecture}")).arg("-o").arg(&cubin);
-    let said = output(ptxas.arg(format!("ptx/{unit}.ptx")))?;
+    let said = output(ptxas.arg(unit.ptx()))?;
     let mut usages = usages(&said)?;
     let mut code = machine_code(&output(Command::new(toolchain.nvdisasm()).arg("-c").arg(&cubin))?);
     let warnings = said.lines().filter(|line| line.contains("warning")).map(str::to_owned).collect();

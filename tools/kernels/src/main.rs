@@ -76,21 +76,22 @@ fn build(args: &BuildArgs) -> Result<()> {
             let toolchain = Toolchain::install(&root)?;
             let bindings = bindings::generate(&root, &toolchain)?;
             write(&root.join(bindings::PATH), bindings.as_bytes())?;
-            Compiler::pinned(&toolchain)
+            Compiler::pinned(&root, &toolchain)
         }
     };
-    let folder = root.join("ptx");
-    std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
-    let units = compile::units(&root)?;
+    let units = compile::units(&root, &compiler.targets)?;
     for unit in &units {
-        println!("{unit}.cu");
-        write(&folder.join(format!("{unit}.ptx")), compiler.ptx(&root, unit)?.as_bytes())?;
+        println!("{}", unit.source());
+        let to = root.join(unit.ptx());
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
+        }
+        write(&to, compiler.ptx(&root, unit)?.as_bytes())?;
     }
-    for stray in compile::names(&folder, "ptx")?.iter().filter(|name| !units.contains(name)) {
-        let path = folder.join(format!("{stray}.ptx"));
-        std::fs::remove_file(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
+    for stray in compile::strays(&root, &units)? {
+        std::fs::remove_file(root.join(&stray)).map_err(|e| format!("cannot remove {stray}: {e}"))?;
     }
-    let manifest = manifest::make(&root, &compiler.versions)?;
+    let manifest = manifest::make(&root, &compiler, &units)?;
     write(&root.join(manifest::PATH), manifest.as_bytes())
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 /// Functions of the trait that are not operations on numbers.
-const MEMORY: [&str; 8] = ["name", "float", "accumulator", "allocate", "reserve", "logit_rows", "write", "read"];
+const MEMORY: [&str; 10] =
+    ["name", "float", "accumulator", "footprint", "free_memory", "allocate", "reserve", "logit_rows", "write", "read"];
 
 fn operations_of_the_trait() -> BTreeSet<&'static str> {
     let source = include_str!("../../../src/backend.rs");

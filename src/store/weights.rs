@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Staged};
 use crate::formats::{Element, Format, Piece, Writer};
 use crate::model::config::{Heads, ModelConfig, StorageDtype, TensorSpec};
-use crate::model::layout::Layout;
+use crate::store::layout::Layout;
 
 /// The file of a model in one piece.
 pub const SINGLE: &str = "model.safetensors";

@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::config_json::Keys;
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Metadata};
 use crate::formats::{Element, Tensors};
-use crate::model::config::{Architecture, Keys, ModelConfig, SpecialIds, StorageDtype};
-use crate::model::layout::{Layout, Names};
+use crate::model::config::{Architecture, ModelConfig, SpecialIds, StorageDtype};
+use crate::store::layout::{Layout, Names};
 use crate::tokenizer::GgufVocabulary;
 
 /// A family whose network is this one under other names.

@@ -7,10 +7,10 @@ use super::*;
 use crate::config::ModelSection;
 use crate::formats::Element;
 use crate::model::config::{Architecture, SpecialIds, StorageDtype};
-use crate::model::convert::{Kind, convert};
-use crate::model::inspect::inspect;
-use crate::model::weights::{Target, write};
 use crate::rng;
+use crate::store::convert::{Kind, convert};
+use crate::store::inspect::inspect;
+use crate::store::weights::{Target, write};
 use rand::RngExt;
 
 /// A model of ragged sizes whose rows are whole blocks where `width` is 32.

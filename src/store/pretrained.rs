@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::config::{FILE, Heads, Keys, MAX_BYTES, ModelConfig, TensorSpec};
+use super::config_json::{FILE, Keys, MAX_BYTES};
 use super::foreign::{self, Family};
 use super::layout::{Layout, Names};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::formats::{Tensors, lone_gguf};
+use crate::model::config::{Heads, ModelConfig, TensorSpec};
 use crate::tokenizer::{self, Tokenizer};
 
 /// What a model on the disk held.

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::config::{Architecture, Heads, ModelConfig};
 use super::layout::Names;
 use super::pretrained::{self, Pretrained};
 use crate::error::Result;
 use crate::formats::Tensors;
+use crate::model::config::{Architecture, Heads, ModelConfig};
 
 /// All that can be said of a model without computing with it.
 #[derive(Debug, Serialize)]
@@ -102,7 +102,7 @@ pub struct Statistics {
 /// The user's: no file that can be read as tensors, or a damaged one; a configuration of another family.
 pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
     let path = &pretrained::resolve(path);
-    let bare = path.is_file() && !pretrained::is_gguf(path) && !path.with_file_name(super::config::FILE).exists();
+    let bare = path.is_file() && !pretrained::is_gguf(path) && !path.with_file_name(super::config_json::FILE).exists();
     if bare {
         let tensors = Tensors::open(path)?;
         return of_tensors(&tensors, statistics);

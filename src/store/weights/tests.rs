@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::ModelSection;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::pretrained::{Loaded, Pretrained};
+use crate::store::pretrained::{Loaded, Pretrained};
 
 const BOTH: Heads = Heads { reward: true, lm: true };
 const REWARD: Heads = Heads { reward: true, lm: false };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::config::{Architecture, FILE, Heads, ModelConfig, StorageDtype, TensorSpec};
+use super::config_json::FILE;
 use super::foreign::Family;
 use super::layout::{Layout, Names};
 use super::pretrained::{self, Loaded, Pretrained};
@@ -13,6 +13,7 @@ use crate::eval::companion;
 use crate::files::{self, StagedFolder};
 use crate::formats::gguf::Value;
 use crate::formats::{Element, Format, Writer};
+use crate::model::config::{Architecture, Heads, ModelConfig, StorageDtype, TensorSpec};
 use crate::tokenizer;
 
 /// What to convert to.

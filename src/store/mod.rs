@@ -1,0 +1,13 @@
+//! Models on the disk: other families' configurations and layouts, opening, writing, converting, inspecting.
+
+pub mod config_json;
+pub mod convert;
+mod foreign;
+pub mod inspect;
+mod layout;
+pub mod pretrained;
+pub mod weights;
+
+pub use foreign::Family;
+pub use layout::{Layout, Names};
+pub use pretrained::Pretrained;
