@@ -17,16 +17,24 @@ use std::process::ExitCode;
 
 use criterion::Throughput;
 use polar_raw::backend::{Backend, Gemm, Qkv};
+use polar_raw::cuda::gather;
+use polar_raw::cuda::gemm::{Product, Variant, variants};
 use polar_raw::error::{Error, Result};
 use polar_raw::tensor::Tensor;
 
-use common::launches::{self, Flat, RewardHead, bytes, variant};
+use common::launches::{self, Flat, RewardHead, bytes};
 use common::machine::{self, Machine, moved};
 use common::shapes::{Model, Pack};
 use common::table::{Table, count};
 use common::timing::Timer;
 
 const EPS: f64 = 1e-5;
+const NT: Product = Product::Plain(Gemm::Nt);
+
+/// The kernel of a product with the largest tile.
+fn large(product: Product) -> &'static Variant {
+    &variants(product, true)[0]
+}
 
 fn main() -> ExitCode {
     machine::main(|machine, timer| {
@@ -149,20 +157,23 @@ fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
     let shape = format!("{m}x{ffn}x{k}");
 
     let unfused = Way::new([bytes(&[&x, &w13, &gate_up]), bytes(&[&gate_up, &y])], || {
-        launches::gemm(machine, "gemm_nt_128x256", Gemm::Nt, [&gate_up, &x, &w13], None, None)?;
+        launches::gemm(machine, NT, large(NT), [&gate_up, &x, &w13], None, None)?;
         launches::swiglu(machine, &y, &gate_up, None)
     });
     let fused = Way::new([bytes(&[&x, &w13, &gate_up, &y])], || {
-        launches::gemm(machine, "gemm_nt_swiglu_128x256", Gemm::Nt, [&y, &x, &w13], None, Some(&gate_up))
+        let product = Product::SwigluForward;
+        launches::gemm(machine, product, large(product), [&y, &x, &w13], None, Some(&gate_up))
     });
     bench.compare("gemm_nt_swiglu", shape.clone(), &unfused, &fused)?;
 
     let unfused = Way::new([bytes(&[&x, &w2, &y]), bytes(&[&y, &gate_up, &gate_up])], || {
-        launches::gemm(machine, "gemm_nn_128x256", Gemm::Nn, [&y, &x, &w2], None, None)?;
+        let product = Product::Plain(Gemm::Nn);
+        launches::gemm(machine, product, large(product), [&y, &x, &w2], None, None)?;
         launches::swiglu(machine, &y, &gate_up, Some(&gate_up))
     });
     let fused = Way::new([bytes(&[&x, &w2, &gate_up, &gate_up])], || {
-        launches::gemm(machine, "gemm_nn_swiglu_128x256", Gemm::Nn, [&gate_up, &x, &w2], None, Some(&gate_up))
+        let product = Product::SwigluBackward;
+        launches::gemm(machine, product, large(product), [&gate_up, &x, &w2], None, Some(&gate_up))
     });
     bench.compare("gemm_nn_swiglu", shape, &unfused, &fused)
 }
@@ -175,8 +186,7 @@ fn addend(bench: &mut Bench, model: &Model) -> Result<()> {
     for linear in [wo, w2] {
         let [x, w] = [machine.bf16(&[m, linear.k])?, machine.bf16(&[linear.n, linear.k])?];
         let [residual, out] = [machine.bf16(&[m, linear.n])?, machine.bf16(&[m, linear.n])?];
-        let product =
-            |addend: &Tensor| launches::gemm(machine, "gemm_nt_128x256", Gemm::Nt, [&out, &x, &w], Some(addend), None);
+        let product = |addend: &Tensor| launches::gemm(machine, NT, large(NT), [&out, &x, &w], Some(addend), None);
         let fewest = bytes(&[&x, &w, &residual, &out]);
         let unfused = Way::new([fewest], || {
             machine.cuda.copy(&out, &residual)?;
@@ -197,9 +207,9 @@ fn rmsnorm(bench: &mut Bench, model: &Model) -> Result<()> {
     let [y, sum] = [machine.bf16(&[rows, hidden])?, machine.bf16(&[rows, hidden])?];
     let [rstd, weight] = [machine.f32(&[rows])?, machine.bf16(&[hidden])?];
     let every = machine.u32(&(0..rows as u32).collect::<Vec<_>>(), &[rows])?;
-    let add = variant(model.is_aligned(), "gather_backward_vec8", "gather_backward_any");
+    let add = gather::plan_backward(rows, model.is_aligned());
     let unfused = Way::new([bytes(&[&x, &x, &branch, &every]), bytes(&[&x, &y, &rstd, &weight])], || {
-        launches::rows(machine, add, &x, &branch, &every)?;
+        launches::rows(machine, &add, &x, &branch, &every)?;
         machine.cuda.rmsnorm_forward(&y, &rstd, &x, &weight, EPS)
     });
     let fused = Way::new([bytes(&[&x, &branch, &sum, &y, &rstd, &weight])], || {
@@ -259,9 +269,9 @@ fn reward_head(bench: &mut Bench, model: &Model) -> Result<()> {
     let last: Vec<u32> = (1..=candidates).map(|i| (i * rows / candidates - 1) as u32).collect();
     let last = machine.u32(&last, &[candidates])?;
     let gathering = RewardHead::new(machine, &stream, Some(&last), candidates)?;
-    let gather = variant(model.is_aligned(), "gather_forward_vec8", "gather_forward_any");
+    let gather = gather::plan_forward(candidates, model.is_aligned());
     let unfused = Way::new([bytes(&[&x, &x, &last]), forward], || {
-        launches::rows(machine, gather, &x, &stream, &last)?;
+        launches::rows(machine, &gather, &x, &stream, &last)?;
         head.forward(machine)
     });
     let fused = Way::new([forward + bytes(&[&last])], || gathering.forward(machine));

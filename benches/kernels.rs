@@ -19,11 +19,12 @@ use std::process::ExitCode;
 
 use criterion::Throughput;
 use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Qkv};
-use polar_raw::cuda::abi::{self, CastParams, CrossEntropyParams, FillParams};
+use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams};
+use polar_raw::cuda::gemm::{Product, variants};
+use polar_raw::cuda::{embedding, fill, gather, linear_cross_entropy};
 use polar_raw::error::{Error, Result};
-use polar_raw::tensor::Tensor;
 
-use common::launches::{self, Flat, RewardHead, at, bytes, variant};
+use common::launches::{self, Flat, RewardHead, at, bytes};
 use common::machine::{self, Machine, moved};
 use common::shapes::{Model, Pack};
 use common::table::{Table, count};
@@ -31,11 +32,6 @@ use common::timing::Timer;
 use cublas::Cublas;
 
 const EPS: f64 = 1e-5;
-const LAYOUTS: [(Gemm, [&str; 4]); 3] = [
-    (Gemm::Nt, ["gemm_nt_128x256", "gemm_nt_128x128", "gemm_nt_64x64", "gemm_nt_any"]),
-    (Gemm::Nn, ["gemm_nn_128x256", "gemm_nn_128x128", "gemm_nn_64x64", "gemm_nn_any"]),
-    (Gemm::Tn, ["gemm_tn_128x256", "gemm_tn_128x128", "gemm_tn_64x64", "gemm_tn_any"]),
-];
 
 fn main() -> ExitCode {
     machine::main(|machine, timer| {
@@ -115,7 +111,9 @@ impl<'a> Bench<'a> {
 
     /// The fastest of a large product, ours or cuBLAS's, and of a large copy, which reads and writes.
     fn measure_ceilings(&self) -> Result<[f64; 2]> {
-        const RUNS: u64 = 5;
+        // The best of several samples, each the mean of several runs.
+        const SAMPLES: u64 = 5;
+        const RUNS: u64 = 4;
         let (side, copied) = if self.machine.reduced { (256, 1 << 20) } else { (8192, 1 << 30) };
         let [a, b, out] = [(); 3].map(|()| self.machine.bf16(&[side, side]));
         let (a, b, out) = (a?, b?, out?);
@@ -123,14 +121,15 @@ impl<'a> Bench<'a> {
         let rate = |work: f64, run: &dyn Fn() -> Result<()>| -> Result<f64> {
             self.machine.time(1, run)?;
             let mut best = 0.0f64;
-            for _ in 0..RUNS {
-                best = best.max(work / self.machine.time(1, run)?.as_secs_f64());
+            for _ in 0..SAMPLES {
+                best = best.max(work * RUNS as f64 / self.machine.time(RUNS, run)?.as_secs_f64());
             }
             Ok(best)
         };
         let operations = 2.0 * (side as f64).powi(3);
-        let mut products =
-            rate(operations, &|| launches::gemm(self.machine, "gemm_nt_128x256", Gemm::Nt, operands, None, None))?;
+        let product = Product::Plain(Gemm::Nt);
+        let large = &variants(product, true)[0];
+        let mut products = rate(operations, &|| launches::gemm(self.machine, product, large, operands, None, None))?;
         if let Some(cublas) = &self.cublas {
             products = products.max(rate(operations, &|| cublas.gemm(Gemm::Nt, operands, false))?);
         }
@@ -241,8 +240,13 @@ impl<'a> Bench<'a> {
         }
         let [products, copies] = self.ceilings;
         let cublas = if self.cublas.is_some() { "found" } else { "not found" };
+        let published = self.machine.cuda.card().map_or("is not in the table of cards".into(), |card| {
+            let (peak, bandwidth) = (card.dense_bf16_flops, card.bandwidth);
+            format!("has {:.0} TFLOP/s and {:.0} GB/s by its data sheet", 1e-12 * peak, 1e-9 * bandwidth)
+        });
         self.table.print(&format!(
-            "Kernels on {name}: at most {:.1} TFLOP/s (a large product) and {:.0} GB/s (a large copy); cuBLAS {cublas}",
+            "Kernels on {name}, which {published}: at most {:.1} TFLOP/s (a large product) and {:.0} GB/s (a large copy) \
+             measured; L2 flushed before each run; cuBLAS {cublas}",
             1e-12 * products,
             1e-9 * copies
         ));
@@ -258,7 +262,7 @@ fn products(bench: &mut Bench, model: &Model) -> Result<()> {
         let w = machine.bf16(&[n, k])?;
         let y = machine.bf16(&[m, n])?;
         let dw = machine.f32(&[n, k])?;
-        for (layout, kernels) in LAYOUTS {
+        for layout in [Gemm::Nt, Gemm::Nn, Gemm::Tn] {
             // The gradient of a weight is added to what is there; so is the residual, in what ends a branch.
             let accumulate = layout == Gemm::Tn || layout == Gemm::Nt && matches!(linear.name, "wo" | "w2");
             let operands = match layout {
@@ -268,20 +272,22 @@ fn products(bench: &mut Bench, model: &Model) -> Result<()> {
             };
             let rows_are_aligned = operands[1..].iter().all(|t| t.cols().is_multiple_of(8));
             // All of a layout's tiles once; otherwise what training takes.
-            let kernels = match (rows_are_aligned, linear.name) {
-                (false, _) => &kernels[3..],
-                (true, "wo") => &kernels[..],
-                (true, _) => &kernels[..1],
+            let product = Product::Plain(layout);
+            let all = match (rows_are_aligned, linear.name) {
+                (true, "wo") => [variants(product, true), variants(product, false)].concat(),
+                (true, _) => variants(product, true)[..1].to_vec(),
+                (false, _) => variants(product, false).to_vec(),
             };
             let addend = accumulate.then_some(operands[0]);
-            for kernel in kernels.iter().copied() {
+            for variant in &all {
+                let kernel = variant.kernel.entry().name;
                 let fewest = bytes(&operands) + addend.map_or(0, |t| bytes(&[t]));
                 let work = Work { operations: 2 * (m * n * k) as u64, floors: vec![fewest] };
                 let [out, a, b] = operands;
                 let (name, rows) = (linear.name, out.rows());
                 let depth = if layout == Gemm::Tn { a.rows() } else { a.cols() };
                 let shape = format!("{name} {rows}x{}x{depth}", out.cols());
-                let ours = || launches::gemm(machine, kernel, layout, [out, a, b], addend, None);
+                let ours = || launches::gemm(machine, product, variant, [out, a, b], addend, None);
                 bench.run_beside(
                     kernel,
                     shape,
@@ -300,15 +306,19 @@ fn products(bench: &mut Bench, model: &Model) -> Result<()> {
     let x = machine.bf16(&[m, k])?;
     let [w13, w2] = [machine.bf16(&[2 * ffn, k])?, machine.bf16(&[k, ffn])?];
     let [y, gate_up] = [machine.bf16(&[m, ffn])?, machine.bf16(&[m, 2 * ffn])?];
-    for kernel in ["gemm_nt_swiglu_128x256", "gemm_nt_swiglu_64x64"] {
+    let product = Product::SwigluForward;
+    for variant in variants(product, true) {
+        let kernel = variant.kernel.entry().name;
         let work = Work { operations: 4 * (m * ffn * k) as u64, floors: vec![bytes(&[&x, &w13, &y, &gate_up])] };
-        let run = || launches::gemm(machine, kernel, Gemm::Nt, [&y, &x, &w13], None, Some(&gate_up));
+        let run = || launches::gemm(machine, product, variant, [&y, &x, &w13], None, Some(&gate_up));
         bench.run(kernel, format!("{m}x{}x{k}", 2 * ffn), work, &run)?;
     }
-    for kernel in ["gemm_nn_swiglu_128x256", "gemm_nn_swiglu_64x64"] {
+    let product = Product::SwigluBackward;
+    for variant in variants(product, true) {
+        let kernel = variant.kernel.entry().name;
         let floors = vec![bytes(&[&x, &w2, &gate_up, &gate_up])];
         let work = Work { operations: 2 * (m * ffn * k) as u64, floors };
-        let run = || launches::gemm(machine, kernel, Gemm::Nn, [&gate_up, &x, &w2], None, Some(&gate_up));
+        let run = || launches::gemm(machine, product, variant, [&gate_up, &x, &w2], None, Some(&gate_up));
         bench.run(kernel, format!("{m}x{ffn}x{k}"), work, &run)?;
     }
     Ok(())
@@ -427,9 +437,9 @@ fn rows(bench: &mut Bench, model: &Model) -> Result<()> {
     let ids = machine.u32(&ids, &[rows])?;
     let x = machine.bf16(&[rows, hidden])?;
     let table = machine.bf16(&[vocab, hidden])?;
-    let kernel = variant(aligned, "embedding_forward_vec8", "embedding_forward_any");
+    let launch = embedding::plan_forward(rows, aligned);
     let work = Work::bytes([2 * looked_up + bytes(&[&x, &ids])]);
-    bench.run(kernel, shape.clone(), work, &|| launches::rows(machine, kernel, &x, &table, &ids))?;
+    bench.run(launch.kernel.name, shape.clone(), work, &|| launches::rows(machine, &launch, &x, &table, &ids))?;
     let dtable = machine.f32(&[vocab, hidden])?;
     let work = Work::bytes([8 * looked_up + bytes(&[&x, &ids])]);
     bench.run("embedding_backward", shape, work, &|| machine.cuda.embedding_backward(&dtable, &ids, &x))?;
@@ -439,12 +449,12 @@ fn rows(bench: &mut Bench, model: &Model) -> Result<()> {
     let last = machine.u32(&last, &[candidates])?;
     let y = machine.bf16(&[candidates, hidden])?;
     let shape = format!("{candidates}x{hidden}");
-    let kernel = variant(aligned, "gather_forward_vec8", "gather_forward_any");
+    let launch = gather::plan_forward(candidates, aligned);
     let work = Work::bytes([bytes(&[&y, &y, &last])]);
-    bench.run(kernel, shape.clone(), work, &|| launches::rows(machine, kernel, &y, &x, &last))?;
-    let kernel = variant(aligned, "gather_backward_vec8", "gather_backward_any");
+    bench.run(launch.kernel.name, shape.clone(), work, &|| launches::rows(machine, &launch, &y, &x, &last))?;
+    let launch = gather::plan_backward(candidates, aligned);
     let work = Work::bytes([bytes(&[&y, &y, &y, &last])]);
-    bench.run(kernel, shape, work, &|| launches::rows(machine, kernel, &x, &y, &last))
+    bench.run(launch.kernel.name, shape, work, &|| launches::rows(machine, &launch, &x, &y, &last))
 }
 
 fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
@@ -486,16 +496,15 @@ fn heads(bench: &mut Bench, model: &Model) -> Result<()> {
         columns: vocab as u32,
         gradient: 1,
     };
-    let kernel =
-        variant(vocab.is_multiple_of(8), "linear_cross_entropy_softmax_vec8", "linear_cross_entropy_softmax_any");
+    let [softmax, sum] = linear_cross_entropy::plan(rows, vocab.is_multiple_of(8));
     let work =
         Work::bytes([bytes(&[&logits, &logits, &targets, &weights, &losses]), bytes(&[&losses, &total, &total])]);
     bench.run("linear_cross_entropy", format!("{rows}x{vocab}"), work, &|| {
         // SAFETY: the operands were made for these sizes, and the targets lie below the vocabulary's.
         unsafe {
             let device = machine.cuda.device();
-            device.launch(kernel, [rows, 1], abi::LINEAR_CROSS_ENTROPY_THREADS, 0, &params)?;
-            device.launch("linear_cross_entropy_sum", [1, 1], abi::LINEAR_CROSS_ENTROPY_SUM_THREADS, 0, &params)
+            device.launch(&softmax, &params)?;
+            device.launch(&sum, &params)
         }
     })
 }
@@ -515,20 +524,12 @@ fn flat(bench: &mut Bench, model: &Model) -> Result<()> {
     let work = Work::bytes([bytes(&[grads]) + partials, partials + bytes(&[norm])]);
     bench.run("global_norm", shape.clone(), work, &|| machine.cuda.global_norm(norm, grads))?;
 
-    let grid = [machine.blocks(len, abi::FILL_THREADS as usize * 16), 1];
-    let launch_fill = |kernel, x: &Tensor| {
+    for x in [m, weights] {
+        let launch = fill::plan(x.dtype(), len, &machine.properties());
         let params = FillParams { out: at(x), count: len as u64, value: 0.5 };
-        // SAFETY: the buffer has that many elements of the kernel's type.
-        unsafe { machine.cuda.device().launch(kernel, grid, abi::FILL_THREADS, 0, &params) }
-    };
-    for (kernel, x) in [("fill_f32", m), ("fill_bf16", weights)] {
-        bench.run(kernel, shape.clone(), Work::bytes([bytes(&[x])]), &|| launch_fill(kernel, x))?;
-    }
-    for (kernel, out, from) in [("cast_f32_to_bf16", weights, master), ("cast_bf16_to_f32", master, weights)] {
-        let params = CastParams { out: at(out), from: at(from), count: len as u64 };
-        bench.run(kernel, shape.clone(), Work::bytes([bytes(&[out, from])]), &|| {
-            // SAFETY: the buffers have that many elements of the kernel's types.
-            unsafe { machine.cuda.device().launch(kernel, grid, abi::FILL_THREADS, 0, &params) }
+        bench.run(launch.kernel.name, shape.clone(), Work::bytes([bytes(&[x])]), &|| {
+            // SAFETY: the buffer has that many elements of the kernel's type.
+            unsafe { machine.cuda.device().launch(&launch, &params) }
         })?;
     }
     Ok(())

@@ -449,3 +449,41 @@ typedef struct {
     POINTER(const void) from;
     uint64_t count;
 } CastParams;
+
+// ---- kernels ----
+
+/// What Rust knows of each kernel beside its PTX: its name (`*` stands for anything), the structure that it takes, and
+/// bytes of dynamic shared memory of a block, 0 also where a launch decides. `build.rs` makes typed constants of it, and
+/// refuses a kernel that no line fits, or two.
+#define ALL_KERNELS                                                                                                    \
+    KERNEL(gemm_*_128x256, GemmParams, GEMM_128X256_SHARED)                                                            \
+    KERNEL(gemm_*_128x128, GemmParams, GEMM_128X128_SHARED)                                                            \
+    KERNEL(gemm_*_64x64, GemmParams, GEMM_64X64_SHARED)                                                                \
+    KERNEL(gemm_*_any, GemmParams, GEMM_64X64_SHARED)                                                                  \
+    KERNEL(attention_forward_32, AttentionParams, ATTENTION_FORWARD_32_SHARED)                                         \
+    KERNEL(attention_forward_64, AttentionParams, ATTENTION_FORWARD_64_SHARED)                                         \
+    KERNEL(attention_forward_128, AttentionParams, ATTENTION_FORWARD_128_SHARED)                                       \
+    KERNEL(attention_forward_any, AttentionParams, ATTENTION_FORWARD_128_SHARED)                                       \
+    KERNEL(attention_backward_prepare, AttentionBackwardParams, 0)                                                     \
+    KERNEL(attention_backward_q_32, AttentionBackwardParams, ATTENTION_BACKWARD_Q_32_SHARED)                           \
+    KERNEL(attention_backward_q_64, AttentionBackwardParams, ATTENTION_BACKWARD_Q_64_SHARED)                           \
+    KERNEL(attention_backward_q_128, AttentionBackwardParams, ATTENTION_BACKWARD_Q_128_SHARED)                         \
+    KERNEL(attention_backward_q_any, AttentionBackwardParams, ATTENTION_BACKWARD_Q_128_SHARED)                         \
+    KERNEL(attention_backward_kv_32, AttentionBackwardParams, ATTENTION_BACKWARD_KV_32_SHARED)                         \
+    KERNEL(attention_backward_kv_64, AttentionBackwardParams, ATTENTION_BACKWARD_KV_64_SHARED)                         \
+    KERNEL(attention_backward_kv_128, AttentionBackwardParams, ATTENTION_BACKWARD_KV_128_SHARED)                       \
+    KERNEL(attention_backward_kv_any, AttentionBackwardParams, ATTENTION_BACKWARD_KV_128_SHARED)                       \
+    KERNEL(rmsnorm_forward_*, RmsnormParams, 0)                                                                        \
+    KERNEL(rmsnorm_backward_*, RmsnormBackwardParams, 0)                                                               \
+    KERNEL(rope_*, RopeParams, 0)                                                                                      \
+    KERNEL(bias_*, BiasParams, 0)                                                                                      \
+    KERNEL(embedding_forward_*, RowsParams, 0)                                                                         \
+    KERNEL(embedding_backward_*, EmbeddingBackwardParams, 0)                                                           \
+    KERNEL(gather_*, RowsParams, 0)                                                                                    \
+    KERNEL(swiglu_*, SwigluParams, 0)                                                                                  \
+    KERNEL(reward_head_*, RewardHeadParams, 0)                                                                         \
+    KERNEL(linear_cross_entropy_*, CrossEntropyParams, 0)                                                              \
+    KERNEL(global_norm_*, GlobalNormParams, 0)                                                                         \
+    KERNEL(adamw, AdamwParams, 0)                                                                                      \
+    KERNEL(fill_*, FillParams, 0)                                                                                      \
+    KERNEL(cast_*, CastParams, 0)

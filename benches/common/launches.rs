@@ -2,6 +2,9 @@
 
 use polar_raw::backend::Gemm;
 use polar_raw::cuda::abi::{self, AdamwParams, GemmParams, RewardHeadParams, RmsnormParams, RowsParams, SwigluParams};
+use polar_raw::cuda::gemm::{Product, Variant};
+use polar_raw::cuda::kernel::Launch;
+use polar_raw::cuda::{adamw, reward_head, rmsnorm, swiglu};
 use polar_raw::error::Result;
 use polar_raw::tensor::{Dtype, Tensor};
 
@@ -17,30 +20,20 @@ pub fn bytes(tensors: &[&Tensor]) -> u64 {
     tensors.iter().map(|t| (t.len() * t.dtype().size()) as u64).sum()
 }
 
-/// The kernel with vectors where everything is aligned, and otherwise the one that takes anything.
-pub fn variant(aligned: bool, vectors: &'static str, any: &'static str) -> &'static str {
-    if aligned { vectors } else { any }
-}
-
-/// `out = op(a) op(b) + addend` by `kernel`, of one of the products or those that are fused with SwiGLU.
+/// `out = op(a) op(b) + addend` by a kernel of one of the products, or of those that are fused with SwiGLU.
 pub fn gemm(
     machine: &Machine,
-    kernel: &'static str,
-    layout: Gemm,
+    product: Product,
+    variant: &Variant,
     [out, a, b]: [&Tensor; 3],
     addend: Option<&Tensor>,
     gate_up: Option<&Tensor>,
 ) -> Result<()> {
-    let ([rows, columns], threads, shared) = match kernel {
-        _ if kernel.ends_with("128x256") => ([128, 256], abi::GEMM_128X256_THREADS, abi::GEMM_128X256_SHARED),
-        _ if kernel.ends_with("128x128") => ([128, 128], abi::GEMM_128X128_THREADS, abi::GEMM_128X128_SHARED),
-        _ => ([64, 64], abi::GEMM_64X64_THREADS, abi::GEMM_64X64_SHARED),
-    };
-    let forward = kernel.starts_with("gemm_nt_swiglu");
-    let (m, n, k) = match layout {
-        Gemm::Nt => (a.rows(), b.rows() / if forward { 2 } else { 1 }, a.cols()),
-        Gemm::Nn => (a.rows(), b.cols(), a.cols()),
-        Gemm::Tn => (a.cols(), b.cols(), a.rows()),
+    let (m, n, k) = match product {
+        Product::Plain(Gemm::Nt) => (a.rows(), b.rows(), a.cols()),
+        Product::SwigluForward => (a.rows(), b.rows() / 2, a.cols()),
+        Product::Plain(Gemm::Nn) | Product::SwigluBackward => (a.rows(), b.cols(), a.cols()),
+        Product::Plain(Gemm::Tn) => (a.cols(), b.cols(), a.rows()),
     };
     let params = GemmParams {
         out: at(out),
@@ -58,9 +51,8 @@ pub fn gemm(
         ldgate_up: gate_up.map_or(0, Tensor::cols) as u32,
         out_is_f32: u32::from(out.dtype() == Dtype::F32),
     };
-    let tiles = m.div_ceil(rows) * n.div_ceil(if forward { columns / 2 } else { columns });
-    // SAFETY: the shapes are those of the operands, and the grid, threads and shared memory the kernel's.
-    unsafe { machine.cuda.device().launch(kernel, [tiles, 1], threads, shared, &params) }
+    // SAFETY: the shapes are those of the operands, and the launch the kernel's for them.
+    unsafe { machine.cuda.device().launch(&variant.launch(m, n), &params) }
 }
 
 /// `sum = x + branch` and `y`, the norm of that, in one launch.
@@ -72,10 +64,6 @@ pub fn rmsnorm_with_branch(
     weight: &Tensor,
 ) -> Result<()> {
     let columns = x.cols();
-    let (kernel, each) = match columns.is_multiple_of(8) {
-        true => ("rmsnorm_forward_vec8", abi::RMSNORM_VEC8_COLUMNS),
-        false => ("rmsnorm_forward_any", abi::RMSNORM_ANY_COLUMNS),
-    };
     let params = RmsnormParams {
         y: at(y),
         rstd: at(rstd),
@@ -87,18 +75,14 @@ pub fn rmsnorm_with_branch(
         columns: columns as u32,
         eps: 1e-5,
     };
-    let threads = (columns as u32).div_ceil(each).next_multiple_of(32);
+    let launch = rmsnorm::plan_forward(x.rows(), columns, columns.is_multiple_of(8))?;
     // SAFETY: as in `gemm`.
-    unsafe { machine.cuda.device().launch(kernel, [x.rows(), 1], threads, 0, &params) }
+    unsafe { machine.cuda.device().launch(&launch, &params) }
 }
 
 /// SwiGLU forward (`y` from `gate_up`), or backward with `dgate_up` (from `y`, which is then its gradient).
 pub fn swiglu(machine: &Machine, y: &Tensor, gate_up: &Tensor, dgate_up: Option<&Tensor>) -> Result<()> {
-    let aligned = y.cols().is_multiple_of(8);
-    let kernel = match dgate_up {
-        None => variant(aligned, "swiglu_forward_vec8", "swiglu_forward_any"),
-        Some(_) => variant(aligned, "swiglu_backward_vec8", "swiglu_backward_any"),
-    };
+    let plan = if dgate_up.is_some() { swiglu::plan_backward } else { swiglu::plan_forward };
     let params = SwigluParams {
         y: at(y),
         gate_up: at(gate_up),
@@ -106,9 +90,9 @@ pub fn swiglu(machine: &Machine, y: &Tensor, gate_up: &Tensor, dgate_up: Option<
         rows: y.rows() as u32,
         columns: y.cols() as u32,
     };
-    let grid = machine.blocks(y.len(), abi::SWIGLU_THREADS as usize * if aligned { 8 } else { 1 });
+    let launch = plan(y.len(), y.cols().is_multiple_of(8), &machine.properties());
     // SAFETY: as in `gemm`.
-    unsafe { machine.cuda.device().launch(kernel, [grid, 1], abi::SWIGLU_THREADS, 0, &params) }
+    unsafe { machine.cuda.device().launch(&launch, &params) }
 }
 
 /// Flat buffers that AdamW updates.
@@ -159,9 +143,8 @@ impl Flat {
             root: 1.0,
             eps: 1e-8,
         };
-        let grid = machine.blocks(count, abi::ADAMW_THREADS as usize * 4);
         // SAFETY: the buffers have that many elements.
-        unsafe { machine.cuda.device().launch("adamw", [grid, 1], abi::ADAMW_THREADS, 0, &params) }
+        unsafe { machine.cuda.device().launch(&adamw::plan(count, &machine.properties()), &params) }
     }
 }
 
@@ -214,31 +197,26 @@ impl RewardHead {
         Ok(Self { rows, columns, _tensors: tensors, params })
     }
 
-    fn launch(&self, machine: &Machine, kernel: &'static str, blocks: usize, shared: u32) -> Result<()> {
-        let threads = abi::REWARD_HEAD_THREADS;
+    fn launch(&self, machine: &Machine, launch: &Launch<RewardHeadParams>) -> Result<()> {
         // SAFETY: `new` made the operands for these sizes.
-        unsafe { machine.cuda.device().launch(kernel, [blocks, 1], threads, shared, &self.params) }
-    }
-
-    fn bands(&self) -> usize {
-        self.columns.div_ceil(abi::REWARD_HEAD_COLUMNS as usize)
+        unsafe { machine.cuda.device().launch(launch, &self.params) }
     }
 
     pub fn forward(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, "reward_head_forward", self.rows.div_ceil(abi::REWARD_HEAD_THREADS as usize / 32), 0)
+        self.launch(machine, &reward_head::plan_forward(self.rows))
     }
 
     pub fn pair_loss(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, "reward_head_pair_loss", 1, 0)
+        self.launch(machine, &reward_head::plan_unfused(self.columns)[0])
     }
 
     pub fn backward(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, "reward_head_backward", self.bands(), 0)
+        self.launch(machine, &reward_head::plan_unfused(self.columns)[1])
     }
 
     /// All of these in one launch.
     pub fn loss(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, "reward_head_loss", self.bands(), 12 * self.rows as u32)
+        self.launch(machine, &reward_head::plan_loss(self.rows, self.columns))
     }
 
     /// The fewest bytes of each of the four, in that order. `rstd` is written by the first and read by the third.
@@ -255,10 +233,10 @@ impl RewardHead {
     }
 }
 
-/// Moves rows: `kernel` is one of those of the embedding's forward pass or of gathering.
-pub fn rows(machine: &Machine, kernel: &'static str, out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<()> {
+/// Moves rows by a launch of the embedding's forward pass or of gathering.
+pub fn rows(machine: &Machine, launch: &Launch<RowsParams>, out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<()> {
     let params =
         RowsParams { out: at(out), from: at(from), ids: at(ids), rows: ids.len() as u32, columns: out.cols() as u32 };
     // SAFETY: the ids are rows of what they index.
-    unsafe { machine.cuda.device().launch(kernel, [ids.len(), 1], abi::ROWS_THREADS, 0, &params) }
+    unsafe { machine.cuda.device().launch(launch, &params) }
 }

@@ -2,22 +2,26 @@
 
 use std::env;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::Duration;
 
-use cudarc::driver::result;
+use cudarc::driver::{result, sys};
 use emulator::{Counters, Report};
 use half::bf16;
-use polar_raw::backend::BackendExt;
+use polar_raw::backend::{Backend, BackendExt};
+use polar_raw::cuda::properties::Properties;
 use polar_raw::cuda::{self, Cuda};
 use polar_raw::error::{Error, Result};
-use polar_raw::tensor::{Dtype, Tensor};
+use polar_raw::tensor::{Dtype, Storage, Tensor};
 
+use super::clocks::Nvml;
 use super::timing::Timer;
 
 /// Values that are drawn; longer operands repeat them.
 const DRAWN: usize = 1 << 18;
-/// Blocks that share the work of a flat kernel on the emulator, however many cores execute them.
-const EMULATED_BLOCKS: usize = 16;
+/// Multiprocessors that the plans of flat kernels see on the emulator, however many cores execute their blocks, so that
+/// counters are the same on every machine.
+const EMULATED_SMS: usize = 2;
 
 /// What kernels run on.
 pub struct Machine {
@@ -29,7 +33,13 @@ pub struct Machine {
     /// Whether the bench is only tried, with the first model.
     pub tried: bool,
     filter: Option<String>,
+    /// Memory larger than L2, which is written between runs so that none finds its operands there.
+    flushed: Rc<Storage>,
+    nvml: Option<Nvml>,
 }
+
+/// Runs that are timed before the host waits for them.
+const AT_ONCE: u64 = 32;
 
 /// Opens what there is and runs a bench on it. `--emulator` takes the emulator beside a card; a word that is no option
 /// runs only those cases whose names contain it; `--test`, or no `--bench`, runs those of one model once, reduced.
@@ -52,8 +62,7 @@ pub fn main(bench: fn(&Machine, &mut Timer) -> Result<()>) -> ExitCode {
     let tried = has("--test") || !has("--bench");
     // On a card the filter is criterion's, which knows which words are values of its options.
     let filter = args.iter().find(|arg| !card && !arg.starts_with('-')).cloned();
-    let machine = Machine { cuda, card, reduced: tried || !card, tried, filter };
-    match bench(&machine, &mut Timer::new(card)) {
+    match Machine::new(cuda, card, tried, filter).and_then(|machine| machine.run(bench)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -65,6 +74,32 @@ fn fail(error: &Error) -> ExitCode {
 }
 
 impl Machine {
+    fn new(cuda: Cuda, card: bool, tried: bool, filter: Option<String>) -> Result<Self> {
+        let l2 = if card { cuda.properties().l2_bytes } else { 1 << 16 };
+        let flushed = cuda.allocate(2 * l2)?;
+        let nvml = if card { Nvml::load(cuda.device().stream().context().cu_device()) } else { None };
+        Ok(Self { cuda, card, reduced: tried || !card, tried, filter, flushed, nvml })
+    }
+
+    /// Runs a bench, on a card between two looks at its clocks.
+    fn run(&self, bench: fn(&Self, &mut Timer) -> Result<()>) -> Result<()> {
+        let before = self.nvml.as_ref().map(Nvml::read);
+        if self.tried && !self.card {
+            // The clock of a card's benches, where there is none: it is to be seen that it runs.
+            let x = self.f32(&[1 << 12])?;
+            let time = self.time(3, &|| self.cuda.fill(&x, 1.0))?;
+            println!("three fills by the emulator's events: {time:?}");
+        }
+        bench(self, &mut Timer::new(self.card))?;
+        if let (Some(before), Some(nvml)) = (before, &self.nvml) {
+            println!("\nClocks before: {before}; after: {}", nvml.read());
+        } else if self.card {
+            let most = 1e-6 * self.cuda.properties().clock;
+            println!("\nClocks are not known: the driver's management library was not found; {most:.0} MHz at most");
+        }
+        Ok(())
+    }
+
     /// Whether a case was asked for.
     pub fn wants(&self, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|word| name.contains(word.as_str()))
@@ -112,13 +147,10 @@ impl Machine {
         Ok(tensor)
     }
 
-    /// Blocks for a kernel whose blocks share `elements` of work, `each` at a time: as the launchers have it on a card.
-    pub fn blocks(&self, elements: usize, each: usize) -> usize {
-        if self.card {
-            self.cuda.device().properties().blocks(elements, each)
-        } else {
-            elements.div_ceil(each).min(EMULATED_BLOCKS)
-        }
+    /// What launches are planned by.
+    pub fn properties(&self) -> Properties {
+        let properties = *self.cuda.properties();
+        if self.card { properties } else { Properties { sms: EMULATED_SMS, ..properties } }
     }
 
     /// What the launches of `run` did on the emulator, which refuses a kernel that it finds fault with.
@@ -132,19 +164,35 @@ impl Machine {
         }
     }
 
-    /// The time of `iterations` runs on a card, from the first launch to the end of the last.
+    /// The time of `iterations` runs by the device's own events, each with an L2 that holds nothing of its operands. The
+    /// host is ahead of the device meanwhile, so that what it takes to launch is not measured.
     pub fn time(&self, iterations: u64, run: &dyn Fn() -> Result<()>) -> Result<Duration> {
-        self.wait()?;
-        let start = Instant::now();
-        for _ in 0..iterations {
-            run()?;
+        let failed = |error| Error::machine(format!("CUDA: cannot time a run: {error}"));
+        let device = self.cuda.device();
+        let event = || device.stream().record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
+        let (mut left, mut seconds) = (iterations, 0.0);
+        while left > 0 {
+            let mut events = Vec::new();
+            for _ in 0..left.min(AT_ONCE) {
+                self.flush()?;
+                let start = event()?;
+                run()?;
+                events.push((start, event()?));
+            }
+            left -= events.len() as u64;
+            for (start, end) in events {
+                seconds += 1e-3 * f64::from(start.elapsed_ms(&end).map_err(failed)?);
+            }
         }
-        self.wait()?;
-        Ok(start.elapsed())
+        Ok(Duration::from_secs_f64(seconds))
     }
 
-    fn wait(&self) -> Result<()> {
-        result::ctx::synchronize().map_err(|error| Error::machine(format!("CUDA: cannot wait for the card: {error}")))
+    /// Writes more than L2 holds.
+    fn flush(&self) -> Result<()> {
+        let (at, bytes) = (self.flushed.address() as u64, self.flushed.bytes());
+        // SAFETY: the memory is as long as that, and nobody reads it.
+        unsafe { result::memset_d8_async(at, 1, bytes, self.cuda.device().stream().cu_stream()) }
+            .map_err(|error| Error::machine(format!("CUDA: cannot empty the cache: {error}")))
     }
 }
 

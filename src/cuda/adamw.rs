@@ -1,11 +1,25 @@
-use super::abi::{ADAMW_THREADS, AdamwParams};
+//! The update of all parameters in one launch.
+
+use super::abi::AdamwParams;
 use super::at;
 use super::device::Device;
+use super::kernel::Launch;
+use super::kernels;
+use super::properties::Properties;
 use crate::backend::AdamW;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-pub fn adamw(
+/// Elements that a thread updates at a time.
+const PER_THREAD: usize = 4;
+
+/// The launch for `count` parameters.
+pub fn plan(count: usize, properties: &Properties) -> Launch<AdamwParams> {
+    let kernel = kernels::ADAMW;
+    kernel.on([properties.blocks(count, kernel.threads as usize * PER_THREAD), 1])
+}
+
+pub(super) fn adamw(
     device: &Device,
     params: &Tensor,
     master: &Tensor,
@@ -35,7 +49,6 @@ pub fn adamw(
         root: (1.0 / (1.0 - beta2.powf(step)).sqrt()) as f32,
         eps: eps as f32,
     };
-    let grid = device.properties().blocks(master.len(), ADAMW_THREADS as usize * 4);
     // SAFETY: the operands were checked to have these shapes.
-    unsafe { device.launch("adamw", [grid, 1], ADAMW_THREADS, 0, &arguments) }
+    unsafe { device.launch(&plan(master.len(), device.properties()), &arguments) }
 }

@@ -1,38 +1,42 @@
+//! Attention over packed rows: forward, and backward in three launches.
+
 use super::abi::*;
 use super::device::Device;
+use super::kernel::{Kernel, Launch};
+use super::kernels;
 use super::{at, size};
 use crate::backend::{AttentionArgs, Heads};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// The kernels for a head dimension, and their shared memory.
+/// The kernels for a head dimension.
 struct Kernels {
-    forward: (&'static str, u32),
-    backward_q: (&'static str, u32),
-    backward_kv: (&'static str, u32),
+    forward: Kernel<AttentionParams>,
+    backward_q: Kernel<AttentionBackwardParams>,
+    backward_kv: Kernel<AttentionBackwardParams>,
 }
 
 impl Kernels {
     fn of(dim: usize) -> Result<&'static Self> {
         const UP_TO_32: Kernels = Kernels {
-            forward: ("attention_forward_32", ATTENTION_FORWARD_32_SHARED),
-            backward_q: ("attention_backward_q_32", ATTENTION_BACKWARD_Q_32_SHARED),
-            backward_kv: ("attention_backward_kv_32", ATTENTION_BACKWARD_KV_32_SHARED),
+            forward: kernels::ATTENTION_FORWARD_32,
+            backward_q: kernels::ATTENTION_BACKWARD_Q_32,
+            backward_kv: kernels::ATTENTION_BACKWARD_KV_32,
         };
         const OF_64: Kernels = Kernels {
-            forward: ("attention_forward_64", ATTENTION_FORWARD_64_SHARED),
-            backward_q: ("attention_backward_q_64", ATTENTION_BACKWARD_Q_64_SHARED),
-            backward_kv: ("attention_backward_kv_64", ATTENTION_BACKWARD_KV_64_SHARED),
+            forward: kernels::ATTENTION_FORWARD_64,
+            backward_q: kernels::ATTENTION_BACKWARD_Q_64,
+            backward_kv: kernels::ATTENTION_BACKWARD_KV_64,
         };
         const OF_128: Kernels = Kernels {
-            forward: ("attention_forward_128", ATTENTION_FORWARD_128_SHARED),
-            backward_q: ("attention_backward_q_128", ATTENTION_BACKWARD_Q_128_SHARED),
-            backward_kv: ("attention_backward_kv_128", ATTENTION_BACKWARD_KV_128_SHARED),
+            forward: kernels::ATTENTION_FORWARD_128,
+            backward_q: kernels::ATTENTION_BACKWARD_Q_128,
+            backward_kv: kernels::ATTENTION_BACKWARD_KV_128,
         };
         const UP_TO_128: Kernels = Kernels {
-            forward: ("attention_forward_any", ATTENTION_FORWARD_128_SHARED),
-            backward_q: ("attention_backward_q_any", ATTENTION_BACKWARD_Q_128_SHARED),
-            backward_kv: ("attention_backward_kv_any", ATTENTION_BACKWARD_KV_128_SHARED),
+            forward: kernels::ATTENTION_FORWARD_ANY,
+            backward_q: kernels::ATTENTION_BACKWARD_Q_ANY,
+            backward_kv: kernels::ATTENTION_BACKWARD_KV_ANY,
         };
         match dim {
             64 => Ok(&OF_64),
@@ -47,12 +51,35 @@ impl Kernels {
 }
 
 /// Refuses a head dimension without a kernel.
-pub fn check(dim: usize) -> Result<()> {
+pub(super) fn check(dim: usize) -> Result<()> {
     Kernels::of(dim).map(|_| ())
 }
 
+/// The launch forward: a block for a tile of rows (queries times group) of a key/value head.
+///
+/// # Errors
+/// The user's when there is no kernel for such heads.
+pub fn plan_forward(heads: Heads, queries: usize) -> Result<Launch<AttentionParams>> {
+    Ok(Kernels::of(heads.dim)?.forward.on(tiles(queries, heads)))
+}
+
+/// The launches backward: what rows have in common, then the queries' gradient, then that of `tokens` keys and values.
+///
+/// # Errors
+/// As [`plan_forward`].
+pub fn plan_backward(heads: Heads, queries: usize, tokens: usize) -> Result<[Launch<AttentionBackwardParams>; 3]> {
+    let Kernels { backward_q, backward_kv, .. } = Kernels::of(heads.dim)?;
+    let prepare = (queries * heads.query).div_ceil(ATTENTION_BACKWARD_PREPARE_ROWS as usize);
+    let keys = tokens.div_ceil(ATTENTION_BACKWARD_KV_KEYS as usize);
+    Ok([
+        kernels::ATTENTION_BACKWARD_PREPARE.on([prepare, 1]),
+        backward_q.on(tiles(queries, heads)),
+        backward_kv.on([keys, heads.kv]),
+    ])
+}
+
 /// Bytes that the backward pass leaves from one kernel to the next: what each query sees, and a sum for each row.
-pub fn scratch(queries: usize, heads: Heads) -> usize {
+pub(super) fn scratch(queries: usize, heads: Heads) -> usize {
     queries * (size_of::<Visible>() + size_of::<f32>() * heads.query)
 }
 
@@ -60,7 +87,7 @@ fn tiles(queries: usize, heads: Heads) -> [usize; 2] {
     [(queries * heads.group()).div_ceil(ATTENTION_ROWS as usize), heads.kv]
 }
 
-pub fn forward(
+pub(super) fn forward(
     device: &Device,
     out: &Tensor,
     lse: &Tensor,
@@ -68,7 +95,7 @@ pub fn forward(
     args: &AttentionArgs,
 ) -> Result<()> {
     let (heads, queries) = (args.heads, args.query_tokens.len());
-    let (kernel, shared) = Kernels::of(heads.dim)?.forward;
+    let launch = plan_forward(heads, queries)?;
     let params = AttentionParams {
         q: at(q),
         k: at(k),
@@ -86,10 +113,10 @@ pub fn forward(
         scale: args.scale as f32,
     };
     // SAFETY: the operands were checked to have these shapes.
-    unsafe { device.launch(kernel, tiles(queries, heads), ATTENTION_FORWARD_THREADS, shared, &params) }
+    unsafe { device.launch(&launch, &params) }
 }
 
-pub fn backward(
+pub(super) fn backward(
     device: &Device,
     [dq, dk, dv]: [&Tensor; 3],
     dout: &Tensor,
@@ -99,7 +126,7 @@ pub fn backward(
     args: &AttentionArgs,
 ) -> Result<()> {
     let (heads, queries, tokens) = (args.heads, args.query_tokens.len(), k.dims()[1]);
-    let kernels = Kernels::of(heads.dim)?;
+    let [prepare, of_queries, of_keys] = plan_backward(heads, queries, tokens)?;
     let visible = device.scratch(scratch(queries, heads))?;
     let params = AttentionBackwardParams {
         q: at(q),
@@ -123,14 +150,10 @@ pub fn backward(
         dim: size(heads.dim)?,
         scale: args.scale as f32,
     };
-    let prepare = (queries * heads.query).div_ceil(ATTENTION_BACKWARD_PREPARE_ROWS as usize);
-    let keys = [tokens.div_ceil(ATTENTION_BACKWARD_KV_KEYS as usize), heads.kv];
-    let ((q_kernel, q_shared), (kv_kernel, kv_shared)) = (kernels.backward_q, kernels.backward_kv);
     // SAFETY: the operands were checked to have these shapes, and the scratch memory has room for its two parts.
     unsafe {
-        let threads = ATTENTION_BACKWARD_PREPARE_THREADS;
-        device.launch("attention_backward_prepare", [prepare, 1], threads, 0, &params)?;
-        device.launch(q_kernel, tiles(queries, heads), ATTENTION_BACKWARD_Q_THREADS, q_shared, &params)?;
-        device.launch(kv_kernel, keys, ATTENTION_BACKWARD_KV_THREADS, kv_shared, &params)
+        device.launch(&prepare, &params)?;
+        device.launch(&of_queries, &params)?;
+        device.launch(&of_keys, &params)
     }
 }

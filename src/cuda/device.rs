@@ -1,4 +1,6 @@
 //! One card: its context and stream, memory, modules loaded from the embedded PTX, and the launch of a kernel.
+//!
+//! `POLAR_RAW_SYNC=1` waits after every launch, so that a fault is an error of the launch that made it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -6,15 +8,14 @@ use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg, result, sys,
-};
-use cudarc::nvrtc::Ptx;
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use emulator::Report;
 
 use super::emulator::Emulator;
+use super::jit::{self, Loaded};
+use super::kernel::{Entry, Launch};
 use super::properties::{Capability, Properties};
-use super::ptx;
+use super::ptx::{self, Module};
 use crate::error::{Error, Result};
 use crate::tensor::Storage;
 
@@ -37,9 +38,19 @@ pub fn scratch_bytes(bytes: usize) -> usize {
 
 /// A kernel of a loaded module.
 struct Function {
-    handle: CudaFunction,
+    handle: sys::CUfunction,
     /// Dynamic shared memory that it may have.
     shared: usize,
+}
+
+/// A kernel's target and name.
+type Key = (&'static str, &'static str);
+
+/// The modules that are loaded. Kernels go first when it is dropped.
+#[derive(Default)]
+struct Kernels {
+    functions: HashMap<Key, Function>,
+    modules: Vec<Loaded>,
 }
 
 /// A card, or what stands in for one.
@@ -49,7 +60,9 @@ pub struct Device {
     properties: Properties,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    functions: RefCell<HashMap<&'static str, Function>>,
+    kernels: RefCell<Kernels>,
+    /// Whether each launch is waited for.
+    synchronous: Cell<bool>,
     staging: RefCell<Staging>,
     scratch: RefCell<Option<Rc<Storage>>>,
     allocations: Cell<usize>,
@@ -95,7 +108,8 @@ impl Device {
             properties,
             context,
             stream,
-            functions: RefCell::default(),
+            kernels: RefCell::default(),
+            synchronous: Cell::new(std::env::var_os("POLAR_RAW_SYNC").is_some_and(|value| value == "1")),
             staging: RefCell::new(staging),
             scratch: RefCell::default(),
             allocations: Cell::new(0),
@@ -103,9 +117,9 @@ impl Device {
         })
     }
 
-    /// The emulator in the card's place.
-    pub fn emulated() -> Result<Self> {
-        let emulator = Emulator::load()?;
+    /// The emulator in the card's place, as a device of a capability.
+    pub fn emulated(capability: Capability) -> Result<Self> {
+        let emulator = Emulator::load(capability)?;
         Ok(Self { emulator: Some(emulator), ..Self::open(0)? })
     }
 
@@ -147,7 +161,27 @@ impl Device {
 
     /// How many kernels are loaded.
     pub fn kernels(&self) -> usize {
-        self.functions.borrow().len()
+        self.kernels.borrow().functions.len()
+    }
+
+    /// Whether to wait after each launch, as `POLAR_RAW_SYNC=1` asks for from the beginning: slower, and a fault is an
+    /// error of the launch that made it, not of the next call that waits.
+    pub fn wait_after_each_launch(&self, wait: bool) {
+        self.synchronous.set(wait);
+    }
+
+    /// Waits for everything that was issued.
+    ///
+    /// # Errors
+    /// When something issued before went wrong.
+    pub fn wait(&self) -> Result<()> {
+        self.bind()?;
+        self.synchronize()
+    }
+
+    /// The stream on which everything runs.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
     }
 
     /// Takes `bytes` of zeroed memory.
@@ -235,59 +269,100 @@ impl Device {
         self.context.bind_to_thread().map_err(failed("use the card from this thread"))
     }
 
-    /// Starts `kernel` on `grid` blocks of `threads` threads with `shared` bytes of dynamic shared memory. Nothing
-    /// happens on an empty grid.
+    /// Starts a kernel. Nothing happens on an empty grid.
     ///
     /// # Safety
-    /// `params` must be the structure that the kernel takes, and what it points to must be as the kernel expects.
-    pub unsafe fn launch<P: DeviceRepr>(
-        &self,
-        kernel: &'static str,
-        grid: [usize; 2],
-        threads: u32,
-        shared: u32,
-        params: &P,
-    ) -> Result<()> {
+    /// What `params` points to must be as the kernel expects, and the launch one that the kernel is made for: an
+    /// operation's `plan` for these sizes.
+    pub unsafe fn launch<P>(&self, launch: &Launch<P>, params: &P) -> Result<()> {
+        let Launch { kernel, grid, threads, shared } = *launch;
         if grid.contains(&0) {
             return Ok(());
         }
-        let too_large =
-            || Error::machine(format!("{kernel}: a grid of {grid:?} blocks is too large: use shorter packs"));
+        let entry = kernel.entry();
+        let name = entry.name;
+        let too_large = || Error::machine(format!("{name}: a grid of {grid:?} blocks is too large: use shorter packs"));
         let x = i32::try_from(grid[0]).map_err(|_| too_large())? as u32;
         let y = u16::try_from(grid[1]).map_err(|_| too_large())?.into();
-        if !self.functions.borrow().contains_key(kernel) {
-            let module = ptx::module_of(kernel)
-                .ok_or_else(|| Error::machine(format!("there is no PTX with the kernel {kernel} in this build")))?;
+        let function = self.function(entry, shared)?;
+        self.bind()?;
+        let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
+        let (grid, block) = ((x, y, 1), (threads, 1, 1));
+        // SAFETY: the kernel takes one structure by value, of the type of `params`, which the driver copies before it
+        // returns; the rest by the caller's promise.
+        let started =
+            unsafe { result::launch_kernel(function, grid, block, shared, self.stream.cu_stream(), &mut arguments) };
+        match started {
+            Ok(()) if self.synchronous.get() => self.look_at(name),
+            Ok(()) => Ok(()),
+            // The emulator has executed the kernel by now, and knows more of it.
+            Err(error) => self.check().and(Err(failed(&format!("start {name}"))(error))),
+        }
+    }
+
+    /// Waits for the kernel that was just started, and names it if it, or the emulator, found a fault.
+    fn look_at(&self, kernel: &str) -> Result<()> {
+        self.waits.set(self.waits.get() + 1);
+        self.stream.synchronize().map_err(failed(&format!("finish {kernel}")))?;
+        self.check().map_err(|error| Error::machine(format!("{kernel}: {error}")))
+    }
+
+    /// The driver's handle of a kernel that may have so much dynamic shared memory.
+    fn function(&self, kernel: &'static Entry, shared: u32) -> Result<sys::CUfunction> {
+        let key = (kernel.target.name, kernel.name);
+        if !self.kernels.borrow().functions.contains_key(&key) {
+            let module = ptx::module_of(kernel).ok_or_else(|| {
+                Error::machine(format!("there is no PTX with the kernel {} in this build", kernel.name))
+            })?;
             self.load(module)?;
         }
-        let mut functions = self.functions.borrow_mut();
-        let function = functions
-            .get_mut(kernel)
-            .ok_or_else(|| Error::machine(format!("the kernel {kernel} was not loaded with its module")))?;
-        function.allow(kernel, shared as usize)?;
-        let config = LaunchConfig { grid_dim: (x, y, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared };
-        // SAFETY: by the caller's promise.
-        match unsafe { self.stream.launch_builder(&function.handle).arg(params).launch(config) } {
-            Ok(_) => Ok(()),
-            // The emulator has executed the kernel by now, and knows more of it.
-            Err(error) => self.check().and(Err(failed(&format!("start {kernel}"))(error))),
-        }
+        let mut kernels = self.kernels.borrow_mut();
+        let function = kernels
+            .functions
+            .get_mut(&key)
+            .ok_or_else(|| Error::machine(format!("the kernel {} was not loaded with its module", kernel.name)))?;
+        function.allow(kernel.name, shared as usize)?;
+        Ok(function.handle)
     }
 
-    /// Loads all kernels, which on a card means that its driver compiles them, unless it finds them in its cache.
+    /// Loads all kernels that the card can run, which means that its driver compiles them, unless it finds them in its
+    /// cache.
     pub fn load_all(&self) -> Result<()> {
-        let missing = |module: &&ptx::Module| !module.kernels().any(|name| self.functions.borrow().contains_key(name));
-        ptx::MODULES.iter().filter(missing).try_for_each(|module| self.load(module))
+        let missing: Vec<&Module> = {
+            let loaded = &self.kernels.borrow().functions;
+            let is_missing = |module: &&Module| {
+                module.kernels.iter().any(|kernel| !loaded.contains_key(&(kernel.target.name, kernel.name)))
+            };
+            ptx::loadable(ptx::MODULES, self.properties.capability).filter(is_missing).collect()
+        };
+        jit::load_all(&self.context, &missing)?.into_iter().for_each(|module| self.keep(module));
+        Ok(())
     }
 
-    fn load(&self, module: &ptx::Module) -> Result<()> {
-        let what = format!("load {}.ptx (it needs a driver of CUDA 12 or newer)", module.name);
-        let loaded = self.context.load_module(Ptx::from_src(module.ptx)).map_err(failed(&what))?;
-        for kernel in module.kernels() {
-            let handle = loaded.load_function(kernel).map_err(failed(&format!("find the kernel {kernel}")))?;
-            self.functions.borrow_mut().insert(kernel, Function { handle, shared: SHARED_BY_DEFAULT });
+    /// Loads the kernels of a module.
+    ///
+    /// # Errors
+    /// When the card cannot run it, and with its compiler's log when that refuses it.
+    pub fn load(&self, module: &Module) -> Result<()> {
+        let (Module { name, target, .. }, capability) = (module, self.properties.capability);
+        if !target.runs_on(capability) {
+            let only = if target.exact { "alone" } else { "or newer" };
+            return Err(Error::machine(format!(
+                "the kernels of ptx/{}/{name}.ptx are for compute capability {} {only}, and {} has {capability}",
+                target.name, target.capability, self.name
+            )));
         }
+        self.keep(jit::load(&self.context, module)?);
         Ok(())
+    }
+
+    fn keep(&self, module: Loaded) {
+        let mut kernels = self.kernels.borrow_mut();
+        for (entry, handle) in module.kernels() {
+            let key = (entry.target.name, entry.name);
+            kernels.functions.insert(key, Function { handle, shared: SHARED_BY_DEFAULT });
+        }
+        kernels.modules.push(module);
     }
 }
 
@@ -317,7 +392,9 @@ impl Function {
         if shared > self.shared {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let what = format!("give {kernel} {shared} bytes of shared memory");
-            self.handle.set_attribute(attribute, shared as i32).map_err(failed(&what))?;
+            // SAFETY: the module of the kernel is loaded.
+            unsafe { result::function::set_function_attribute(self.handle, attribute, shared as i32) }
+                .map_err(failed(&what))?;
             self.shared = shared;
         }
         Ok(())

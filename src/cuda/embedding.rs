@@ -1,21 +1,39 @@
-use super::abi::{EMBEDDING_BACKWARD_THREADS, EmbeddingBackwardParams, ROWS_THREADS, RowsParams};
+//! Rows of the table, and the sums of their gradients.
+
+use super::abi::{EmbeddingBackwardParams, RowsParams};
 use super::device::Device;
+use super::kernel::Launch;
+use super::kernels;
 use super::{at, size, vec8};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-pub fn forward(device: &Device, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {
-    let (rows, columns) = (ids.len(), table.cols());
-    let kernel = if vec8(columns, &[y, table]) { "embedding_forward_vec8" } else { "embedding_forward_any" };
-    let params = RowsParams { out: at(y), from: at(table), ids: at(ids), rows: size(rows)?, columns: size(columns)? };
-    // SAFETY: the operands were checked to have these shapes; ids are below the vocabulary's size by the data's checks.
-    unsafe { device.launch(kernel, [rows, 1], ROWS_THREADS, 0, &params) }
+/// The launch that looks up `ids` rows; `aligned`: they begin and end at multiples of 16 bytes.
+pub fn plan_forward(ids: usize, aligned: bool) -> Launch<RowsParams> {
+    let kernel = if aligned { kernels::EMBEDDING_FORWARD_VEC8 } else { kernels::EMBEDDING_FORWARD_ANY };
+    kernel.on([ids, 1])
 }
 
-pub fn backward(device: &Device, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> Result<()> {
+/// The launch that adds the gradients of `ids` rows; `aligned`: their columns are a multiple of 4, and the table's
+/// gradient begins at a multiple of 16 bytes and theirs at one of 8.
+pub fn plan_backward(ids: usize, columns: usize, aligned: bool) -> Launch<EmbeddingBackwardParams> {
+    let (kernel, each) = match aligned {
+        true => (kernels::EMBEDDING_BACKWARD_VEC4, 4),
+        false => (kernels::EMBEDDING_BACKWARD_ANY, 1),
+    };
+    kernel.on([ids, columns.div_ceil(kernel.threads as usize * each)])
+}
+
+pub(super) fn forward(device: &Device, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {
+    let (rows, columns) = (ids.len(), table.cols());
+    let params = RowsParams { out: at(y), from: at(table), ids: at(ids), rows: size(rows)?, columns: size(columns)? };
+    // SAFETY: the operands were checked to have these shapes; ids are below the vocabulary's size by the data's checks.
+    unsafe { device.launch(&plan_forward(rows, vec8(columns, &[y, table])), &params) }
+}
+
+pub(super) fn backward(device: &Device, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> Result<()> {
     let (rows, columns) = (ids.len(), dtable.cols());
     let aligned = columns.is_multiple_of(4) && at(dy).is_multiple_of(8) && at(dtable).is_multiple_of(16);
-    let (kernel, each) = if aligned { ("embedding_backward_vec4", 4) } else { ("embedding_backward_any", 1) };
     let params = EmbeddingBackwardParams {
         dtable: at(dtable),
         ids: at(ids),
@@ -23,7 +41,6 @@ pub fn backward(device: &Device, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> 
         rows: size(rows)?,
         columns: size(columns)?,
     };
-    let bands = columns.div_ceil(EMBEDDING_BACKWARD_THREADS as usize * each);
     // SAFETY: as in `forward`.
-    unsafe { device.launch(kernel, [rows, bands], EMBEDDING_BACKWARD_THREADS, 0, &params) }
+    unsafe { device.launch(&plan_backward(rows, columns, aligned), &params) }
 }

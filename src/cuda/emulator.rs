@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use emulator::Report;
 
+use super::properties::Capability;
 use crate::error::{Error, Result};
 
 /// The library, which lies beside the program or in `deps` there.
@@ -18,11 +19,11 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Loads the library. Comes before every call of cudarc.
+    /// Loads the library, to stand in for a device of a capability. Comes before every call of cudarc.
     ///
     /// # Errors
     /// The user's when the library is not there, as beside a program that was copied without it.
-    pub fn load() -> Result<Self> {
+    pub fn load(capability: Capability) -> Result<Self> {
         let path = find()?;
         let name = CString::new(path.as_os_str().as_encoded_bytes())
             .map_err(|_| Error::user(format!("{} has a zero byte in its name", path.display())))?;
@@ -40,6 +41,15 @@ impl Emulator {
             if address.is_null() { Err(missing()) } else { Ok(address) }
         };
         let (take_reports, free_text) = (symbol(c"emulator_take_reports")?, symbol(c"emulator_free_text")?);
+        let configure = symbol(c"emulator_configure")?;
+        let setting = CString::new(format!("capability={capability}")).unwrap_or_default();
+        // SAFETY: this is the signature in the library's source, and the setting a text.
+        let status = unsafe {
+            std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const c_char) -> i32>(configure)(setting.as_ptr())
+        };
+        if status != 0 {
+            return Err(Error::user(format!("the emulator cannot stand in for compute capability {capability}")));
+        }
         // SAFETY: these are the signatures in the library's source.
         unsafe {
             Ok(Self {
@@ -75,6 +85,25 @@ impl Emulator {
     }
 }
 
+/// The capability that the environment asks for, 8.0 where it does not.
+///
+/// # Errors
+/// The user's when it is none that there are kernels for.
+pub fn capability() -> Result<Capability> {
+    const VARIABLE: &str = "POLAR_RAW_EMULATOR_CAPABILITY";
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(Capability::new(8, 0)) };
+    let value = value.to_string_lossy();
+    parse(&value).ok_or_else(|| {
+        Error::user(format!("{VARIABLE} is `{value}`: give a compute capability from 8.0 on, such as 9.0"))
+    })
+}
+
+fn parse(value: &str) -> Option<Capability> {
+    let (major, minor) = value.split_once('.')?;
+    let capability = Capability::new(major.parse().ok()?, minor.parse().ok()?);
+    (capability >= Capability::new(8, 0) && capability.minor < 10).then_some(capability)
+}
+
 fn find() -> Result<PathBuf> {
     let program = std::env::current_exe().map_err(|e| Error::machine(format!("cannot find this program: {e}")))?;
     let folder = program.parent().unwrap_or(&program);
@@ -85,4 +114,18 @@ fn find() -> Result<PathBuf> {
             folder.display()
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read_and_old_or_odd_ones_refused() {
+        assert_eq!(parse("9.0"), Some(Capability::new(9, 0)));
+        assert_eq!(parse("12.0"), Some(Capability::new(12, 0)));
+        for wrong in ["", "9", "sm_90", "7.5", "8.10", "9.-1", "9.0 "] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
 }

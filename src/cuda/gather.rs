@@ -1,22 +1,38 @@
-use super::abi::{ROWS_THREADS, RowsParams};
+//! Rows picked out, and added back.
+
+use super::abi::RowsParams;
 use super::device::Device;
+use super::kernel::Launch;
+use super::kernels;
 use super::{at, size, vec8};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-pub fn forward(device: &Device, y: &Tensor, x: &Tensor, rows: &Tensor) -> Result<()> {
-    let kernel = if vec8(x.cols(), &[y, x]) { "gather_forward_vec8" } else { "gather_forward_any" };
-    launch(device, kernel, y, x, rows)
+/// The launch that picks out `rows` rows; `aligned`: they begin and end at multiples of 16 bytes.
+pub fn plan_forward(rows: usize, aligned: bool) -> Launch<RowsParams> {
+    let kernel = if aligned { kernels::GATHER_FORWARD_VEC8 } else { kernels::GATHER_FORWARD_ANY };
+    kernel.on([rows, 1])
 }
 
-pub fn backward(device: &Device, dx: &Tensor, dy: &Tensor, rows: &Tensor) -> Result<()> {
-    let kernel = if vec8(dx.cols(), &[dx, dy]) { "gather_backward_vec8" } else { "gather_backward_any" };
-    launch(device, kernel, dx, dy, rows)
+/// The launch that adds `rows` rows to where they are from.
+pub fn plan_backward(rows: usize, aligned: bool) -> Launch<RowsParams> {
+    let kernel = if aligned { kernels::GATHER_BACKWARD_VEC8 } else { kernels::GATHER_BACKWARD_ANY };
+    kernel.on([rows, 1])
 }
 
-fn launch(device: &Device, kernel: &'static str, out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<()> {
-    let (rows, columns) = (size(ids.len())?, size(out.cols())?);
-    let params = RowsParams { out: at(out), from: at(from), ids: at(ids), rows, columns };
+pub(super) fn forward(device: &Device, y: &Tensor, x: &Tensor, rows: &Tensor) -> Result<()> {
+    let launch = plan_forward(rows.len(), vec8(x.cols(), &[y, x]));
     // SAFETY: the operands were checked to have these shapes; a pack's rows lie within it.
-    unsafe { device.launch(kernel, [ids.len(), 1], ROWS_THREADS, 0, &params) }
+    unsafe { device.launch(&launch, &params(y, x, rows)?) }
+}
+
+pub(super) fn backward(device: &Device, dx: &Tensor, dy: &Tensor, rows: &Tensor) -> Result<()> {
+    let launch = plan_backward(rows.len(), vec8(dx.cols(), &[dx, dy]));
+    // SAFETY: as in `forward`; no row comes twice.
+    unsafe { device.launch(&launch, &params(dx, dy, rows)?) }
+}
+
+fn params(out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<RowsParams> {
+    let (rows, columns) = (size(ids.len())?, size(out.cols())?);
+    Ok(RowsParams { out: at(out), from: at(from), ids: at(ids), rows, columns })
 }

@@ -1,12 +1,26 @@
-use super::abi::*;
+//! The language model's loss, a chunk of rows at a time.
+
+use super::abi::CrossEntropyParams;
 use super::device::Device;
+use super::kernel::Launch;
+use super::kernels;
 use super::{at, gemm, size, vec8};
 use crate::backend::Gemm;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
+/// The launches over a chunk of `rows` of logits, whose products are [`gemm`]'s: the softmax of each, then the sum of their
+/// losses. `aligned`: rows begin and end at multiples of 16 bytes.
+pub fn plan(rows: usize, aligned: bool) -> [Launch<CrossEntropyParams>; 2] {
+    let softmax = match aligned {
+        true => kernels::LINEAR_CROSS_ENTROPY_SOFTMAX_VEC8,
+        false => kernels::LINEAR_CROSS_ENTROPY_SOFTMAX_ANY,
+    };
+    [softmax.on([rows, 1]), kernels::LINEAR_CROSS_ENTROPY_SUM.on([1, 1])]
+}
+
 /// As many rows at a time as `logits` has: their logits, softmax and loss, then both gradients.
-pub fn run(
+pub(super) fn run(
     device: &Device,
     loss: &Tensor,
     grads: Option<(&Tensor, &Tensor)>,
@@ -18,10 +32,7 @@ pub fn run(
 ) -> Result<()> {
     let (vocab, hidden) = (table.rows(), table.cols());
     let losses = device.scratch(logits.rows() * size_of::<f32>())?;
-    let kernel = match vec8(vocab, &[logits]) {
-        true => "linear_cross_entropy_softmax_vec8",
-        false => "linear_cross_entropy_softmax_any",
-    };
+    let aligned = vec8(vocab, &[logits]);
     for first in (0..x.rows()).step_by(logits.rows()) {
         let rows = logits.rows().min(x.rows() - first);
         let range = first..first + rows;
@@ -37,12 +48,12 @@ pub fn run(
             columns: size(vocab)?,
             gradient: u32::from(grads.is_some()),
         };
+        let [softmax, sum] = plan(rows, aligned);
         // SAFETY: the operands were checked to have these shapes; targets are below the vocabulary's size by the data's
         // checks.
         unsafe {
-            device.launch(kernel, [rows, 1], LINEAR_CROSS_ENTROPY_THREADS, 0, &params)?;
-            let threads = LINEAR_CROSS_ENTROPY_SUM_THREADS;
-            device.launch("linear_cross_entropy_sum", [1, 1], threads, 0, &params)?;
+            device.launch(&softmax, &params)?;
+            device.launch(&sum, &params)?;
         }
         if let Some((dx, dtable)) = grads {
             let dx = dx.slice_rows(range);

@@ -1,29 +1,31 @@
 //! The CUDA backend: kernels of our own, launched through cudarc. Weights and activations are bf16; statistics,
 //! gradients, masters and the optimiser's state f32.
 //!
-//! A launcher is the shape of a kernel's grid and the choice among its variants; it stands in a file of the operation's
-//! name. Operations are issued to one stream and run in order; only [`Backend::read`] waits.
+//! A file of an operation's name has its `plan`, a pure function of sizes and the device's properties that chooses among
+//! the kernels and gives grid, threads and shared memory, and its launcher, which adds the operands. Operations are issued to one stream and run in order; only [`Backend::read`] waits.
 
 #[allow(missing_docs, clippy::pedantic, reason = "generated from kernels/abi.h, whose comments are its documentation")]
 pub mod abi;
-mod adamw;
-mod attention;
-mod bias;
+pub mod adamw;
+pub mod attention;
+pub mod bias;
 mod device;
-mod embedding;
+pub mod embedding;
 mod emulator;
-mod fill;
-mod gather;
-mod gemm;
-mod global_norm;
-mod linear_cross_entropy;
-mod params;
+pub mod fill;
+pub mod gather;
+pub mod gemm;
+pub mod global_norm;
+mod jit;
+pub mod kernel;
+pub mod kernels;
+pub mod linear_cross_entropy;
 pub mod properties;
 pub mod ptx;
-mod reward_head;
-mod rmsnorm;
-mod rope;
-mod swiglu;
+pub mod reward_head;
+pub mod rmsnorm;
+pub mod rope;
+pub mod swiglu;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,7 +36,7 @@ use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Footprint, Gemm, Hea
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
 pub use device::Device;
-use properties::{Card, Properties};
+use properties::{Capability, Card, Properties};
 
 /// Whether there is a driver. Without one nothing else of this module may be called: cudarc panics.
 pub fn is_present() -> bool {
@@ -62,12 +64,21 @@ impl Cuda {
     }
 
     /// Opens the emulator, which executes the same PTX on the CPU, slowly, and is stricter than a card: a race or a read
-    /// of memory that nobody wrote is an error of the next [`Backend::read`]. Not beside a card in one process.
+    /// of memory that nobody wrote is an error of the next [`Backend::read`]. Not beside a card in one process. It stands
+    /// in for a device of the compute capability that `POLAR_RAW_EMULATOR_CAPABILITY` says, such as 9.0, or of 8.0.
     ///
     /// # Errors
     /// The user's when the emulator's library does not lie beside the program.
     pub fn emulated() -> Result<Self> {
-        Ok(Self { device: Device::emulated()?, frequencies: RefCell::default() })
+        Self::emulated_as(emulator::capability()?)
+    }
+
+    /// The same, as a device of a capability.
+    ///
+    /// # Errors
+    /// As [`Cuda::emulated`].
+    pub fn emulated_as(capability: Capability) -> Result<Self> {
+        Ok(Self { device: Device::emulated(capability)?, frequencies: RefCell::default() })
     }
 
     /// What the device says of itself.
@@ -166,6 +177,10 @@ impl Backend for Cuda {
 
     fn accumulator(&self) -> Dtype {
         Dtype::F32
+    }
+
+    fn published_peak(&self) -> Option<f64> {
+        self.card().map(|card| card.dense_bf16_flops)
     }
 
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
@@ -399,7 +414,7 @@ impl Cuda {
         if let Some(storage) = known.get(&key) {
             return Ok(storage.address() as u64);
         }
-        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_angle(1, i, dim, theta)).collect();
+        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_frequency(i, dim, theta)).collect();
         let storage = self.device.allocate(frequencies_bytes(dim))?;
         let address = storage.address() as u64;
         self.device.write(address, bytemuck::cast_slice(&values))?;

@@ -1,5 +1,9 @@
+//! Final norm, scalar head, pair loss and their gradients.
+
 use super::abi::*;
 use super::device::Device;
+use super::kernel::Launch;
+use super::kernels;
 use super::{at, size};
 use crate::backend::{PairLoss, RewardHeadGrads};
 use crate::config::{LossKind, PenaltyKind};
@@ -9,13 +13,42 @@ use crate::tensor::Tensor;
 /// Rows that a block of the forward pass scores: one a warp.
 const ROWS: usize = REWARD_HEAD_THREADS as usize / 32;
 
-pub fn forward(device: &Device, scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f32) -> Result<()> {
-    let params = RewardHeadParams { scores: at(scores), eps, ..operands([x, norm, head])? };
-    // SAFETY: the operands were checked to have these shapes.
-    unsafe { device.launch("reward_head_forward", [x.rows().div_ceil(ROWS), 1], REWARD_HEAD_THREADS, 0, &params) }
+/// The launch that scores `rows` rows.
+pub fn plan_forward(rows: usize) -> Launch<RewardHeadParams> {
+    kernels::REWARD_HEAD_FORWARD.on([rows.div_ceil(ROWS), 1])
 }
 
-pub fn loss(
+/// The one launch that makes scores, loss and gradients of `rows` of `columns`.
+pub fn plan_loss(rows: usize, columns: usize) -> Launch<RewardHeadParams> {
+    // Score, slope and inverse root mean square of each row, of which there are at most `REWARD_HEAD_MAX_ROWS`.
+    let shared = 3 * size_of::<f32>() * rows;
+    kernels::REWARD_HEAD_LOSS.on([bands(columns), 1]).with_shared(shared as u32)
+}
+
+/// The same in two launches behind [`plan_forward`]: the loss from the scores, then the gradients.
+pub fn plan_unfused(columns: usize) -> [Launch<RewardHeadParams>; 2] {
+    [kernels::REWARD_HEAD_PAIR_LOSS.on([1, 1]), kernels::REWARD_HEAD_BACKWARD.on([bands(columns), 1])]
+}
+
+/// Blocks that share the columns.
+fn bands(columns: usize) -> usize {
+    columns.div_ceil(REWARD_HEAD_COLUMNS as usize)
+}
+
+pub(super) fn forward(
+    device: &Device,
+    scores: &Tensor,
+    x: &Tensor,
+    norm: &Tensor,
+    head: &Tensor,
+    eps: f32,
+) -> Result<()> {
+    let params = RewardHeadParams { scores: at(scores), eps, ..operands([x, norm, head])? };
+    // SAFETY: the operands were checked to have these shapes.
+    unsafe { device.launch(&plan_forward(x.rows()), &params) }
+}
+
+pub(super) fn loss(
     device: &Device,
     scores: &Tensor,
     loss: &Tensor,
@@ -55,11 +88,8 @@ pub fn loss(
         eps,
         ..operands(operands_)?
     };
-    let bands = x.cols().div_ceil(REWARD_HEAD_COLUMNS as usize);
-    // Score, slope and inverse root mean square of each row.
-    let shared = size(3 * size_of::<f32>() * x.rows())?;
     // SAFETY: the operands were checked to have these shapes; pairs name rows of their pack.
-    unsafe { device.launch("reward_head_loss", [bands, 1], REWARD_HEAD_THREADS, shared, &params) }
+    unsafe { device.launch(&plan_loss(x.rows(), x.cols()), &params) }
 }
 
 fn operands([x, norm, head]: [&Tensor; 3]) -> Result<RewardHeadParams> {

@@ -1,8 +1,41 @@
+//! RMSNorm: a block holds a row in registers.
+
 use super::abi::*;
 use super::device::Device;
+use super::kernel::{Kernel, Launch};
+use super::kernels;
 use super::{at, size, vec8};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+
+/// A kernel, and the columns that one of its threads holds.
+type Variant<P> = (Kernel<P>, u32);
+
+/// The launch over `rows` of `columns`; `aligned`: all rows begin and end at multiples of 16 bytes.
+///
+/// # Errors
+/// The user's when no block holds so long a row.
+pub fn plan_forward(rows: usize, columns: usize, aligned: bool) -> Result<Launch<RmsnormParams>> {
+    let (kernel, each): Variant<_> = match aligned {
+        true => (kernels::RMSNORM_FORWARD_VEC8, RMSNORM_VEC8_COLUMNS),
+        false => (kernels::RMSNORM_FORWARD_ANY, RMSNORM_ANY_COLUMNS),
+    };
+    Ok(kernel.on([rows, 1]).with_threads(threads(columns, each)?))
+}
+
+/// The launches backward: the rows, with a partial sum of the weight's gradient a block, then those sums.
+///
+/// # Errors
+/// As [`plan_forward`].
+pub fn plan_backward(rows: usize, columns: usize, aligned: bool) -> Result<[Launch<RmsnormBackwardParams>; 2]> {
+    let (kernel, each): Variant<_> = match aligned {
+        true => (kernels::RMSNORM_BACKWARD_VEC8, RMSNORM_VEC8_COLUMNS),
+        false => (kernels::RMSNORM_BACKWARD_ANY, RMSNORM_ANY_COLUMNS),
+    };
+    let blocks = rows.div_ceil(RMSNORM_BACKWARD_ROWS as usize);
+    let of_rows = kernel.on([blocks, 1]).with_threads(threads(columns, each)?);
+    Ok([of_rows, kernels::RMSNORM_BACKWARD_WEIGHT.on([columns.div_ceil(32), 1])])
+}
 
 /// Threads of a block that holds a row of `columns` in registers, `each` columns to a thread: whole warps.
 fn threads(columns: usize, each: u32) -> Result<u32> {
@@ -10,7 +43,7 @@ fn threads(columns: usize, each: u32) -> Result<u32> {
     match u32::try_from(threads) {
         Ok(threads) if threads <= RMSNORM_MAX_THREADS => Ok(threads),
         _ => Err(Error::user(format!(
-            "rows of {columns} are too long for the norm's kernels: they take {} at most, {} where it is no multiple \
+            "rows of {columns} are too long for the norm's kernels: they take {} at most, {} where it is not a multiple \
              of 8; use --device cpu",
             RMSNORM_MAX_THREADS * RMSNORM_VEC8_COLUMNS,
             RMSNORM_MAX_THREADS * RMSNORM_ANY_COLUMNS
@@ -19,22 +52,19 @@ fn threads(columns: usize, each: u32) -> Result<u32> {
 }
 
 /// Refuses rows that no block holds.
-pub fn check(columns: usize) -> Result<()> {
+pub(super) fn check(columns: usize) -> Result<()> {
     let each = if columns.is_multiple_of(8) { RMSNORM_VEC8_COLUMNS } else { RMSNORM_ANY_COLUMNS };
     threads(columns, each).map(|_| ())
 }
 
 /// Bytes of the partial sums of the backward pass.
-pub fn scratch(rows: usize, columns: usize) -> usize {
+pub(super) fn scratch(rows: usize, columns: usize) -> usize {
     rows.div_ceil(RMSNORM_BACKWARD_ROWS as usize) * columns * size_of::<f32>()
 }
 
-pub fn forward(device: &Device, y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f32) -> Result<()> {
+pub(super) fn forward(device: &Device, y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f32) -> Result<()> {
     let (rows, columns) = (x.rows(), x.cols());
-    let (kernel, each) = match vec8(columns, &[y, x, weight]) {
-        true => ("rmsnorm_forward_vec8", RMSNORM_VEC8_COLUMNS),
-        false => ("rmsnorm_forward_any", RMSNORM_ANY_COLUMNS),
-    };
+    let launch = plan_forward(rows, columns, vec8(columns, &[y, x, weight]))?;
     let params = RmsnormParams {
         y: at(y),
         rstd: at(rstd),
@@ -47,10 +77,10 @@ pub fn forward(device: &Device, y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &
         eps,
     };
     // SAFETY: the operands were checked to have these shapes.
-    unsafe { device.launch(kernel, [rows, 1], threads(columns, each)?, 0, &params) }
+    unsafe { device.launch(&launch, &params) }
 }
 
-pub fn backward(
+pub(super) fn backward(
     device: &Device,
     dx: &Tensor,
     dweight: &Tensor,
@@ -60,10 +90,7 @@ pub fn backward(
     weight: &Tensor,
 ) -> Result<()> {
     let (rows, columns) = (x.rows(), x.cols());
-    let (kernel, each) = match vec8(columns, &[dx, dy, x, weight]) {
-        true => ("rmsnorm_backward_vec8", RMSNORM_VEC8_COLUMNS),
-        false => ("rmsnorm_backward_any", RMSNORM_ANY_COLUMNS),
-    };
+    let [of_rows, of_weight] = plan_backward(rows, columns, vec8(columns, &[dx, dy, x, weight]))?;
     let params = RmsnormBackwardParams {
         dx: at(dx),
         dweight: at(dweight),
@@ -75,11 +102,9 @@ pub fn backward(
         rows: size(rows)?,
         columns: size(columns)?,
     };
-    let blocks = rows.div_ceil(RMSNORM_BACKWARD_ROWS as usize);
     // SAFETY: the operands were checked to have these shapes, and the scratch memory has room for the partial sums.
     unsafe {
-        device.launch(kernel, [blocks, 1], threads(columns, each)?, 0, &params)?;
-        let bands = columns.div_ceil(32);
-        device.launch("rmsnorm_backward_weight", [bands, 1], RMSNORM_BACKWARD_WEIGHT_THREADS, 0, &params)
+        device.launch(&of_rows, &params)?;
+        device.launch(&of_weight, &params)
     }
 }

@@ -1,12 +1,33 @@
-use super::abi::{ROPE_THREADS, RopeParams};
+//! Heads split and turned, and turned back and gathered.
+
+use super::abi::RopeParams;
 use super::device::Device;
+use super::kernel::{Kernel, Launch};
+use super::kernels;
 use super::{at, size};
 use crate::backend::{Heads, Qkv};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
+/// The launch that splits and turns the heads of `rows` tokens; `aligned`: a head is a multiple of 16, and everything
+/// begins at multiples of 16 bytes.
+pub fn plan_forward(rows: usize, heads: Heads, aligned: bool) -> Launch<RopeParams> {
+    plan([kernels::ROPE_FORWARD_VEC8, kernels::ROPE_FORWARD_ANY], rows, heads, aligned)
+}
+
+/// The launch that turns them back and gathers them.
+pub fn plan_backward(rows: usize, heads: Heads, aligned: bool) -> Launch<RopeParams> {
+    plan([kernels::ROPE_BACKWARD_VEC8, kernels::ROPE_BACKWARD_ANY], rows, heads, aligned)
+}
+
+fn plan([vec8, any]: [Kernel<RopeParams>; 2], rows: usize, heads: Heads, aligned: bool) -> Launch<RopeParams> {
+    // Eight pairs at a time, of which the halves lie half a head apart.
+    let (kernel, pairs) = if aligned { (vec8, 8) } else { (any, 1) };
+    kernel.on([(rows * heads.dim / 2 / pairs).div_ceil(kernel.threads as usize), heads.kv])
+}
+
 /// Splits `fused` into `parts` and turns them, or turns them back and gathers them.
-pub fn rope(
+pub(super) fn rope(
     device: &Device,
     fused: &Tensor,
     parts: Qkv,
@@ -17,14 +38,7 @@ pub fn rope(
 ) -> Result<()> {
     let part = |t: Option<&Tensor>| t.map_or(0, at);
     let (q, k, v) = (part(parts.q), part(parts.kv.map(|kv| kv.0)), part(parts.kv.map(|kv| kv.1)));
-    // Eight pairs at a time, of which the halves lie half a head apart.
     let aligned = heads.dim.is_multiple_of(16) && [at(fused), q, k, v].iter().all(|a| a.is_multiple_of(16));
-    let (kernel, pairs) = match (backward, aligned) {
-        (false, true) => ("rope_forward_vec8", 8),
-        (false, false) => ("rope_forward_any", 1),
-        (true, true) => ("rope_backward_vec8", 8),
-        (true, false) => ("rope_backward_any", 1),
-    };
     let rows = positions.len();
     let params = RopeParams {
         fused: at(fused),
@@ -38,7 +52,7 @@ pub fn rope(
         group: size(heads.group())?,
         dim: size(heads.dim)?,
     };
-    let blocks = (rows * heads.dim / 2 / pairs).div_ceil(ROPE_THREADS as usize);
+    let plan = if backward { plan_backward } else { plan_forward };
     // SAFETY: the operands were checked to have these shapes; there is a frequency for each pair of a head.
-    unsafe { device.launch(kernel, [blocks, heads.kv], ROPE_THREADS, 0, &params) }
+    unsafe { device.launch(&plan(rows, heads, aligned), &params) }
 }

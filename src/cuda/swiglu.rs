@@ -1,32 +1,46 @@
-use super::abi::{SWIGLU_THREADS, SwigluParams};
+//! `silu(gate) up` and its gradient, where they are not part of a product.
+
+use super::abi::SwigluParams;
 use super::device::Device;
+use super::kernel::{Kernel, Launch};
+use super::kernels;
+use super::properties::Properties;
 use super::{at, size, vec8};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-pub fn forward(device: &Device, y: &Tensor, gate_up: &Tensor) -> Result<()> {
-    let vec8 = vec8(y.cols(), &[y, gate_up]);
-    let kernel = if vec8 { "swiglu_forward_vec8" } else { "swiglu_forward_any" };
-    launch(device, kernel, vec8, y, gate_up, 0)
+/// The launch that makes `elements` of the result; `aligned`: all rows begin and end at multiples of 16 bytes.
+pub fn plan_forward(elements: usize, aligned: bool, properties: &Properties) -> Launch<SwigluParams> {
+    plan([kernels::SWIGLU_FORWARD_VEC8, kernels::SWIGLU_FORWARD_ANY], elements, aligned, properties)
 }
 
-pub fn backward(device: &Device, dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor) -> Result<()> {
-    let vec8 = vec8(dy.cols(), &[dy, gate_up, dgate_up]);
-    let kernel = if vec8 { "swiglu_backward_vec8" } else { "swiglu_backward_any" };
-    launch(device, kernel, vec8, dy, gate_up, at(dgate_up))
+/// The launch that makes both gradients of `elements` of the result.
+pub fn plan_backward(elements: usize, aligned: bool, properties: &Properties) -> Launch<SwigluParams> {
+    plan([kernels::SWIGLU_BACKWARD_VEC8, kernels::SWIGLU_BACKWARD_ANY], elements, aligned, properties)
 }
 
-fn launch(
-    device: &Device,
-    kernel: &'static str,
-    vec8: bool,
-    y: &Tensor,
-    gate_up: &Tensor,
-    dgate_up: u64,
-) -> Result<()> {
-    let params =
-        SwigluParams { y: at(y), gate_up: at(gate_up), dgate_up, rows: size(y.rows())?, columns: size(y.cols())? };
-    let grid = device.properties().blocks(y.len(), SWIGLU_THREADS as usize * if vec8 { 8 } else { 1 });
+fn plan(
+    [vec8, any]: [Kernel<SwigluParams>; 2],
+    elements: usize,
+    aligned: bool,
+    properties: &Properties,
+) -> Launch<SwigluParams> {
+    let (kernel, each) = if aligned { (vec8, 8) } else { (any, 1) };
+    kernel.on([properties.blocks(elements, kernel.threads as usize * each), 1])
+}
+
+pub(super) fn forward(device: &Device, y: &Tensor, gate_up: &Tensor) -> Result<()> {
+    let launch = plan_forward(y.len(), vec8(y.cols(), &[y, gate_up]), device.properties());
     // SAFETY: the operands were checked to have these shapes.
-    unsafe { device.launch(kernel, [grid, 1], SWIGLU_THREADS, 0, &params) }
+    unsafe { device.launch(&launch, &params(y, gate_up, 0)?) }
+}
+
+pub(super) fn backward(device: &Device, dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor) -> Result<()> {
+    let launch = plan_backward(dy.len(), vec8(dy.cols(), &[dy, gate_up, dgate_up]), device.properties());
+    // SAFETY: as in `forward`.
+    unsafe { device.launch(&launch, &params(dy, gate_up, at(dgate_up))?) }
+}
+
+fn params(y: &Tensor, gate_up: &Tensor, dgate_up: u64) -> Result<SwigluParams> {
+    Ok(SwigluParams { y: at(y), gate_up: at(gate_up), dgate_up, rows: size(y.rows())?, columns: size(y.cols())? })
 }

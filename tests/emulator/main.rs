@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
-use polar_raw::cuda::abi::{FILL_THREADS, FillParams};
-use polar_raw::cuda::{Cuda, footprint, ptx};
+use polar_raw::cuda::abi::FillParams;
+use polar_raw::cuda::{Cuda, footprint, kernels, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
@@ -20,8 +20,8 @@ use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::rng;
 use polar_raw::store::Pretrained;
 use polar_raw::tensor::Dtype;
-use polar_raw::train::Trainer;
 use polar_raw::train::plan::Sizes;
+use polar_raw::train::{OptimizerState, Trainer};
 use rand::RngExt;
 use rounded::Rounded;
 use serde_json::Value;
@@ -69,11 +69,12 @@ fn trainer(backend: Rc<dyn Backend>) -> Trainer {
 /// As [`trainer`], with the activations of `keep`.
 fn keeping(backend: Rc<dyn Backend>, keep: Keep) -> Trainer {
     let sizes = sizes();
-    let model = Model::trainable(backend, sizes.config, sizes.outputs).unwrap();
-    model.initialise(1).unwrap();
+    let plan = sizes.plan(&backend.footprint(), keep);
+    let model = Model::new(backend, sizes.config, sizes.outputs).unwrap();
+    let state = OptimizerState::zeroed(&model, 0..model.params().len()).unwrap();
+    state.initialise(&model, 1).unwrap();
     let objective = ObjectiveSection { lm_weight: 0.5, ..ObjectiveSection::default() };
-    let optimizer = OptimizerSection::default();
-    Trainer::new(Rc::new(model), &objective, &optimizer, sizes.capacity, sizes.candidates, keep).unwrap()
+    Trainer::new(Rc::new(model), state, &objective, &OptimizerSection::default(), &plan).unwrap()
 }
 
 fn sizes() -> Sizes {
@@ -120,7 +121,7 @@ fn a_step_takes_no_memory_loads_no_kernel_and_waits_once() {
     let cuda = Rc::new(Cuda::emulated().unwrap());
     let (mut trainer, mut scores) = (trainer(cuda.clone()), Vec::new());
     // All that there are: what a step launches, whatever its sizes, the driver has compiled before the first.
-    assert_eq!(cuda.device().kernels(), ptx::MODULES.iter().flat_map(ptx::Module::kernels).count());
+    assert_eq!(cuda.device().kernels(), ptx::MODULES.iter().map(|module| module.kernels.len()).sum::<usize>());
     for step in 0..3 {
         let before = (cuda.allocations(), cuda.waits());
         trainer.step(&packs(step), 1e-3, &mut scores).unwrap();
@@ -137,7 +138,7 @@ fn what_is_kept_changes_no_bit() {
         let (mut trainer, mut scores) = (keeping(cuda.clone(), keep), Vec::new());
         let steps: Vec<_> = (0..2).map(|step| trainer.step(&packs(step), 3e-3, &mut scores).unwrap()).collect();
         let read = |tensor| cuda.read_f32(tensor).unwrap();
-        (steps, scores, read(trainer.grads()), read(trainer.model().master()))
+        (steps, scores, read(trainer.grads()), read(trainer.state().master()))
     });
     assert!(results[0].2.iter().any(|g| *g != 0.0));
     assert!(results[1] == results[0] && results[2] == results[0]);
@@ -193,7 +194,7 @@ fn a_fault_is_an_error_of_its_launch() {
     let launch = |count: u64| {
         let params = FillParams { out: out.address() as u64, count, value: 1.0 };
         // SAFETY: the emulator looks where a kernel writes.
-        unsafe { cuda.device().launch("fill_f32", [1, 1], FILL_THREADS, 0, &params) }
+        unsafe { cuda.device().launch(&kernels::FILL_F32.on([1, 1]), &params) }
     };
     let fault = launch(1 << 20).unwrap_err().to_string();
     assert!(fault.contains("fill_f32: out of bounds at PTX line") && fault.contains("fill.cu:"), "{fault}");

@@ -1,7 +1,8 @@
 //! Attention, forward and backward, over packed rows with shared prefixes.
 
 use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
-use polar_raw::cuda::abi::{self, AttentionBackwardParams, AttentionParams};
+use polar_raw::cuda::abi::{AttentionBackwardParams, AttentionParams};
+use polar_raw::cuda::attention::{plan_backward, plan_forward};
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
@@ -52,16 +53,6 @@ fn pack(rows: Rows, asking: Asking) -> (Vec<Span>, Vec<u32>, usize) {
     (spans, query_tokens, token as usize)
 }
 
-/// What the name of a kernel for a head of `dim` ends in, and the head that its shared memory is for.
-fn variant(dim: usize) -> (&'static str, usize) {
-    match dim {
-        64 => ("64", 64),
-        128 => ("128", 128),
-        0..=32 => ("32", 32),
-        _ => ("any", 128),
-    }
-}
-
 /// Runs all kernels, compares their results, and returns them: out, lse, dq, dk, dv.
 fn run(device: &Device, rows: Rows, heads: Heads, asking: Asking, size: f64) -> Vec<Vec<f64>> {
     let what = format!("{rows:?} {heads:?} {asking:?}");
@@ -89,27 +80,7 @@ fn run(device: &Device, rows: Rows, heads: Heads, asking: Asking, size: f64) -> 
         dim: dim as u32,
         scale: scale as f32,
     };
-    let (suffix, padded) = variant(dim);
-    let tiles = [((queries * group) as u32).div_ceil(abi::ATTENTION_ROWS), kv as u32];
-    let shared = match padded {
-        32 => [
-            abi::ATTENTION_FORWARD_32_SHARED,
-            abi::ATTENTION_BACKWARD_Q_32_SHARED,
-            abi::ATTENTION_BACKWARD_KV_32_SHARED,
-        ],
-        64 => [
-            abi::ATTENTION_FORWARD_64_SHARED,
-            abi::ATTENTION_BACKWARD_Q_64_SHARED,
-            abi::ATTENTION_BACKWARD_KV_64_SHARED,
-        ],
-        _ => [
-            abi::ATTENTION_FORWARD_128_SHARED,
-            abi::ATTENTION_BACKWARD_Q_128_SHARED,
-            abi::ATTENTION_BACKWARD_KV_128_SHARED,
-        ],
-    };
-    let forward = format!("attention_forward_{suffix}");
-    device.launch(&forward, tiles, abi::ATTENTION_FORWARD_THREADS, shared[0], &params);
+    device.launch(&plan_forward(heads, queries).unwrap(), &params);
 
     let (out_t, lse_t) = (empty(&[queries, query * dim]), empty(&[kv, queries, group]));
     let span_words: Vec<u32> = bytemuck::cast_slice(&spans).to_vec();
@@ -145,14 +116,9 @@ fn run(device: &Device, rows: Rows, heads: Heads, asking: Asking, size: f64) -> 
         dim: params.dim,
         scale: params.scale,
     };
-    let blocks = (lse_len as u32).div_ceil(abi::ATTENTION_BACKWARD_PREPARE_ROWS);
-    let threads = abi::ATTENTION_BACKWARD_PREPARE_THREADS;
-    device.launch("attention_backward_prepare", [blocks, 1], threads, 0, &backward);
-    let name = format!("attention_backward_q_{suffix}");
-    device.launch(&name, tiles, abi::ATTENTION_BACKWARD_Q_THREADS, shared[1], &backward);
-    let name = format!("attention_backward_kv_{suffix}");
-    let key_tiles = [(tokens as u32).div_ceil(abi::ATTENTION_BACKWARD_KV_KEYS), kv as u32];
-    device.launch(&name, key_tiles, abi::ATTENTION_BACKWARD_KV_THREADS, shared[2], &backward);
+    for launch in plan_backward(heads, queries, tokens).unwrap() {
+        device.launch(&launch, &backward);
+    }
 
     let grads = [empty(&[kv, queries, group, dim]), empty(&dims), empty(&dims)];
     let [dq, dk, dv] = [&grads[0], &grads[1], &grads[2]];

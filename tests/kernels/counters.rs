@@ -2,10 +2,14 @@
 //! limits the fewest bytes that there can be, within 5 %.
 
 use emulator::Report;
+use polar_raw::backend::{Gemm, Heads};
 use polar_raw::cuda::abi::{
-    self, AdamwParams, AttentionParams, BiasParams, CastParams, GemmParams, GlobalNormParams, RmsnormBackwardParams,
-    RmsnormParams, RopeParams, RowsParams, Span, SwigluParams,
+    self, AdamwParams, AttentionParams, BiasParams, GemmParams, GlobalNormParams, RmsnormBackwardParams, RmsnormParams,
+    RopeParams, RowsParams, Span, SwigluParams,
 };
+use polar_raw::cuda::gemm::{Product, variants};
+use polar_raw::cuda::kernels;
+use polar_raw::cuda::{attention as attention_kernels, bias, global_norm, rmsnorm, rope};
 
 use crate::device::{Device, Kernels};
 use crate::values::Draw;
@@ -39,12 +43,8 @@ fn fewest_bytes_beyond_caches(report: &Report, floor: usize) {
 #[test]
 fn products() {
     let (m, n, k) = (256, 512, 96);
-    for (layout, [lda, ldb]) in [("nt", [k, k]), ("nn", [k, n]), ("tn", [m, n])] {
-        for (tile, rows, columns, threads, shared) in [
-            ("128x256", 128, 256, abi::GEMM_128X256_THREADS, abi::GEMM_128X256_SHARED),
-            ("128x128", 128, 128, abi::GEMM_128X128_THREADS, abi::GEMM_128X128_SHARED),
-            ("64x64", 64, 64, abi::GEMM_64X64_THREADS, abi::GEMM_64X64_SHARED),
-        ] {
+    for (layout, [lda, ldb]) in [(Gemm::Nt, [k, k]), (Gemm::Nn, [k, n]), (Gemm::Tn, [m, n])] {
+        for variant in variants(Product::Plain(layout), true) {
             for out_is_f32 in [0, 1] {
                 let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(1));
                 let params = GemmParams {
@@ -60,8 +60,7 @@ fn products() {
                     out_is_f32,
                     ..GemmParams::default()
                 };
-                let grid = [m.div_ceil(rows) * n.div_ceil(columns), 1];
-                let report = device.launch(&format!("gemm_{layout}_{tile}"), grid, threads, shared, &params);
+                let report = device.launch(&variant.launch(m as usize, n as usize), &params);
                 no_bank_conflicts(&report);
                 whole_sectors(&report);
                 assert_eq!(report.counters.mma_operations, 2 * u64::from(m * n * k), "{}", report.kernel);
@@ -72,7 +71,7 @@ fn products() {
 
 #[test]
 fn attention() {
-    for (dim, shared) in [(64, abi::ATTENTION_FORWARD_64_SHARED), (128, abi::ATTENTION_FORWARD_128_SHARED)] {
+    for dim in [64, 128] {
         let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(2));
         let tokens = 256;
         let len = (tokens * dim) as usize;
@@ -95,14 +94,13 @@ fn attention() {
             dim,
             scale: 1.0 / (dim as f32).sqrt(),
         };
-        let grid = [tokens.div_ceil(abi::ATTENTION_ROWS), 1];
-        let name = format!("attention_forward_{dim}");
-        let report = device.launch(&name, grid, abi::ATTENTION_FORWARD_THREADS, shared, &params);
+        let heads = Heads { query: 1, kv: 1, dim: dim as usize };
+        let report = device.launch(&attention_kernels::plan_forward(heads, tokens as usize).unwrap(), &params);
         no_bank_conflicts(&report);
         whole_sectors(&report);
         // The upper of the two tiles of 128 rows sees 128 keys, the lower 256: a quarter of the square is never touched.
         let products = 2 * 2 * u64::from(128 * 128 * dim) * 3;
-        assert_eq!(report.counters.mma_operations, products, "{name}");
+        assert_eq!(report.counters.mma_operations, products, "{}", report.kernel);
     }
 }
 
@@ -113,7 +111,7 @@ const N: usize = ROWS * COLUMNS;
 #[test]
 fn norms() {
     let (device, mut draw) = (Device::new(Kernels::committed()), Draw::new(3));
-    let threads = COLUMNS as u32 / abi::RMSNORM_VEC8_COLUMNS;
+    let forward = rmsnorm::plan_forward(ROWS, COLUMNS, true).unwrap();
     let params = RmsnormParams {
         y: device.poisoned(2 * N),
         rstd: device.poisoned(4 * ROWS),
@@ -125,9 +123,9 @@ fn norms() {
         columns: COLUMNS as u32,
         eps: 1e-5,
     };
-    fewest_bytes(&device.launch("rmsnorm_forward_vec8", [ROWS as u32, 1], threads, 0, &params), 8 * N);
+    fewest_bytes(&device.launch(&forward, &params), 8 * N);
     let params = RmsnormParams { branch: 0, ..params };
-    fewest_bytes(&device.launch("rmsnorm_forward_vec8", [ROWS as u32, 1], threads, 0, &params), 4 * N);
+    fewest_bytes(&device.launch(&forward, &params), 4 * N);
 
     let blocks = ROWS as u32 / abi::RMSNORM_BACKWARD_ROWS;
     let params = RmsnormBackwardParams {
@@ -142,7 +140,8 @@ fn norms() {
         columns: COLUMNS as u32,
     };
     // A row of partial sums in f32 for 16 rows that are moved.
-    let report = device.launch("rmsnorm_backward_vec8", [blocks, 1], threads, 0, &params);
+    let [of_rows, _] = rmsnorm::plan_backward(ROWS, COLUMNS, true).unwrap();
+    let report = device.launch(&of_rows, &params);
     fewest_bytes_beyond_caches(&report, 8 * N + 4 * N / abi::RMSNORM_BACKWARD_ROWS as usize);
 }
 
@@ -159,11 +158,11 @@ fn biases() {
         part: COLUMNS as u32,
         ldbias: COLUMNS as u32,
     };
-    let grid = [ROWS as u32 / abi::BIAS_ROWS, COLUMNS as u32 / (8 * abi::BIAS_THREADS)];
-    fewest_bytes(&device.launch("bias_forward_vec8", grid, abi::BIAS_THREADS, 0, &params), 4 * N);
+    fewest_bytes(&device.launch(&bias::plan_forward(ROWS, COLUMNS, true), &params), 4 * N);
     // A row of partial sums in f32 for the rows of a block.
     let floor = 2 * N + 4 * N / abi::BIAS_ROWS as usize;
-    fewest_bytes_beyond_caches(&device.launch("bias_backward_vec8", grid, abi::BIAS_THREADS, 0, &params), floor);
+    let [partial, _] = bias::plan_backward(ROWS, COLUMNS, true);
+    fewest_bytes_beyond_caches(&device.launch(&partial, &params), floor);
 }
 
 #[test]
@@ -176,9 +175,11 @@ fn rows() {
         rows: ROWS as u32,
         columns: COLUMNS as u32,
     };
-    let grid = [ROWS as u32, 1];
-    for (kernel, bytes) in [("embedding_forward_vec8", 4), ("gather_forward_vec8", 4), ("gather_backward_vec8", 6)] {
-        fewest_bytes(&device.launch(kernel, grid, abi::ROWS_THREADS, 0, &params), bytes * N);
+    let grid = [ROWS, 1];
+    for (kernel, bytes) in
+        [(kernels::EMBEDDING_FORWARD_VEC8, 4), (kernels::GATHER_FORWARD_VEC8, 4), (kernels::GATHER_BACKWARD_VEC8, 6)]
+    {
+        fewest_bytes(&device.launch(&kernel.on(grid), &params), bytes * N);
     }
 
     let params = SwigluParams {
@@ -188,8 +189,8 @@ fn rows() {
         rows: ROWS as u32,
         columns: COLUMNS as u32,
     };
-    fewest_bytes(&device.launch("swiglu_backward_vec8", [16, 1], abi::SWIGLU_THREADS, 0, &params), 10 * N);
-    fewest_bytes(&device.launch("swiglu_forward_vec8", [16, 1], abi::SWIGLU_THREADS, 0, &params), 6 * N);
+    fewest_bytes(&device.launch(&kernels::SWIGLU_BACKWARD_VEC8.on([16, 1]), &params), 10 * N);
+    fewest_bytes(&device.launch(&kernels::SWIGLU_FORWARD_VEC8.on([16, 1]), &params), 6 * N);
 
     let (kv_heads, group, dim) = (8, 2, 128);
     let len = ROWS * kv_heads * (group + 2) * dim;
@@ -205,9 +206,9 @@ fn rows() {
         group: group as u32,
         dim: dim as u32,
     };
-    let grid = [(ROWS * dim / 16) as u32 / abi::ROPE_THREADS, kv_heads as u32];
-    for kernel in ["rope_forward_vec8", "rope_backward_vec8"] {
-        fewest_bytes_beyond_caches(&device.launch(kernel, grid, abi::ROPE_THREADS, 0, &params), 4 * len);
+    let heads = Heads { query: kv_heads * group, kv: kv_heads, dim };
+    for launch in [rope::plan_forward(ROWS, heads, true), rope::plan_backward(ROWS, heads, true)] {
+        fewest_bytes_beyond_caches(&device.launch(&launch, &params), 4 * len);
     }
 }
 
@@ -234,12 +235,10 @@ fn flat_buffers() {
         eps: 1e-8,
     };
     // Each of the buffers counts once as read and once as written.
-    fewest_bytes(&device.launch("adamw", [32, 1], abi::ADAMW_THREADS, 0, &params), 30 * N);
-    let cast = CastParams { out: params.weights, from: params.master, count: N as u64 };
-    fewest_bytes(&device.launch("cast_f32_to_bf16", [32, 1], abi::FILL_THREADS, 0, &cast), 6 * N);
+    fewest_bytes(&device.launch(&kernels::ADAMW.on([32, 1]), &params), 30 * N);
     let chunks = N.div_ceil(abi::GLOBAL_NORM_CHUNK as usize);
     let norm =
         GlobalNormParams { norm: params.norm, x: params.grads, partials: device.poisoned(4 * chunks), count: N as u64 };
-    let report = device.launch("global_norm_partial", [chunks as u32, 1], abi::GLOBAL_NORM_THREADS, 0, &norm);
-    fewest_bytes(&report, 4 * N);
+    let [partial, _] = global_norm::plan(N);
+    fewest_bytes(&device.launch(&partial, &norm), 4 * N);
 }

@@ -6,7 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use emulator::{Config, Kernel, MmaMode, Report};
 use half::bf16;
-use polar_raw::cuda::ptx;
+use polar_raw::cuda::kernel::{Entry, Launch};
+use polar_raw::cuda::properties::{Card, Properties};
+use polar_raw::cuda::ptx::Module;
 
 /// Instructions that the warps of a block may execute: many times what any case needs, so that a hang is soon found.
 const MOST_INSTRUCTIONS: u64 = 5_000_000;
@@ -14,7 +16,7 @@ const MOST_INSTRUCTIONS: u64 = 5_000_000;
 /// The kernels that a case runs.
 pub struct Kernels {
     /// One that is not the committed one.
-    changed: Option<(String, Kernel)>,
+    changed: Option<(&'static Entry, Kernel)>,
 }
 
 impl Kernels {
@@ -24,17 +26,17 @@ impl Kernels {
         &COMMITTED
     }
 
-    /// The same, but `name` comes from the text of another module.
+    /// The same, but one comes from the text of another module.
     #[allow(dead_code, reason = "for mutants, another test that runs these cases")]
-    pub fn with(name: &str, ptx: &str) -> emulator::Result<Self> {
-        let kernel = emulator::Device::new(Config::default()).load(ptx)?.kernel(name)?;
-        Ok(Self { changed: Some((name.to_owned(), kernel)) })
+    pub fn with(entry: &'static Entry, ptx: &str) -> emulator::Result<Self> {
+        let kernel = emulator::Device::new(config(entry)).load(ptx)?.kernel(entry.name)?;
+        Ok(Self { changed: Some((entry, kernel)) })
     }
 
-    fn named(&self, name: &str) -> Kernel {
+    fn of(&self, entry: &'static Entry) -> Kernel {
         match &self.changed {
-            Some((changed, kernel)) if changed == name => kernel.clone(),
-            _ => committed(name),
+            Some((changed, kernel)) if *changed == entry => kernel.clone(),
+            _ => committed(entry),
         }
     }
 }
@@ -98,12 +100,18 @@ impl<'a> Device<'a> {
         values
     }
 
+    /// What the launchers would plan for: few multiprocessors, so that flat kernels' blocks have several turns.
+    #[allow(dead_code, reason = "not every test plans by it")]
+    pub fn properties() -> Properties {
+        Properties { sms: 1, ..Card::named("a100").unwrap().properties() }
+    }
+
     /// Launches a kernel, which takes `params` by value.
-    pub fn launch<P: Copy>(&self, name: &str, grid: [u32; 2], threads: u32, shared: u32, params: &P) -> Report {
+    pub fn launch<P: Copy>(&self, launch: &Launch<P>, params: &P) -> Report {
         // SAFETY: the structures of the ABI are plain numbers without gaps between them.
         let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast::<u8>(), size_of::<P>()) };
-        let grid = [grid[0], grid[1], 1];
-        let kernel = self.kernels.named(name);
+        let Launch { kernel, grid: [x, y], threads, shared } = *launch;
+        let (grid, kernel) = ([x as u32, y as u32, 1], self.kernels.of(kernel.entry()));
         let report = self.device.borrow().launch(&kernel, grid, [threads, 1, 1], shared, &[params]).unwrap();
         let findings: Vec<String> = report.findings.iter().take(5).map(ToString::to_string).collect();
         assert!(findings.is_empty(), "{}", findings.join("\n"));
@@ -111,18 +119,25 @@ impl<'a> Device<'a> {
     }
 }
 
+/// A device that loads PTX for a kernel's target.
+fn config(entry: &Entry) -> Config {
+    let capability = entry.target.capability;
+    Config { capability: (capability.major, capability.minor), ..Config::default() }
+}
+
 /// A kernel of the committed PTX, decoded once.
-fn committed(name: &str) -> Kernel {
-    static DECODED: Mutex<Option<HashMap<String, Kernel>>> = Mutex::new(None);
+fn committed(entry: &'static Entry) -> Kernel {
+    static DECODED: Mutex<Option<HashMap<(&str, &str), Kernel>>> = Mutex::new(None);
     let mut decoded = DECODED.lock().unwrap_or_else(PoisonError::into_inner);
     let decoded = decoded.get_or_insert_default();
-    if let Some(kernel) = decoded.get(name) {
+    let key = |entry: &'static Entry| (entry.target.name, entry.name);
+    if let Some(kernel) = decoded.get(&key(entry)) {
         return kernel.clone();
     }
-    let module = ptx::module_of(name).unwrap_or_else(|| panic!("no kernel is called {name}"));
-    let loaded = emulator::Device::new(Config::default()).load(module.ptx).unwrap();
-    for name in module.kernels() {
-        decoded.insert(name.to_owned(), loaded.kernel(name).unwrap());
+    let Module { kernels, ptx, .. } = polar_raw::cuda::ptx::module_of(entry).unwrap();
+    let loaded = emulator::Device::new(config(entry)).load(ptx).unwrap();
+    for kernel in *kernels {
+        decoded.insert(key(kernel), loaded.kernel(kernel.name).unwrap());
     }
-    decoded[name].clone()
+    decoded[&key(entry)].clone()
 }

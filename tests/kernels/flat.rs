@@ -1,11 +1,13 @@
-//! Flat buffers: fill, cast, the global norm, AdamW.
+//! Flat buffers: fill, the global norm, AdamW.
 
 use polar_raw::backend::{AdamW, Backend};
-use polar_raw::cuda::abi::{self, AdamwParams, CastParams, FillParams, GlobalNormParams};
+use polar_raw::cuda::abi::{self, AdamwParams, FillParams, GlobalNormParams};
+use polar_raw::cuda::global_norm::plan;
+use polar_raw::cuda::kernels::{ADAMW, FILL_BF16, FILL_F32};
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
-use crate::values::{BF16, Draw, F32, close, empty, round_bf16, tensor, values_of};
+use crate::values::{BF16, Draw, F32, close, empty, tensor, values_of};
 
 /// Lengths round a vector's and a block's, and where each begins: aligned, and two or four bytes behind.
 const LENGTHS: [usize; 5] = [1, 3, 4, 1025, 4099];
@@ -16,31 +18,14 @@ pub fn fill_writes_all_and_nothing_else(kernels: &Kernels) {
             let device = Device::new(kernels);
             let (f32s, bf16s) = (device.poisoned(4 * (n + 2)), device.poisoned(2 * (n + 2)));
             let params = |out| FillParams { out, count: n as u64, value: -1.5 };
-            device.launch("fill_f32", [3, 1], abi::FILL_THREADS, 0, &params(f32s + 4 * behind));
-            device.launch("fill_bf16", [3, 1], abi::FILL_THREADS, 0, &params(bf16s + 2 * behind));
+            device.launch(&FILL_F32.on([3, 1]), &params(f32s + 4 * behind));
+            device.launch(&FILL_BF16.on([3, 1]), &params(bf16s + 2 * behind));
             for got in [device.read_f32(f32s, n + 2), device.read_bf16(bf16s, n + 2)] {
                 for (i, x) in got.iter().enumerate() {
                     let inside = (behind as usize..behind as usize + n).contains(&i);
                     assert!(if inside { *x == -1.5 } else { x.is_nan() }, "{n} {behind} [{i}] is {x}");
                 }
             }
-        }
-    }
-}
-
-pub fn casts_round_once(kernels: &Kernels) {
-    for n in LENGTHS {
-        let (device, mut draw) = (Device::new(kernels), Draw::new(n as u64));
-        let values = draw.f32(n, 100.0);
-        for behind in [0, 1] {
-            let wide = device.f32(&[vec![0.0; behind], values.clone()].concat()) + 4 * behind as u64;
-            let (narrow, back) = (device.poisoned(2 * n), device.poisoned(4 * n));
-            let params = |from, out| CastParams { out, from, count: n as u64 };
-            device.launch("cast_f32_to_bf16", [2, 1], abi::FILL_THREADS, 0, &params(wide, narrow));
-            device.launch("cast_bf16_to_f32", [2, 1], abi::FILL_THREADS, 0, &params(narrow, back));
-            let want: Vec<f64> = values.iter().map(|&x| round_bf16(x)).collect();
-            close("narrow", &device.read_bf16(narrow, n), &want, 0.0, 0.0);
-            close("back", &device.read_f32(back, n), &want, 0.0, 0.0);
         }
     }
 }
@@ -59,8 +44,7 @@ pub fn global_norm(kernels: &Kernels) {
             partials: device.poisoned(4 * chunks),
             count: n as u64,
         };
-        device.launch("global_norm_partial", [chunks as u32, 1], abi::GLOBAL_NORM_THREADS, 0, &params);
-        device.launch("global_norm_finish", [1, 1], abi::GLOBAL_NORM_THREADS, 0, &params);
+        plan(n).iter().for_each(|launch| drop(device.launch(launch, &params)));
         let want = empty(&[1]);
         Reference.global_norm(&want, &tensor(&x, &[n])).unwrap();
         close("norm", &device.read_f32(params.norm, 1), &values_of(&want), 100.0 * F32, 0.0);
@@ -78,7 +62,8 @@ pub fn global_norm_of_many_chunks(kernels: &Kernels) {
             partials: device.f32(&squares),
             count: (chunks * abi::GLOBAL_NORM_CHUNK as usize - 5) as u64,
         };
-        device.launch("global_norm_finish", [1, 1], abi::GLOBAL_NORM_THREADS, 0, &params);
+        let [_, finish] = plan(params.count as usize);
+        device.launch(&finish, &params);
         let want = squares.iter().sum::<f64>().sqrt();
         close("norm", &device.read_f32(params.norm, 1), &[want], 100.0 * F32, 0.0);
     }
@@ -111,7 +96,7 @@ pub fn adamw(kernels: &Kernels) {
             root: (1.0 / (1.0 - update.beta2.powi(step as i32)).sqrt()) as f32,
             eps: update.eps as f32,
         };
-        device.launch("adamw", [2, 1], abi::ADAMW_THREADS, 0, &params);
+        device.launch(&ADAMW.on([2, 1]), &params);
         let [p, m, v, g] = [&p, &m, &v, &g].map(|values| tensor(values, &[n]));
         Reference.adamw(&p, &p, &m, &v, &g, &tensor(&[norm], &[1]), &update).unwrap();
         for (what, at, want) in [("p", params.master, &p), ("m", params.m, &m), ("v", params.v, &v)] {

@@ -1,29 +1,21 @@
 //! Matrix products, and those fused with SwiGLU.
 
 use polar_raw::backend::{Backend, Gemm};
-use polar_raw::cuda::abi::{self, GemmParams};
+use polar_raw::cuda::abi::GemmParams;
+use polar_raw::cuda::gemm::{Product, Variant, variants};
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
 use crate::values::{BF16, Draw, F32, close, empty, tensor, values_of};
 
-/// Rows, columns and threads of a tile, and its shared memory.
-fn tile(kernel: &str) -> ([u32; 2], u32, u32) {
-    if kernel.ends_with("128x256") {
-        ([128, 256], abi::GEMM_128X256_THREADS, abi::GEMM_128X256_SHARED)
-    } else if kernel.ends_with("128x128") {
-        ([128, 128], abi::GEMM_128X128_THREADS, abi::GEMM_128X128_SHARED)
-    } else {
-        ([64, 64], abi::GEMM_64X64_THREADS, abi::GEMM_64X64_SHARED)
-    }
+/// The variant of a product whose kernel's name ends so.
+fn variant(product: Product, ending: &str) -> Variant {
+    let all = [variants(product, true), variants(product, false)].concat();
+    all.into_iter().find(|variant| variant.kernel.name.ends_with(ending)).unwrap()
 }
 
-fn launch(device: &Device, kernel: &str, params: &GemmParams) {
-    let ([rows, mut columns], threads, shared) = tile(kernel);
-    if kernel.starts_with("gemm_nt_swiglu") {
-        columns /= 2;
-    }
-    device.launch(kernel, [params.m.div_ceil(rows) * params.n.div_ceil(columns), 1], threads, shared, params);
+fn launch(device: &Device, variant: Variant, params: &GemmParams) {
+    device.launch(&variant.launch(params.m as usize, params.n as usize), params);
 }
 
 /// A matrix of `rows` that lie `ld` apart, the columns beside it NaN.
@@ -54,7 +46,7 @@ enum Addend {
 }
 
 struct Case {
-    kernel: &'static str,
+    tile: &'static str,
     layout: Gemm,
     mnk: [usize; 3],
     /// What leading dimensions have beyond the matrix.
@@ -64,13 +56,14 @@ struct Case {
 }
 
 fn run(kernels: &Kernels, case: &Case) {
-    let Case { kernel, layout, mnk: [m, n, k], beyond, addend, out_is_f32 } = *case;
-    let what = format!("{kernel} {m}x{n}x{k} f32 {out_is_f32}");
+    let Case { tile, layout, mnk: [m, n, k], beyond, addend, out_is_f32 } = *case;
+    let variant = variant(Product::Plain(layout), tile);
+    let what = format!("{:?} {m}x{n}x{k} f32 {out_is_f32}", variant.kernel);
     let (device, mut draw) = (Device::new(kernels), Draw::new((m * 7 + n * 3 + k) as u64));
     let (a_rows, a_columns) = if layout == Gemm::Tn { (k, m) } else { (m, k) };
     let (b_rows, b_columns) = if layout == Gemm::Nt { (n, k) } else { (k, n) };
     let (a, b, before) = (draw.bf16(m * k, 1.0), draw.bf16(n * k, 1.0), draw.bf16(m * n, 4.0));
-    let multiple = if kernel.ends_with("any") { 1 } else { 8 };
+    let multiple = if tile == "any" { 1 } else { 8 };
     let [lda, ldb] = [a_columns, b_columns].map(|columns| columns.next_multiple_of(multiple) + beyond);
     let ldout = n + beyond;
     let upload = |values: &[f64]| if out_is_f32 { device.f32(values) } else { device.bf16(values) };
@@ -95,7 +88,7 @@ fn run(kernels: &Kernels, case: &Case) {
         ldgate_up: 0,
         out_is_f32: u32::from(out_is_f32),
     };
-    launch(&device, kernel, &params);
+    launch(&device, variant, &params);
     let (want, before) = (empty(&[m, n]), tensor(&before, &[m, n]));
     let (a, b) = (tensor(&a, &[a_rows, a_columns]), tensor(&b, &[b_rows, b_columns]));
     Reference.gemm(layout, &want, &a, &b, (addend != Addend::None).then_some(&before)).unwrap();
@@ -104,53 +97,33 @@ fn run(kernels: &Kernels, case: &Case) {
     close(&what, &gathered(&got, n, ldout), &values_of(&want), rounding, 4.0 * F32 * (k + 4) as f64);
 }
 
-const LAYOUTS: [(&str, Gemm); 3] = [("nt", Gemm::Nt), ("nn", Gemm::Nn), ("tn", Gemm::Tn)];
-
-fn name(layout: &str, tile: &str) -> &'static str {
-    const NAMES: [&str; 12] = [
-        "gemm_nt_128x256",
-        "gemm_nt_128x128",
-        "gemm_nt_64x64",
-        "gemm_nt_any",
-        "gemm_nn_128x256",
-        "gemm_nn_128x128",
-        "gemm_nn_64x64",
-        "gemm_nn_any",
-        "gemm_tn_128x256",
-        "gemm_tn_128x128",
-        "gemm_tn_64x64",
-        "gemm_tn_any",
-    ];
-    NAMES.into_iter().find(|name| *name == format!("gemm_{layout}_{tile}")).unwrap()
-}
+const LAYOUTS: [Gemm; 3] = [Gemm::Nt, Gemm::Nn, Gemm::Tn];
 
 pub fn ragged_products(kernels: &Kernels) {
-    for (layout_name, layout) in LAYOUTS {
+    for layout in LAYOUTS {
         for mnk in [[64, 64, 32], [72, 40, 40], [1, 1, 1], [65, 136, 200], [63, 61, 31], [5, 66, 45]] {
             for (out_is_f32, addend) in [(false, Addend::None), (true, Addend::Same), (false, Addend::Other)] {
-                let kernel = name(layout_name, "64x64");
-                run(kernels, &Case { kernel, layout, mnk, beyond: 8, addend, out_is_f32 });
+                run(kernels, &Case { tile: "64x64", layout, mnk, beyond: 8, addend, out_is_f32 });
             }
         }
     }
 }
 
 pub fn products_that_are_not_aligned(kernels: &Kernels) {
-    for (layout_name, layout) in LAYOUTS {
+    for layout in LAYOUTS {
         for mnk in [[1, 1, 1], [3, 5, 7], [65, 67, 33], [17, 63, 129]] {
             for (out_is_f32, addend) in [(false, Addend::Other), (true, Addend::Same), (true, Addend::None)] {
-                run(kernels, &Case { kernel: name(layout_name, "any"), layout, mnk, beyond: 3, addend, out_is_f32 });
+                run(kernels, &Case { tile: "any", layout, mnk, beyond: 3, addend, out_is_f32 });
             }
         }
     }
 }
 
 pub fn large_tiles(kernels: &Kernels) {
-    for (layout_name, layout) in LAYOUTS {
+    for layout in LAYOUTS {
         for tile in ["128x128", "128x256"] {
-            let kernel = name(layout_name, tile);
             for (mnk, out_is_f32) in [([136, 264, 72], false), ([120, 248, 168], true)] {
-                run(kernels, &Case { kernel, layout, mnk, beyond: 0, addend: Addend::Same, out_is_f32 });
+                run(kernels, &Case { tile, layout, mnk, beyond: 0, addend: Addend::Same, out_is_f32 });
             }
         }
     }
@@ -161,7 +134,7 @@ pub fn many_tiles(kernels: &Kernels) {
     run(
         kernels,
         &Case {
-            kernel: "gemm_nt_64x64",
+            tile: "64x64",
             layout: Gemm::Nt,
             mnk: [64 * 9 + 1, 64 * 2 + 8, 16],
             beyond: 0,
@@ -172,11 +145,8 @@ pub fn many_tiles(kernels: &Kernels) {
 }
 
 pub fn fused_with_swiglu(kernels: &Kernels) {
-    for (kernel, [m, f, k]) in [
-        ("gemm_nt_swiglu_64x64", [65, 40, 72]),
-        ("gemm_nt_swiglu_64x64", [3, 8, 8]),
-        ("gemm_nt_swiglu_128x256", [130, 136, 48]),
-    ] {
+    for (tile, [m, f, k]) in [("64x64", [65, 40, 72]), ("64x64", [3, 8, 8]), ("128x256", [130, 136, 48])] {
+        let variant = variant(Product::SwigluForward, tile);
         let (device, mut draw) = (Device::new(kernels), Draw::new(3));
         let (x, w) = (draw.bf16(m * k, 1.0), draw.bf16(2 * f * k, 1.0));
         let (out, gate_up) = (device.poisoned(m * f * 2), device.poisoned(m * f * 4));
@@ -194,23 +164,22 @@ pub fn fused_with_swiglu(kernels: &Kernels) {
             ldgate_up: 2 * f as u32,
             ..GemmParams::default()
         };
-        launch(&device, kernel, &params);
+        launch(&device, variant, &params);
         let product = empty(&[m, 2 * f]);
         Reference.gemm(Gemm::Nt, &product, &tensor(&x, &[m, k]), &tensor(&w, &[2 * f, k]), None).unwrap();
         let stored = device.read_bf16(gate_up, m * 2 * f);
-        close(kernel, &stored, &values_of(&product), BF16, 4.0 * F32 * k as f64);
+        close(tile, &stored, &values_of(&product), BF16, 4.0 * F32 * k as f64);
         let y = empty(&[m, f]);
         Reference.swiglu_forward(&y, &tensor(&stored, &[m, 2 * f])).unwrap();
-        close(kernel, &device.read_bf16(out, m * f), &values_of(&y), 1.02 * BF16, 1e-6);
+        close(tile, &device.read_bf16(out, m * f), &values_of(&y), 1.02 * BF16, 1e-6);
     }
 }
 
 pub fn fused_with_swiglu_backward(kernels: &Kernels) {
-    for (kernel, [m, f, k], in_place) in [
-        ("gemm_nn_swiglu_64x64", [65, 72, 40], true),
-        ("gemm_nn_swiglu_64x64", [3, 8, 8], false),
-        ("gemm_nn_swiglu_128x256", [130, 264, 48], true),
-    ] {
+    for (tile, [m, f, k], in_place) in
+        [("64x64", [65, 72, 40], true), ("64x64", [3, 8, 8], false), ("128x256", [130, 264, 48], true)]
+    {
+        let variant = variant(Product::SwigluBackward, tile);
         let (device, mut draw) = (Device::new(kernels), Draw::new(4));
         let (dx, w2, before) = (draw.bf16(m * k, 1.0), draw.bf16(k * f, 1.0), draw.bf16(m * 2 * f, 3.0));
         let gate_up = device.bf16(&before);
@@ -229,12 +198,12 @@ pub fn fused_with_swiglu_backward(kernels: &Kernels) {
             ldgate_up: 2 * f as u32,
             ..GemmParams::default()
         };
-        launch(&device, kernel, &params);
+        launch(&device, variant, &params);
         let dy = empty(&[m, f]);
         Reference.gemm(Gemm::Nn, &dy, &tensor(&dx, &[m, k]), &tensor(&w2, &[k, f]), None).unwrap();
         let want = empty(&[m, 2 * f]);
         Reference.swiglu_backward(&want, &dy, &tensor(&before, &[m, 2 * f])).unwrap();
         // The product is rounded to bf16 before it is used, and its gradient again.
-        close(kernel, &device.read_bf16(out, m * 2 * f), &values_of(&want), 2.1 * BF16, 1e-4);
+        close(tile, &device.read_bf16(out, m * 2 * f), &values_of(&want), 2.1 * BF16, 1e-4);
     }
 }

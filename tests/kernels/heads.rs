@@ -3,6 +3,7 @@
 use polar_raw::backend::{Backend, Gemm, PairLoss, RewardHeadGrads};
 use polar_raw::config::{LossKind, PenaltyKind};
 use polar_raw::cuda::abi::{self, CrossEntropyParams, RewardHeadParams};
+use polar_raw::cuda::{gemm, linear_cross_entropy as cross_entropy, reward_head as head_kernels};
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
@@ -62,15 +63,13 @@ pub fn reward_head(kernels: &Kernels) {
                         scale: 0.125,
                         eps: EPS as f32,
                     };
-                    let threads = abi::REWARD_HEAD_THREADS;
-                    let bands = [(columns as u32).div_ceil(abi::REWARD_HEAD_COLUMNS), 1];
                     if fused {
-                        device.launch("reward_head_loss", bands, threads, 12 * rows as u32, &params);
+                        device.launch(&head_kernels::plan_loss(rows, columns), &params);
                     } else {
-                        let grid = [(rows as u32).div_ceil(threads / 32), 1];
-                        device.launch("reward_head_forward", grid, threads, 0, &params);
-                        device.launch("reward_head_pair_loss", [1, 1], threads, 0, &params);
-                        device.launch("reward_head_backward", bands, threads, 0, &params);
+                        device.launch(&head_kernels::plan_forward(rows), &params);
+                        for launch in head_kernels::plan_unfused(columns) {
+                            device.launch(&launch, &params);
+                        }
                     }
                     let (scores, total) = (empty(&[rows]), tensor(&[3.0], &[1]));
                     let dx = empty(&[rows, columns]);
@@ -107,8 +106,7 @@ pub fn reward_head_of_selected_rows(kernels: &Kernels) {
         eps: EPS as f32,
         ..RewardHeadParams::default()
     };
-    let grid = [(rows as u32).div_ceil(abi::REWARD_HEAD_THREADS / 32), 1];
-    device.launch("reward_head_forward", grid, abi::REWARD_HEAD_THREADS, 0, &params);
+    device.launch(&head_kernels::plan_forward(rows), &params);
     let (gathered, want) = (empty(&[rows, columns]), empty(&[rows]));
     Reference.gather_forward(&gathered, &tensor(&x, &[all, columns]), &indices(&select, &[rows])).unwrap();
     let (norm, head) = (tensor(&norm, &[columns]), tensor(&head, &[1, columns]));
@@ -134,11 +132,9 @@ pub fn linear_cross_entropy(kernels: &Kernels) {
                 columns: columns as u32,
                 gradient: u32::from(gradient),
             };
-            let suffix = if columns.is_multiple_of(8) { "vec8" } else { "any" };
-            let kernel = format!("linear_cross_entropy_softmax_{suffix}");
-            device.launch(&kernel, [rows as u32, 1], abi::LINEAR_CROSS_ENTROPY_THREADS, 0, &params);
-            let threads = abi::LINEAR_CROSS_ENTROPY_SUM_THREADS;
-            device.launch("linear_cross_entropy_sum", [1, 1], threads, 0, &params);
+            for launch in cross_entropy::plan(rows, columns.is_multiple_of(8)) {
+                device.launch(&launch, &params);
+            }
 
             let mut loss = 1.0;
             let mut dlogits = logits.clone();
@@ -176,7 +172,7 @@ pub fn linear_cross_entropy_in_chunks(kernels: &Kernels) {
     let (logits, losses) = (device.poisoned(2 * chunk * vocabulary), device.poisoned(4 * chunk));
     for start in (0..rows).step_by(chunk) {
         let n = chunk.min(rows - start);
-        let product = |kernel: &str, [out, a, b]: [u64; 3], [m, n, k]: [usize; 3], ld: [usize; 3], to_f32: bool| {
+        let product = |layout: Gemm, [out, a, b]: [u64; 3], [m, n, k]: [usize; 3], ld: [usize; 3], to_f32: bool| {
             let [ldout, lda, ldb] = ld.map(|ld| ld as u32);
             let params = abi::GemmParams {
                 out,
@@ -193,12 +189,13 @@ pub fn linear_cross_entropy_in_chunks(kernels: &Kernels) {
                 out_is_f32: u32::from(to_f32),
                 ..abi::GemmParams::default()
             };
-            let grid = [params.m.div_ceil(64) * params.n.div_ceil(64), 1];
-            device.launch(kernel, grid, abi::GEMM_64X64_THREADS, abi::GEMM_64X64_SHARED, &params);
+            let product = gemm::Product::Plain(layout);
+            let description = gemm::Description { product, m, n, k, aligned: true };
+            device.launch(&gemm::plan(&description, &Device::properties()).unwrap(), &params);
         };
         let (x_here, dx_here) = (x_at + 2 * (start * hidden) as u64, dx_at + 2 * (start * hidden) as u64);
         let lds = [vocabulary, hidden, hidden];
-        product("gemm_nt_64x64", [logits, x_here, table_at], [n, vocabulary, hidden], lds, false);
+        product(Gemm::Nt, [logits, x_here, table_at], [n, vocabulary, hidden], lds, false);
         let params = CrossEntropyParams {
             logits,
             targets: targets_at + 4 * start as u64,
@@ -209,12 +206,12 @@ pub fn linear_cross_entropy_in_chunks(kernels: &Kernels) {
             columns: vocabulary as u32,
             gradient: 1,
         };
-        let (threads, sum_threads) = (abi::LINEAR_CROSS_ENTROPY_THREADS, abi::LINEAR_CROSS_ENTROPY_SUM_THREADS);
-        device.launch("linear_cross_entropy_softmax_vec8", [n as u32, 1], threads, 0, &params);
-        device.launch("linear_cross_entropy_sum", [1, 1], sum_threads, 0, &params);
+        for launch in cross_entropy::plan(n, true) {
+            device.launch(&launch, &params);
+        }
         let lds = [hidden, vocabulary, hidden];
-        product("gemm_nn_64x64", [dx_here, logits, table_at], [n, hidden, vocabulary], lds, false);
-        product("gemm_tn_64x64", [dtable_at, logits, x_here], [vocabulary, hidden, n], lds, true);
+        product(Gemm::Nn, [dx_here, logits, table_at], [n, hidden, vocabulary], lds, false);
+        product(Gemm::Tn, [dtable_at, logits, x_here], [vocabulary, hidden, n], lds, true);
     }
     let (loss, dx) = (tensor(&[0.0], &[1]), empty(&[rows, hidden]));
     let dtable = tensor(&dtable, &[vocabulary, hidden]);

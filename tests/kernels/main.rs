@@ -32,7 +32,7 @@ tests! {
         heads_of_2 heads_of_8_in_groups_of_3 heads_of_32 heads_of_64 heads_of_128_in_a_group_of_3 heads_of_other_sizes
         more_spans_than_lanes order_does_not_matter;
     flat:
-        fill_writes_all_and_nothing_else casts_round_once global_norm global_norm_of_many_chunks adamw;
+        fill_writes_all_and_nothing_else global_norm global_norm_of_many_chunks adamw;
     gemm:
         ragged_products products_that_are_not_aligned large_tiles many_tiles fused_with_swiglu
         fused_with_swiglu_backward;

@@ -1,23 +1,23 @@
 //! Operations on rows: norm, bias, rotary split, embedding, gather, SwiGLU.
 
-use polar_raw::backend::{Backend, Heads, Qkv, rope_angle};
+use polar_raw::backend::{Backend, Heads, Qkv, rope_frequency};
 use polar_raw::cuda::abi::{
     self, BiasParams, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
     SwigluParams,
+};
+use polar_raw::cuda::kernel::Launch;
+use polar_raw::cuda::{
+    bias as biases, embedding as table_kernels, gather as gathering, rmsnorm, rope as heads_kernels,
+    swiglu as activation,
 };
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
 use crate::values::{BF16, Draw, F32, close, empty, indices, round_bf16, tensor, values_of};
 
-/// The kernel for rows of so many columns, and for threads that hold so many.
-fn variant(name: &str, columns: usize) -> String {
-    format!("{name}_{}", if columns.is_multiple_of(8) { "vec8" } else { "any" })
-}
-
-fn norm_threads(columns: usize) -> u32 {
-    let held = if columns.is_multiple_of(8) { abi::RMSNORM_VEC8_COLUMNS } else { abi::RMSNORM_ANY_COLUMNS };
-    (columns as u32).div_ceil(held).next_multiple_of(32)
+/// Whether rows of so many columns are aligned; all begin at aligned addresses.
+fn aligned(columns: usize) -> bool {
+    columns.is_multiple_of(8)
 }
 
 const EPS: f64 = 1e-5;
@@ -39,8 +39,7 @@ pub fn rmsnorm_forward(kernels: &Kernels) {
                 columns: columns as u32,
                 eps: EPS as f32,
             };
-            let kernel = variant("rmsnorm_forward", columns);
-            device.launch(&kernel, [rows as u32, 1], norm_threads(columns), 0, &params);
+            device.launch(&rmsnorm::plan_forward(rows, columns, aligned(columns)).unwrap(), &params);
             let mut normed = x.clone();
             if residual {
                 normed = x.iter().zip(&branch).map(|(x, b)| round_bf16(x + b)).collect();
@@ -79,10 +78,9 @@ pub fn rmsnorm_backward(kernels: &Kernels) {
             rows: rows as u32,
             columns: columns as u32,
         };
-        let kernel = variant("rmsnorm_backward", columns);
-        device.launch(&kernel, [blocks as u32, 1], norm_threads(columns), 0, &params);
-        let threads = abi::RMSNORM_BACKWARD_WEIGHT_THREADS;
-        device.launch("rmsnorm_backward_weight", [columns.div_ceil(32) as u32, 1], threads, 0, &params);
+        for launch in rmsnorm::plan_backward(rows, columns, aligned(columns)).unwrap() {
+            device.launch(&launch, &params);
+        }
         let dweight_t = tensor(&dweight, &[columns]);
         Reference.rmsnorm_backward(&dx_t, &dweight_t, &dy_t, &x_t, &rstd, &weight_t).unwrap();
         close("dx", &device.read_bf16(params.dx, n), &values_of(&dx_t), BF16, 1e-5);
@@ -109,9 +107,7 @@ pub fn bias(kernels: &Kernels) {
             part: part as u32,
             ldbias: ld as u32,
         };
-        let (kind, each) = if part.is_multiple_of(8) { ("vec8", 8) } else { ("any", 1) };
-        let grid = [params.rows.div_ceil(abi::BIAS_ROWS), params.columns.div_ceil(each * abi::BIAS_THREADS)];
-        device.launch(&format!("bias_forward_{kind}"), grid, abi::BIAS_THREADS, 0, &params);
+        device.launch(&biases::plan_forward(rows, columns, aligned(part)), &params);
         let band = |values: &[f64]| tensor(values, &[parts, ld]).slice_cols(0..part);
         let want = tensor(&y, &[rows, columns]);
         Reference.bias_forward(&want, &band(&wide)).unwrap();
@@ -119,9 +115,9 @@ pub fn bias(kernels: &Kernels) {
         close("forward", &device.read_bf16(params.y, rows * columns), &want, 0.0, 0.0);
 
         params.y = device.bf16(&y);
-        device.launch(&format!("bias_backward_{kind}"), grid, abi::BIAS_THREADS, 0, &params);
-        let threads = abi::BIAS_BACKWARD_SUM_THREADS;
-        device.launch("bias_backward_sum", [params.columns.div_ceil(32), 1], threads, 0, &params);
+        for launch in biases::plan_backward(rows, columns, aligned(part)) {
+            device.launch(&launch, &params);
+        }
         let want = tensor(&dwide, &[parts, ld]);
         Reference.bias_backward(&want.slice_cols(0..part), &tensor(&y, &[rows, columns])).unwrap();
         close("backward", &device.read_f32(params.dbias, parts * ld), &values_of(&want), 1e-6, 1e-5);
@@ -140,7 +136,7 @@ pub fn rope(kernels: &Kernels) {
             let positions: Vec<u32> = draw.below(rows, 30_000);
             let src = draw.bf16(rows * columns, 2.0);
             let theta = 10_000.0;
-            let frequencies: Vec<f64> = (0..dim / 2).map(|i| f64::from(rope_angle(1, i, dim, theta))).collect();
+            let frequencies: Vec<f64> = (0..dim / 2).map(|i| f64::from(rope_frequency(i, dim, theta))).collect();
             let (q_len, k_len) = (kv * rows * group * dim, kv * rows * dim);
             let optional = |there: bool, len: usize| if there { device.poisoned(2 * len) } else { 0 };
             let mut params = RopeParams {
@@ -155,11 +151,7 @@ pub fn rope(kernels: &Kernels) {
                 group: group as u32,
                 dim: dim as u32,
             };
-            let vec8 = dim.is_multiple_of(16);
-            let (suffix, pairs) = if vec8 { ("vec8", 8) } else { ("any", 1) };
-            let blocks = (rows * dim / 2 / pairs).div_ceil(abi::ROPE_THREADS as usize) as u32;
-            let grid = [blocks, kv as u32];
-            device.launch(&format!("rope_forward_{suffix}"), grid, abi::ROPE_THREADS, 0, &params);
+            device.launch(&heads_kernels::plan_forward(rows, heads, dim.is_multiple_of(16)), &params);
 
             let (q, k, v) = (empty(&[kv, rows, group, dim]), empty(&[kv, rows, dim]), empty(&[kv, rows, dim]));
             let parts = Qkv { q: with_q.then_some(&q), kv: with_kv.then_some((&k, &v)) };
@@ -184,7 +176,7 @@ pub fn rope(kernels: &Kernels) {
                 if with_kv { device.bf16(&dk) } else { 0 },
                 if with_kv { device.bf16(&dv) } else { 0 },
             );
-            device.launch(&format!("rope_backward_{suffix}"), grid, abi::ROPE_THREADS, 0, &params);
+            device.launch(&heads_kernels::plan_backward(rows, heads, dim.is_multiple_of(16)), &params);
             let dims = [kv, rows, dim];
             let (q, k, v) = (tensor(&dq, &[kv, rows, group, dim]), tensor(&dk, &dims), tensor(&dv, &dims));
             let parts = Qkv { q: with_q.then_some(&q), kv: with_kv.then_some((&k, &v)) };
@@ -209,8 +201,7 @@ pub fn embedding(kernels: &Kernels) {
             rows: tokens as u32,
             columns: columns as u32,
         };
-        let kernel = variant("embedding_forward", columns);
-        device.launch(&kernel, [tokens as u32, 1], abi::ROWS_THREADS, 0, &params);
+        device.launch(&table_kernels::plan_forward(tokens, aligned(columns)), &params);
         let want = empty(&[tokens, columns]);
         let ids_t = indices(&ids, &[tokens]);
         Reference.embedding_forward(&want, &ids_t, &tensor(&table, &[vocabulary, columns])).unwrap();
@@ -224,12 +215,7 @@ pub fn embedding(kernels: &Kernels) {
             rows: tokens as u32,
             columns: columns as u32,
         };
-        let (kernel, each) = match columns % 4 {
-            0 => ("embedding_backward_vec4", 4),
-            _ => ("embedding_backward_any", 1),
-        };
-        let grid = [tokens as u32, (columns as u32).div_ceil(each * abi::EMBEDDING_BACKWARD_THREADS)];
-        device.launch(kernel, grid, abi::EMBEDDING_BACKWARD_THREADS, 0, &params);
+        device.launch(&table_kernels::plan_backward(tokens, columns, columns.is_multiple_of(4)), &params);
         let want = tensor(&dtable, &[vocabulary, columns]);
         Reference.embedding_backward(&want, &ids_t, &tensor(&dy, &[tokens, columns])).unwrap();
         close("backward", &device.read_f32(params.dtable, vocabulary * columns), &values_of(&want), 1e-6, 1e-5);
@@ -248,8 +234,7 @@ pub fn gather(kernels: &Kernels) {
             rows: selected as u32,
             columns: columns as u32,
         };
-        let grid = [selected as u32, 1];
-        device.launch(&variant("gather_forward", columns), grid, abi::ROWS_THREADS, 0, &params);
+        device.launch(&gathering::plan_forward(selected, aligned(columns)), &params);
         let want = empty(&[selected, columns]);
         let rows_t = indices(&rows, &[selected]);
         Reference.gather_forward(&want, &tensor(&x, &[all, columns]), &rows_t).unwrap();
@@ -257,7 +242,7 @@ pub fn gather(kernels: &Kernels) {
 
         let dy = draw.bf16(selected * columns, 1.0);
         let params = RowsParams { out: device.bf16(&x), from: device.bf16(&dy), ..params };
-        device.launch(&variant("gather_backward", columns), grid, abi::ROWS_THREADS, 0, &params);
+        device.launch(&gathering::plan_backward(selected, aligned(columns)), &params);
         let want = tensor(&x, &[all, columns]);
         Reference.gather_backward(&want, &tensor(&dy, &[selected, columns]), &rows_t).unwrap();
         close("backward", &device.read_bf16(params.out, all * columns), &values_of(&want), BF16, 0.0);
@@ -278,14 +263,17 @@ pub fn swiglu(kernels: &Kernels) {
                 columns: columns as u32,
             };
             let gate_up = tensor(&gate_up, &[rows, 2 * columns]);
-            device.launch(&variant("swiglu_forward", columns), [2, 1], abi::SWIGLU_THREADS, 0, &params);
+            // Two blocks, so that they have several turns.
+            let few = |launch: Launch<SwigluParams>| Launch { grid: [2, 1], ..launch };
+            let (all, properties) = (rows * columns, Device::properties());
+            device.launch(&few(activation::plan_forward(all, aligned(columns), &properties)), &params);
             let want = empty(&[rows, columns]);
             Reference.swiglu_forward(&want, &gate_up).unwrap();
             close("forward", &device.read_bf16(params.y, rows * columns), &values_of(&want), 1.01 * BF16, 1e-6);
 
             params.y = device.bf16(&dy);
             params.dgate_up = if in_place { params.gate_up } else { device.poisoned(4 * rows * columns) };
-            device.launch(&variant("swiglu_backward", columns), [2, 1], abi::SWIGLU_THREADS, 0, &params);
+            device.launch(&few(activation::plan_backward(all, aligned(columns), &properties)), &params);
             let want = empty(&[rows, 2 * columns]);
             Reference.swiglu_backward(&want, &tensor(&dy, &[rows, columns]), &gate_up).unwrap();
             let got = device.read_bf16(params.dgate_up, 2 * rows * columns);
@@ -308,8 +296,7 @@ pub fn order_does_not_matter(kernels: &Kernels) {
             rows: tokens as u32,
             columns: columns as u32,
         };
-        let grid = [tokens as u32, 1];
-        device.launch("embedding_backward_vec4", grid, abi::EMBEDDING_BACKWARD_THREADS, 0, &params);
+        device.launch(&table_kernels::plan_backward(tokens, columns, true), &params);
         device.read_f32(params.dtable, vocabulary as usize * columns)
     };
     let first = sums(1);

@@ -56,6 +56,8 @@ macro_rules! case {
 /// A kernel with one instruction changed, and the case that has to catch it.
 pub struct Mutant {
     pub kind: Kind,
+    /// The target of whose PTX it is.
+    pub target: &'static str,
     pub kernel: &'static str,
     pub what: &'static str,
     pub place: Place,
@@ -71,7 +73,7 @@ const fn mutant(
     edit: Edit,
     case: Case,
 ) -> Mutant {
-    Mutant { kind, kernel, what, place: Place { opcode, source, nth }, edit, case }
+    Mutant { kind, target: "sm_80", kernel, what, place: Place { opcode, source, nth }, edit, case }
 }
 
 const BARRIER: &str = "bar.sync";

@@ -72,12 +72,14 @@ fn fate(case: Case, kernels: &Kernels) -> Fate {
 
 /// What there is to say about a mutant, and whether it is as it has to be.
 fn judge(mutant: &Mutant) -> (String, bool) {
-    let who = format!("{}, {}: {}", mutant.kernel, mutant.kind, mutant.what);
-    let change = match mutation::change(mutant.kernel, &mutant.place, &mutant.edit) {
-        Ok(change) => change,
+    let who = format!("{} {}, {}: {}", mutant.target, mutant.kernel, mutant.kind, mutant.what);
+    let made = mutation::entry(mutant.target, mutant.kernel)
+        .and_then(|entry| Ok((entry, mutation::change(entry, &mutant.place, &mutant.edit)?)));
+    let (entry, change) = match made {
+        Ok(made) => made,
         Err(why) => return (format!("{who}: cannot be made: {why}"), false),
     };
-    match Kernels::with(mutant.kernel, &change.ptx) {
+    match Kernels::with(entry, &change.ptx) {
         Err(why) => (format!("{who}: is no PTX: {why}; {}", change.text), false),
         Ok(kernels) => match fate(mutant.case, &kernels) {
             Fate::Passed => (format!("{who}: SURVIVED; {}", change.text), false),
@@ -157,10 +159,16 @@ fn every_operation_and_every_kind_of_slip_has_mutants() {
         let mutants = MUTANTS.iter().filter(|mutant| mutant.kernel.starts_with(operation)).count();
         assert!(mutants >= 2, "{operation} has {mutants} mutants");
     }
+    // So has every target whose PTX is committed.
+    for module in polar_raw::cuda::ptx::MODULES {
+        let target = module.target.name;
+        assert!(MUTANTS.iter().any(|mutant| mutant.target == target), "{target} has no mutants");
+    }
     for kind in list::KINDS {
         let mutants = MUTANTS.iter().filter(|mutant| mutant.kind == kind).count();
         assert!(mutants >= 4, "there are {mutants} mutants of the kind: {kind}");
     }
-    let different: HashSet<(&str, &str)> = MUTANTS.iter().map(|mutant| (mutant.kernel, mutant.what)).collect();
+    let different: HashSet<(&str, &str, &str)> =
+        MUTANTS.iter().map(|mutant| (mutant.target, mutant.kernel, mutant.what)).collect();
     assert_eq!(different.len(), MUTANTS.len(), "two mutants have one name");
 }

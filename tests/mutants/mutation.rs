@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use polar_raw::cuda::kernel::Entry;
 use polar_raw::cuda::ptx;
 
 /// Where an instruction stands in a kernel.
@@ -35,9 +36,16 @@ pub struct Change {
     pub text: String,
 }
 
+/// The kernel of a target that has a name. The error says that there is none.
+pub fn entry(target: &str, name: &str) -> Result<&'static Entry, String> {
+    let mut all = ptx::MODULES.iter().flat_map(|module| module.kernels);
+    let found = all.find(|kernel| kernel.target.name == target && kernel.name == name);
+    found.ok_or(format!("no kernel of {target} is called {name}"))
+}
+
 /// Changes a kernel of the committed PTX. The error says what was not found.
-pub fn change(kernel: &str, place: &Place, edit: &Edit) -> Result<Change, String> {
-    let ptx = ptx::module_of(kernel).ok_or(format!("no kernel is called {kernel}"))?.ptx;
+pub fn change(kernel: &'static Entry, place: &Place, edit: &Edit) -> Result<Change, String> {
+    let (ptx, kernel) = (ptx::module_of(kernel).ok_or("a kernel is in no module")?.ptx, kernel.name);
     let entry = format!(".visible .entry {kernel}(");
     let begin = ptx.find(&entry).ok_or(format!("{kernel} has no entry"))?;
     let length = ptx[begin + entry.len()..].find(".visible .entry ").map_or(ptx.len() - begin, |at| at + entry.len());
@@ -146,9 +154,11 @@ fn instructions_are_edited_and_what_is_not_there_is_an_error() {
     assert_eq!(opcode("@%p1 bra \t$L__BB0_7;"), "bra");
     let place = |opcode, source, nth| Place { opcode, source, nth };
     let bound = "if (row >= p.rows)";
-    assert!(change("rope_forward_any", &place("setp.ge.u32", bound, 0), &Edit::Remove).is_ok());
-    assert!(change("rope_forward_any", &place("setp.ge.u32", bound, 1), &Edit::Remove).is_err());
-    assert!(change("rope_forward_any", &place("setp.ge.u32", "no such line", 0), &Edit::Remove).is_err());
-    assert!(change("rope_forward_any", &place("setp.ge.u32", bound, 0), &Edit::Replace("lt", "le")).is_err());
-    assert!(change("no_such_kernel", &place("setp.ge.u32", bound, 0), &Edit::Remove).is_err());
+    let rope = entry("sm_80", "rope_forward_any").unwrap();
+    assert!(change(rope, &place("setp.ge.u32", bound, 0), &Edit::Remove).is_ok());
+    assert!(change(rope, &place("setp.ge.u32", bound, 1), &Edit::Remove).is_err());
+    assert!(change(rope, &place("setp.ge.u32", "no such line", 0), &Edit::Remove).is_err());
+    assert!(change(rope, &place("setp.ge.u32", bound, 0), &Edit::Replace("lt", "le")).is_err());
+    assert!(entry("sm_80", "no_such_kernel").is_err());
+    assert!(entry("sm_9", "rope_forward_any").is_err());
 }

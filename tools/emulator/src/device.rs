@@ -41,6 +41,7 @@ impl Device {
     /// Names the line of what was not understood.
     pub fn load(&mut self, ptx: &str) -> Result<LoadedModule> {
         let module = parse::parse(ptx)?;
+        self.accepts(&module.target)?;
         let mut globals = HashMap::new();
         for variable in module.variables.iter().filter(|v| matches!(v.space, Space::Global | Space::Const)) {
             if variable.external {
@@ -53,6 +54,23 @@ impl Device {
             globals.insert(variable.name.clone(), address);
         }
         Ok(LoadedModule { module, globals })
+    }
+
+    /// Refuses PTX that is for another device: `sm_80` runs on it and all newer ones, `sm_90a` on 9.0 alone.
+    fn accepts(&self, target: &str) -> Result<()> {
+        let (major, minor) = self.config.capability;
+        let name = target.split(',').next().unwrap_or_default().trim();
+        let number = name.strip_prefix("sm_").unwrap_or_default();
+        let digits = number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let wanted: u32 = digits.parse().map_err(|_| Error::new(format!(".target {target} is not an architecture")))?;
+        let (exact, here) = (digits != number, 10 * major + minor);
+        if here == wanted || here > wanted && !exact {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            ".target {name} does not run on compute capability {major}.{minor}; the setting `capability` says what the \
+             emulator stands in for"
+        )))
     }
 
     /// Launches a kernel and waits for it. `params` are the bytes of each parameter in order.

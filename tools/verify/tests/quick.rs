@@ -73,12 +73,14 @@ fn the_bounds_of_an_element_are_blind_and_the_rule_is_not() {
         assert!(outcome.failures.is_empty(), "{outcome}");
         outcome.power.iter().map(|power| (power.result.clone(), power.is_whole())).collect::<Vec<_>>()
     };
-    let all = |whole: bool| ["dq", "dk", "dv"].map(|result| (result.to_owned(), whole)).to_vec();
-    assert_eq!(noticed(&rule), all(true));
+    let results = |dq: bool, dk: bool, dv: bool| {
+        [("dq", dq), ("dk", dk), ("dv", dv)].map(|(result, whole)| (result.to_owned(), whole)).to_vec()
+    };
+    assert_eq!(noticed(&rule), results(true, true, true));
     let bounds = |prepared: &Prepared, i: usize, got: &[f64]| prepared.elements(i, got);
-    assert_eq!(noticed(&bounds), all(false));
+    assert_eq!(noticed(&bounds), results(false, false, true));
     let blind = |_: &Prepared, _: usize, _: &[f64]| Ok(Closeness::default());
-    assert_eq!(noticed(&blind), all(false));
+    assert_eq!(noticed(&blind), results(false, false, false));
 }
 
 #[test]

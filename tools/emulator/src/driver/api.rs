@@ -141,11 +141,11 @@ functions! {
         unsafe { put(bytes, super::TOTAL_MEMORY) }
     }
 
-    fn cuDeviceGetAttribute(value: *mut i32, attribute: i32, device: i32) |_driver| {
+    fn cuDeviceGetAttribute(value: *mut i32, attribute: i32, device: i32) |driver| {
         if device != 0 {
             return Err(Status::InvalidDevice);
         }
-        unsafe { put(value, attributes::of_device(attribute)) }
+        unsafe { put(value, attributes::of_device(attribute, driver.device.config.capability)) }
     }
 
     fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: i32) |_driver| {
@@ -197,17 +197,18 @@ functions! {
     }
 
     fn cuModuleLoadData(module: *mut Handle, image: *const c_void) |driver| {
-        if image.is_null() {
-            return Err(Status::InvalidValue);
-        }
-        let image = unsafe { CStr::from_ptr(image.cast()) };
-        // Whatever is compiled already begins with the mark of ELF or of a fat binary.
-        let Ok(ptx) = image.to_str() else { return Err(Status::NoBinaryForGpu) };
-        if ptx.starts_with("\u{7f}ELF") {
-            return Err(Status::NoBinaryForGpu);
-        }
-        let loaded = driver.load(ptx)?;
+        let loaded = driver.load(unsafe { text(image)? })?;
         unsafe { put(module, loaded as Handle) }
+    }
+
+    fn cuModuleLoadDataEx(
+        module: *mut Handle, image: *const c_void, count: c_uint, options: *const i32, values: *const Handle
+    ) |driver| {
+        let loaded = driver.load(unsafe { text(image)? });
+        if loaded.is_err() {
+            unsafe { write_error_log(count, options, values, &driver.last_error) };
+        }
+        unsafe { put(module, loaded? as Handle) }
     }
 
     fn cuModuleUnload(module: Handle) |driver| {
@@ -243,10 +244,11 @@ functions! {
     }
 
     fn cuFuncSetAttribute(function: Handle, attribute: i32, value: i32) |driver| {
+        let capability = driver.device.config.capability;
         let function = driver.functions.get_mut(&(function as usize)).ok_or(Status::InvalidHandle)?;
         match attribute {
             8 => {
-                let most = attributes::of_device(97) - function.kernel.program.layout.static_shared as i32;
+                let most = attributes::of_device(97, capability) - function.kernel.program.layout.static_shared as i32;
                 function.most_dynamic_shared =
                     u32::try_from(value).ok().filter(|_| value <= most).ok_or(Status::InvalidValue)?;
                 Ok(())
@@ -428,6 +430,52 @@ functions! {
         }
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         driver.launch(function as usize, grid, block, shared, &bytes)
+    }
+}
+
+/// The PTX of an image.
+///
+/// # Safety
+/// `image` is null or a text, or begins with the mark of what is compiled already.
+unsafe fn text<'a>(image: *const c_void) -> Result<&'a str, Status> {
+    if image.is_null() {
+        return Err(Status::InvalidValue);
+    }
+    // SAFETY: by the caller's word.
+    let image = unsafe { CStr::from_ptr(image.cast()) };
+    // Whatever is compiled already begins with the mark of ELF or of a fat binary.
+    match image.to_str() {
+        Ok(ptx) if !ptx.starts_with("\u{7f}ELF") => Ok(ptx),
+        _ => Err(Status::NoBinaryForGpu),
+    }
+}
+
+/// Writes to the log of errors (`CU_JIT_ERROR_LOG_BUFFER`) as much of a text as fits.
+///
+/// # Safety
+/// There are `count` options and values, and the log is as long as its option says, whose value is a number in a
+/// pointer's place.
+unsafe fn write_error_log(count: c_uint, options: *const i32, values: *const Handle, error: &str) {
+    const ERROR_LOG: i32 = 5;
+    const ERROR_LOG_SIZE: i32 = 6;
+    if count == 0 || options.is_null() || values.is_null() {
+        return;
+    }
+    // SAFETY: by the caller's word.
+    let (options, values) = unsafe {
+        (std::slice::from_raw_parts(options, count as usize), std::slice::from_raw_parts(values, count as usize))
+    };
+    let value = |wanted| options.iter().position(|&option| option == wanted).map(|at| values[at]);
+    if let (Some(log), Some(size)) = (value(ERROR_LOG), value(ERROR_LOG_SIZE))
+        && !log.is_null()
+        && size as usize > 0
+    {
+        let kept = error.len().min(size as usize - 1);
+        // SAFETY: the log has room for that and a zero byte.
+        unsafe {
+            log.cast::<u8>().copy_from_nonoverlapping(error.as_ptr(), kept);
+            log.cast::<u8>().add(kept).write(0);
+        }
     }
 }
 

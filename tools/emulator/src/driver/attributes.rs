@@ -5,8 +5,19 @@ use super::{Function, Status};
 /// The device's name.
 pub(super) const NAME: &str = "PTX emulator";
 
-/// An attribute of the device: that of an A100 where a kernel could depend on it.
-pub(super) fn of_device(attribute: i32) -> i32 {
+/// KiB of shared memory and threads of a multiprocessor of a capability.
+fn multiprocessor((major, minor): (u32, u32)) -> (i32, i32) {
+    match (major, minor) {
+        (8, 0) => (164, 2_048),
+        (9 | 10, _) => (228, 2_048),
+        _ => (100, 1_536),
+    }
+}
+
+/// An attribute of a device of a capability: that of an A100 where a kernel could depend on it and it is not the
+/// capability that decides.
+pub(super) fn of_device(attribute: i32, capability: (u32, u32)) -> i32 {
+    let (shared, threads) = multiprocessor(capability);
     match attribute {
         // Threads of a block, and in x, y and z.
         1..=3 => 1024,
@@ -28,14 +39,13 @@ pub(super) fn of_device(attribute: i32) -> i32 {
         36 => 1_215_000,
         37 => 5_120,
         38 => 40 << 20,
-        39 => 2_048,
-        // Compute capability 8.0.
-        75 => 8,
-        76 => 0,
+        39 => threads,
+        75 => capability.0 as i32,
+        76 => capability.1 as i32,
         // Shared memory and registers of a multiprocessor; shared memory of a block that asks.
-        81 => 164 << 10,
+        81 => shared << 10,
         82 => 65_536,
-        97 => 163 << 10,
+        97 => (shared - 1) << 10,
         // Blocks of a multiprocessor, pools of memory, shared memory that is reserved in each block.
         106 => 32,
         115 => 1,

@@ -48,6 +48,9 @@ pub struct Config {
     pub mma: MmaMode,
     /// Instructions of warps that a block may execute before it counts as hanging.
     pub most_instructions: u64,
+    /// The compute capability, major and minor, of the device that it stands in for: what PTX it loads, and what the
+    /// library form says of itself.
+    pub capability: (u32, u32),
 }
 
 impl Default for Config {
@@ -59,13 +62,15 @@ impl Default for Config {
             perturb: true,
             mma: MmaMode::Fast,
             most_instructions: 200_000_000,
+            capability: (8, 0),
         }
     }
 }
 
 impl Config {
     /// Changes a setting by its name and a value in words: `seed` and `most_instructions` take a number, `races`,
-    /// `uninitialised` and `perturb` take `on` or `off`, and `mma` takes `fast`, `ampere` or `hopper`.
+    /// `uninitialised` and `perturb` take `on` or `off`, `mma` takes `fast`, `ampere` or `hopper`, and `capability` takes one
+    /// such as `9.0`.
     ///
     /// # Errors
     /// Says which settings there are, or what a setting takes.
@@ -90,10 +95,15 @@ impl Config {
                     _ => return Err(Error::new(format!("`mma` takes `fast`, `ampere` or `hopper`, not `{value}`"))),
                 }
             }
+            "capability" => {
+                let parsed = value.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+                let wrong = || Error::new(format!("`capability` takes one such as 9.0, not `{value}`"));
+                self.capability = parsed.filter(|&(major, _)| major >= 8).ok_or_else(wrong)?;
+            }
             _ => {
                 return Err(Error::new(format!(
-                    "there is no setting `{name}`; there are seed, most_instructions, races, uninitialised, perturb,
-                        mma"
+                    "there is no setting `{name}`; there are seed, most_instructions, races, uninitialised, perturb, mma, \
+                     capability"
                 )));
             }
         }
