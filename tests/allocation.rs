@@ -109,7 +109,7 @@ fn trainer(cpu: Rc<Cpu>, lm_weight: f64) -> Trainer {
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: TOKENS, selected: TOKENS, candidates: 16 };
     let objective = ObjectiveSection { lm_weight, ..ObjectiveSection::default() };
-    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
+    Trainer::whole(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
 }
 
 /// Packs of ragged pairs, each different, for one step.

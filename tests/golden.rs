@@ -11,7 +11,7 @@ use polar_raw::cpu::Cpu;
 use polar_raw::model::{Keep, Model, OutputHeads};
 use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::store::Pretrained;
-use polar_raw::train::Trainer;
+use polar_raw::train::{StepTotals, Trainer};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -91,7 +91,7 @@ fn trainer(golden: &Golden, model: Rc<Model>) -> Trainer {
         clip_grad_norm: o.clip_grad_norm,
     };
     let capacity = Capacity { tokens: 1024, selected: 64, candidates: 64 };
-    Trainer::new(model, &ObjectiveSection::default(), &optimizer, capacity, 64, Keep::All).unwrap()
+    Trainer::whole(model, &ObjectiveSection::default(), &optimizer, capacity, 64, Keep::All).unwrap()
 }
 
 fn assert_relative(got: f64, want: f64, tolerance: f64, what: &str) {
@@ -104,7 +104,8 @@ fn scores_loss_and_gradients() {
         let (golden, model) = load();
         let mut trainer = trainer(&golden, model.clone());
         let mut scores = Vec::new();
-        let step = trainer.gradients(&packs(&golden, share_prefix, one_pack), &mut scores).unwrap();
+        let packs = packs(&golden, share_prefix, one_pack);
+        let step = trainer.gradients(&packs, &StepTotals::of(&packs), &mut scores).unwrap();
 
         for (got, want) in scores.chunks(2).zip(&golden.scores) {
             for (got, want) in got.iter().zip([want.chosen, want.rejected]) {

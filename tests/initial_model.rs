@@ -13,7 +13,7 @@ use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::weights::{self, Target};
 use polar_raw::store::{Family, Pretrained};
 use polar_raw::tokenizer::Tokenizer;
-use polar_raw::train::setup::{Setup, Start};
+use polar_raw::train::setup::{Initial, Setup, Start};
 use serde_json::{Map, Value, json};
 
 const SMALL: &str = r#"
@@ -48,7 +48,7 @@ fn config(text: &str) -> Config {
 
 fn setup(config: &Config, start: Start, init: Option<&Path>) -> (Setup, Model, Vec<String>) {
     let setup = Setup::new(config, start).unwrap();
-    let (model, notes) = setup.initial_model(Rc::new(Cpu::new()), init).unwrap();
+    let Initial { model, notes, .. } = setup.initial_model(Rc::new(Cpu::new()), init).unwrap();
     (setup, model, notes)
 }
 
@@ -69,7 +69,7 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     let (mut setup, _, _) = setup(&lm, Start::Fresh, None);
     setup.model_config.vocab_size += padding;
     setup.model_config.bias = family == Family::Qwen2;
-    let (model, _) = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
+    let Initial { model, .. } = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
     let (own, theirs) = (folder.join("own"), folder.join(family.model_type()));
     fs::create_dir(&own).unwrap();
     setup.model_config.write(&own).unwrap();
@@ -262,7 +262,7 @@ fn dynamic_ntk_scaling_changes_nothing_within_the_trained_length() {
     setup.model_config.max_position_embeddings = POSITIONS;
     // Attention that depends on where its tokens stand.
     setup.model_config.initializer_range = 0.3;
-    let (model, _) = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
+    let Initial { model, .. } = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
     let own = folder.path().join("own");
     fs::create_dir(&own).unwrap();
     setup.model_config.write(&own).unwrap();

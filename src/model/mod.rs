@@ -25,8 +25,6 @@ pub struct Model {
     outputs: OutputHeads,
     specs: Vec<TensorSpec>,
     params: Flat,
-    /// What training updates: the parameters as `accumulator`; `params` themselves where that is their dtype.
-    master: Option<Tensor>,
 }
 
 /// A flat buffer, parameters or gradients, with a view of every tensor in it.
@@ -43,28 +41,17 @@ impl Flat {
 }
 
 impl Model {
-    /// A model whose parameters are all zero, to be filled by [`Model::initialise`] or [`Model::set`]. Where parameters
-    /// are not held in the precision that training needs, see [`Model::trainable`].
+    /// A model whose parameters are all zero, to be filled by [`Model::initialise`] or [`Model::set`].
     pub fn new(backend: Rc<dyn Backend>, config: ModelConfig, outputs: OutputHeads) -> Result<Self> {
         let specs = config.tensors(outputs);
         let tensor = backend.tensor(backend.float(), &[config.buffer_elements(outputs)])?;
         let params = Flat { views: Views::new(&config, outputs, &specs, &tensor)?, tensor };
-        let master = (backend.float() == backend.accumulator()).then(|| params.tensor.clone());
-        Ok(Self { backend, config, outputs, specs, params, master })
+        Ok(Self { backend, config, outputs, specs, params })
     }
 
     /// Bytes that [`Model::new`] takes on a device of such a `footprint`.
     pub fn bytes(footprint: &Footprint, config: &ModelConfig, outputs: OutputHeads) -> usize {
         config.buffer_elements(outputs) * footprint.float.size()
-    }
-
-    /// As [`Model::new`], with a master copy of the parameters in full precision, which training updates.
-    pub fn trainable(backend: Rc<dyn Backend>, config: ModelConfig, outputs: OutputHeads) -> Result<Self> {
-        let mut model = Self::new(backend, config, outputs)?;
-        if model.master.is_none() {
-            model.master = Some(model.state()?);
-        }
-        Ok(model)
     }
 
     /// The architecture.
@@ -87,11 +74,6 @@ impl Model {
         &self.params.tensor
     }
 
-    /// The parameters in the most precise form that there is: the masters, if the model is trainable.
-    pub fn master(&self) -> &Tensor {
-        self.master.as_ref().unwrap_or(&self.params.tensor)
-    }
-
     /// The device that holds it.
     pub fn backend(&self) -> &Rc<dyn Backend> {
         &self.backend
@@ -99,13 +81,8 @@ impl Model {
 
     /// A flat buffer of the same length for gradients, zeroed.
     pub fn gradients(&self) -> Result<Flat> {
-        let tensor = self.state()?;
+        let tensor = self.backend.tensor(self.backend.accumulator(), &[self.params.tensor.len()])?;
         Ok(Flat { views: Views::new(&self.config, self.outputs, &self.specs, &tensor)?, tensor })
-    }
-
-    /// A flat buffer of the same length for optimiser state, zeroed.
-    pub fn state(&self) -> Result<Tensor> {
-        self.backend.tensor(self.backend.accumulator(), &[self.params.tensor.len()])
     }
 
     /// Sets one tensor.
@@ -124,13 +101,7 @@ impl Model {
     }
 
     fn set_range(&self, offset: usize, values: &[f32]) -> Result<()> {
-        self.backend.write_f32(&self.params.tensor.window(offset, &[values.len()]), values)?;
-        match &self.master {
-            Some(master) if !master.same_place(&self.params.tensor) => {
-                self.backend.write_f32(&master.window(offset, &[values.len()]), values)
-            }
-            _ => Ok(()),
-        }
+        self.backend.write_f32(&self.params.tensor.window(offset, &[values.len()]), values)
     }
 
     /// Reads one tensor of a flat buffer: the parameters, or gradients.

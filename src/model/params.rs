@@ -3,6 +3,7 @@
 //! Nothing else tests the text of a name. Names are InternLM2's; other families' stand in `store`'s layouts.
 
 use std::fmt::{self, Display, Formatter};
+use std::ops::Range;
 
 use super::config::{ModelConfig, OutputHeads};
 
@@ -192,6 +193,18 @@ impl ModelConfig {
     /// Elements of the flat buffer, padding included: a multiple of [`ALIGNMENT`].
     pub fn buffer_elements(&self, heads: OutputHeads) -> usize {
         self.tensors(heads).last().map_or(0, |last| (last.offset + last.elements()).next_multiple_of(ALIGNMENT))
+    }
+
+    /// The flat buffer in ranges that whoever owns a part of it can have: what comes before the first layer, each layer,
+    /// and what comes after the last. Each begins at a multiple of [`ALIGNMENT`].
+    pub fn ranges(&self, heads: OutputHeads) -> Vec<Range<usize>> {
+        let begins = |spec: &TensorSpec| match spec.param {
+            Param::Embedding | Param::Layer(_, LayerParam::AttentionNorm) | Param::Norm => Some(spec.offset),
+            _ => None,
+        };
+        let starts: Vec<usize> = self.tensors(heads).iter().filter_map(begins).collect();
+        let ends = starts.iter().skip(1).copied().chain([self.buffer_elements(heads)]);
+        starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
     }
 
     /// Every tensor in the order of the flat buffer.

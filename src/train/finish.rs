@@ -13,7 +13,7 @@ use crate::eval::result::{Task, examples as first_examples, measure};
 use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
-use crate::model::{Model, ModelConfig, Workspace};
+use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, Pack, Wanted};
 use crate::store::weights;
 use crate::store::weights::Target;
@@ -23,6 +23,7 @@ use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
 use crate::train::run::Totals;
 use crate::train::setup::{EvalSet, Setup};
+use crate::train::state::Masters;
 use crate::train::{Trainer, metrics};
 
 /// The final model in a run's folder.
@@ -59,14 +60,15 @@ pub fn finish(
     ceiling: Ceiling,
     stop: &AtomicBool,
 ) -> Result<Option<Outcome>> {
-    let model = trainer.model().clone();
     // The workspace and the moments of training are not needed any more, and the evaluation plans its own.
-    drop(trainer);
+    let (model, state) = trainer.into_parts();
+    let master = state.into_masters();
     let baselines = setup.baselines()?;
     let folder = run.join(MODEL);
     let companion = Companion { template: setup.feeder.template, baselines };
-    let dtype = round_weights(&model)?;
-    save_model(&folder, &model, dtype, &setup.feeder, &companion)?;
+    let dtype = round_weights(&model, &master)?;
+    save_model(&folder, &model, &master, dtype, &setup.feeder, &companion)?;
+    drop(master);
 
     let mut facts = facts(&setup, &model, totals, ceiling);
     if dtype != model.config().dtype {
@@ -142,21 +144,35 @@ pub fn finish(
 
 /// Rounds all weights to the dtype in which they are saved, so that what is evaluated is what is saved. That is
 /// float32 if some weight is too large for the one of the configuration.
-fn round_weights(model: &Model) -> Result<Dtype> {
+fn round_weights(model: &Model, master: &Masters) -> Result<Dtype> {
     let wanted = model.config().dtype;
+    let rounded = |spec: &TensorSpec| Ok(weights::rounded(&master.get(model, spec)?, wanted));
     if wanted == Dtype::F32 {
         return Ok(wanted);
     }
-    let params: Vec<_> = model.specs().iter().map(|spec| model.get(model.master(), spec)).collect::<Result<_>>()?;
-    let Some(params) = params.iter().map(|values| weights::rounded(values, wanted)).collect::<Option<Vec<_>>>() else {
-        return Ok(Dtype::F32);
-    };
-    model.specs().iter().zip(&params).try_for_each(|(spec, values)| model.set(spec, values))?;
+    // Twice, so that no more than a tensor is held: whether all can be rounded is known after the last.
+    for spec in model.specs() {
+        if rounded(spec)?.is_none() {
+            return Ok(Dtype::F32);
+        }
+    }
+    for spec in model.specs() {
+        if let Some(values) = rounded(spec)? {
+            master.set_rows(model, spec, 0, &values)?;
+        }
+    }
     Ok(wanted)
 }
 
 /// Writes weights, configuration and tokenizer into a folder of another name, then puts it in its place.
-fn save_model(folder: &Path, model: &Model, dtype: Dtype, feeder: &Feeder, companion: &Companion) -> Result<()> {
+fn save_model(
+    folder: &Path,
+    model: &Model,
+    master: &Masters,
+    dtype: Dtype,
+    feeder: &Feeder,
+    companion: &Companion,
+) -> Result<()> {
     let temporary = folder.with_file_name(format!(".{MODEL}.tmp"));
     if temporary.exists() {
         fs::remove_dir_all(&temporary).map_err(|e| Error::io("remove", &temporary, &e))?;
@@ -168,7 +184,7 @@ fn save_model(folder: &Path, model: &Model, dtype: Dtype, feeder: &Feeder, compa
         tokenizer.save(&temporary)?;
     }
     companion.write(&temporary)?;
-    let mut source = |spec: &crate::model::TensorSpec| model.get(model.master(), spec);
+    let mut source = |spec: &TensorSpec| master.get(model, spec);
     weights::write(&temporary, &config, model.outputs(), Target::safetensors(dtype, SHARD_BYTES), &mut source)?;
     let former = folder.with_file_name(format!(".{MODEL}.former"));
     let remove = |path: &Path| match path.exists() {

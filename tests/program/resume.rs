@@ -229,18 +229,40 @@ fn signals_save_and_stop() {
     }
 }
 
+/// A run that has come to its end says so when it is resumed, and not a byte of its folder changes.
+#[test]
+fn a_finished_run_stays_as_it_is() {
+    let folder = Folder::new();
+    let run = Run::new(&folder, "finished", &[]);
+    succeed(&mut run.command());
+    let before = tree(&folder.path("finished"));
+    let times = |tree: &std::collections::BTreeMap<PathBuf, Vec<u8>>| -> Vec<_> {
+        tree.keys().map(|path| path.metadata().unwrap().modified().unwrap()).collect()
+    };
+    let modified = times(&before);
+    let said = String::from_utf8(succeed(&mut run.command()).stdout).unwrap();
+    assert!(said.contains("finished before") && said.contains("finished/report.html"), "{said}");
+    let after = tree(&folder.path("finished"));
+    assert!(after == before && times(&after) == modified);
+    // Without its report it has not finished: it evaluates again, to the same.
+    fs::remove_file(run.path("report.html")).unwrap();
+    succeed(&mut run.command());
+    assert_eq!(fs::read(run.path("evaluation.json")).unwrap(), before[&run.path("evaluation.json")]);
+    assert!(run.path("report.html").exists());
+}
+
 #[test]
 fn damaged_checkpoints_are_named_and_passed_over() {
     type Damage = fn(&Path);
     let flip: Damage = |checkpoint| {
-        let path = checkpoint.join("params.bin");
+        let path = checkpoint.join("params-0.bin");
         let mut content = fs::read(&path).unwrap();
         let middle = content.len() / 2;
         content[middle] ^= 0x10;
         fs::write(path, content).unwrap();
     };
     let shorten: Damage = |checkpoint| {
-        let file = fs::OpenOptions::new().write(true).open(checkpoint.join("v.bin")).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(checkpoint.join("v-0.bin")).unwrap();
         file.set_len(1000).unwrap();
     };
     let lose: Damage = |checkpoint| fs::remove_file(checkpoint.join("state.json")).unwrap();
