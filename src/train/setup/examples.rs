@@ -61,7 +61,7 @@ impl Examples<'_> {
             Source::Preferences(triples) => EvalSet::Ranked(name, Set::of_triples(first(triples.iter(), most)?)),
             Source::Pairs(pairs) => EvalSet::Ranked(name, Set::of_pairs(first(pairs.iter(), most)?)),
             Source::Sequences(sequences) => EvalSet::Sequences(name, first(sequences.iter(), most)?),
-            Source::Zoo(_) => return Err(Error::machine("the zoo is no file")),
+            Source::Zoo(_) => return Err(Error::machine("the zoo is not a file")),
         })
     }
 
