@@ -482,7 +482,7 @@ impl Examples<'_> {
             Source::Preferences(triples) => EvalSet::Ranked(name, Set::of_triples(triples.into_iter().take(most))),
             Source::Pairs(pairs) => EvalSet::Ranked(name, Set::of_pairs(pairs.into_iter().take(most))),
             Source::Sequences(sequences) => EvalSet::Sequences(name, sequences.into_iter().take(most).collect()),
-            Source::Zoo(_) => return Err(Error::machine("the zoo is no file")),
+            Source::Zoo(_) => return Err(Error::machine("the zoo is not a file")),
         })
     }
 
