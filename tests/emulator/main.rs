@@ -20,6 +20,7 @@ use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
 use polar_raw::store::Pretrained;
 use polar_raw::tensor::Dtype;
+use polar_raw::train::checkpoint::{Checkpoints, RunLock};
 use polar_raw::train::plan::Sizes;
 use polar_raw::train::{OptimizerState, Trainer};
 use rand::RngExt;
@@ -142,6 +143,48 @@ fn what_is_kept_changes_no_bit() {
     });
     assert!(results[0].2.iter().any(|g| *g != 0.0));
     assert!(results[1] == results[0] && results[2] == results[0]);
+}
+
+/// Masters apart from the weights: what is saved and restored goes on to the same bits.
+#[test]
+fn a_restored_state_goes_on_to_the_same_bits() {
+    let _alone = alone();
+    let cuda: Rc<dyn Backend> = Rc::new(Cuda::emulated().unwrap());
+    let run = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(&RunLock::acquire(run.path()).unwrap(), 1).unwrap();
+    let (mut trainer, mut scores) = (keeping(cuda.clone(), Keep::All), Vec::new());
+    trainer.step(&packs(0), 3e-3, &mut scores).unwrap();
+    trainer.state().save(trainer.model(), &checkpoints, 1, &"totals").unwrap();
+    let expected = trainer.step(&packs(1), 3e-3, &mut scores).unwrap();
+    let mut again = keeping(cuda.clone(), Keep::All);
+    again.state().restore(again.model(), &checkpoints.latest().unwrap().checkpoint.unwrap()).unwrap();
+    again.resume_at(1);
+    assert_eq!(again.step(&packs(1), 3e-3, &mut scores).unwrap(), expected);
+    assert!(bits(&again) == bits(&trainer));
+}
+
+/// Weights, masters and both moments.
+fn bits(trainer: &Trainer) -> [Vec<u32>; 4] {
+    let [master, m, v] = trainer.state().buffers();
+    let backend = trainer.model().backend();
+    let read = |tensor| backend.read_f32(tensor).unwrap().into_iter().map(f32::to_bits).collect();
+    [trainer.model().params(), master, m, v].map(read)
+}
+
+/// A step whose loss is no number leaves every bit of the state as it was, and says where it began.
+#[test]
+fn what_is_not_finite_updates_nothing() {
+    let _alone = alone();
+    let cuda: Rc<dyn Backend> = Rc::new(Cuda::emulated().unwrap());
+    let (mut trainer, mut scores) = (keeping(cuda, Keep::All), Vec::new());
+    trainer.step(&packs(0), 3e-3, &mut scores).unwrap();
+    let spec = trainer.model().specs()[1].clone();
+    trainer.model().set_rows(&spec, 3, &[f32::NAN]).unwrap();
+    let before = bits(&trainer);
+    let error = trainer.step(&packs(1), 3e-3, &mut scores).unwrap_err().to_string();
+    assert!(error.contains(&spec.name) && error.contains("Nothing was updated"), "{error}");
+    assert!(bits(&trainer) == before);
+    assert_eq!(trainer.updates(), 1);
 }
 
 /// The plan of `--dry-run` is what training takes, within 1 %: by part names, and by what the driver counts.
