@@ -19,5 +19,5 @@ pub mod tensorboard;
 mod totals;
 
 pub use state::OptimizerState;
-pub use step::{Step, StepTotals, Trainer};
+pub use step::{Step, Trainer};
 pub use totals::Totals;

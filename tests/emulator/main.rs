@@ -16,7 +16,7 @@ use polar_raw::cuda::{Cuda, footprint, kernels, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
 use polar_raw::store::Pretrained;
 use polar_raw::tensor::Dtype;
@@ -52,13 +52,13 @@ fn packs(step: u64) -> [Pack; 2] {
     let mut random = rng::stream(1, "emulated packs", step);
     let mut sequence = |n: usize| (0..n).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
     [33, 21].map(|most| {
-        let mut pack = Pack::default();
+        let mut packer = Packer::new(Wanted { next_tokens: true, ..Wanted::SCORES });
         for pair in 0..2 {
             let (prefix, n) = (sequence(9 + pair), most - (step as usize * 7 + pair) % 15);
             let [chosen, rejected] = [n, n - 5].map(|n| [prefix.clone(), sequence(n)].concat());
-            pack.push_pair(&chosen, &rejected, Wanted { scores: true, next_tokens: true, share_prefix: true });
+            packer.push_pair(&chosen, &rejected).unwrap();
         }
-        pack
+        packer.finish(VOCAB).unwrap()
     })
 }
 
