@@ -18,4 +18,4 @@ mod step_loop;
 pub mod tensorboard;
 
 pub use state::OptimizerState;
-pub use step::{Step, StepTotals, Trainer};
+pub use step::{Step, Trainer};
