@@ -155,7 +155,8 @@ fn scores_and_loss_on_a_card() {
     let (golden, model) = load_on(Rc::new(Cuda::open(0).unwrap()));
     let mut trainer = trainer(&golden, model);
     let mut scores = Vec::new();
-    let step = trainer.gradients(&packs(&golden, true, true), &mut scores).unwrap();
+    let packs = packs(&golden, true, true);
+    let step = trainer.gradients(&packs, &StepTotals::of(&packs), &mut scores).unwrap();
     let wanted = golden.scores.iter().flat_map(|want| [want.chosen, want.rejected]);
     for (got, want) in scores.iter().zip(wanted) {
         println!("score {got:10.6}, {want:10.6} wanted");
