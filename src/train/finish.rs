@@ -21,9 +21,9 @@ use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
 use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
-use crate::train::run::Totals;
 use crate::train::setup::{EvalSet, Setup};
 use crate::train::state::Masters;
+use crate::train::totals::Totals;
 use crate::train::{Trainer, metrics};
 
 /// The final model in a run's folder.

@@ -11,9 +11,9 @@ use crate::train::finish::{self, Outcome};
 use crate::train::metrics::StepMetrics;
 use crate::train::progress::Progress;
 use crate::train::rate::{Ceiling, Share};
-use crate::train::run::Totals;
 use crate::train::run_folder::{Records, RunFolder};
 use crate::train::setup::Setup;
+use crate::train::totals::Totals;
 use crate::train::{Step, Trainer, schedule};
 
 /// A run in progress.
