@@ -42,7 +42,7 @@ fn trainer(size: (&str, usize, usize, usize, usize, usize)) -> Trainer {
     let tokens = 2 * PAIRS * SEQUENCE;
     let capacity = Capacity { tokens, selected: 2 * PAIRS, candidates: 2 * PAIRS };
     let optimizer = OptimizerSection { lr: 1e-4, ..OptimizerSection::default() };
-    Trainer::new(Rc::new(model), &ObjectiveSection::default(), &optimizer, capacity, 64, Keep::All).unwrap()
+    Trainer::whole(Rc::new(model), &ObjectiveSection::default(), &optimizer, capacity, 64, Keep::All).unwrap()
 }
 
 fn batch() -> Pack {

@@ -78,12 +78,23 @@ pub struct Span {
     pub reserved: u32,
 }
 
-/// The angle by which dimension pair `i` of a head is turned at `position`: `position theta^(-2i / dim)`, frequency and
-/// product rounded to f32, because that is how the models that POLAR starts from were trained (InternLM2's modelling
-/// code computes both in f32). Past a thousand positions an exact angle would be another model.
+/// The frequency by which dimension pair `i` of a head turns a position: `1 / theta^(2i / dim)`, each of quotient, power
+/// and reciprocal rounded to f32. The rounding is part of the published models: InternLM2's, Llama's and Qwen2's code
+/// computes it so (`1.0 / base ** (arange(0, dim, 2).float() / dim)`), and past a thousand positions more exact
+/// frequencies would be another model: an f32 that is off by its last bit turns position 16,384 by 1e-3 rad more.
+///
+/// The power is rounded correctly (an f64 power, rounded once more), as the C library's `powf` and so PyTorch without
+/// vector instructions do; `tests/rotary.rs` holds it to PyTorch's bits.
+pub fn rope_frequency(i: usize, dim: usize, theta: f64) -> f32 {
+    let exponent = (2 * i) as f32 / dim as f32;
+    let power = f64::from(theta as f32).powf(f64::from(exponent)) as f32;
+    1.0 / power
+}
+
+/// The angle by which dimension pair `i` of a head is turned at `position`: position times [`rope_frequency`], rounded to
+/// f32, as the published models' code does.
 pub fn rope_angle(position: u32, i: usize, dim: usize, theta: f64) -> f32 {
-    let frequency = theta.powf(-2.0 * i as f64 / dim as f64) as f32;
-    position as f32 * frequency
+    position as f32 * rope_frequency(i, dim, theta)
 }
 
 /// What attention needs besides its matrices.
@@ -182,6 +193,12 @@ pub trait Backend {
 
     /// The dtype of statistics, gradients and optimiser state.
     fn accumulator(&self) -> Dtype;
+
+    /// The published rate of dense matrix products of its floats, in FLOP/s, where the device is a known one: what MFU
+    /// counts against.
+    fn published_peak(&self) -> Option<f64> {
+        None
+    }
 
     /// What decides how much memory a computation takes here.
     fn footprint(&self) -> Footprint {

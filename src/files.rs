@@ -26,7 +26,7 @@ impl Staged {
         let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
         if fs::metadata(target).is_ok_and(|found| !found.is_file()) {
             return Err(Error::user(format!(
-                "cannot write {}: it is no regular file; give the name of a file",
+                "cannot write {}: it is not a regular file; give the name of a file",
                 target.display()
             )));
         }
@@ -101,7 +101,7 @@ impl StagedFolder {
         if target.exists() {
             return Err(Error::user(format!("{} exists already: give the name of a new folder", target.display())));
         }
-        let name = target.file_name().ok_or_else(|| Error::user(format!("{} is no folder", target.display())))?;
+        let name = target.file_name().ok_or_else(|| Error::user(format!("{} is not a folder", target.display())))?;
         let temporary = target.with_file_name(format!(".{}{TEMPORARY}{}", name.to_string_lossy(), std::process::id()));
         fs::create_dir_all(&temporary).map_err(|e| Error::io("create", target, &e))?;
         Ok(Self { temporary, target: target.to_path_buf() })

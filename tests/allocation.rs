@@ -1,4 +1,4 @@
-//! A training step takes no memory once the first ones have found out what it needs.
+//! A training step takes no memory of this crate's once the first ones have found out what it needs.
 //!
 //! What the runtime takes for tensors and partial sums is counted by the backend, and must be nothing. Below it, every
 //! allocation of the process is counted here. What remains comes from two crates: `gemm` takes the memory into which it
@@ -109,7 +109,7 @@ fn trainer(cpu: Rc<Cpu>, lm_weight: f64) -> Trainer {
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: TOKENS, selected: TOKENS, candidates: 16 };
     let objective = ObjectiveSection { lm_weight, ..ObjectiveSection::default() };
-    Trainer::new(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
+    Trainer::whole(Rc::new(model), &objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
 }
 
 /// Packs of ragged pairs, each different, for one step.

@@ -1,5 +1,6 @@
 //! Scores do not depend on what is computed together: groups, rows, passes, or a sequence by itself.
 
+use approx::abs_diff_eq;
 use std::rc::Rc;
 
 use polar_raw::config::ModelSection;
@@ -71,7 +72,10 @@ fn however_batched_the_scores_are_equal() {
             let shared = scorer.score(&groups).unwrap();
             assert_eq!(shared.len(), separate.len());
             for (a, b) in shared.iter().zip(&separate) {
-                assert!((a - b).abs() <= 1e-5, "seed {seed}, round {round}, passes of {tokens}: {a} and {b}");
+                assert!(
+                    abs_diff_eq!(*a, *b, epsilon = 1e-5),
+                    "seed {seed}, round {round}, passes of {tokens}: {a} and {b}"
+                );
             }
             assert_eq!(scorer.score(&groups).unwrap(), shared, "the same groups have the same bits");
         }

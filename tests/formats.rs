@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use polar_raw::formats::gguf::Value;
-use polar_raw::formats::{Element, Tensors};
+use polar_raw::formats::gguf::MetadataValue;
+use polar_raw::formats::{Encoding, Tensors};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/formats").join(name)
@@ -26,8 +26,8 @@ fn pytorch_files() {
             assert_eq!(tensors.get(name).unwrap().shape, entry.shape, "{name}");
             assert_eq!(bits(&tensors, name), bits(&expected, name), "{name}");
         }
-        let kinds = ["f32", "f16", "bf16"].map(|name| tensors.get(name).unwrap().element);
-        assert_eq!(kinds, [Element::F32, Element::F16, Element::Bf16]);
+        let kinds = ["f32", "f16", "bf16"].map(|name| tensors.get(name).unwrap().encoding);
+        assert_eq!(kinds, [Encoding::F32, Encoding::F16, Encoding::BF16]);
         let integers = tensors.readable("integers").unwrap_err().to_string();
         assert!(integers.contains("tensor `integers` is stored as I64; supported are F32"), "{integers}");
     }
@@ -52,11 +52,11 @@ fn gguf_blocks_bit_for_bit() {
     let expected = Tensors::open(&expected).unwrap();
     assert_eq!(expected.iter().count(), 6);
     for (name, entry) in expected.iter() {
-        assert_eq!(tensors.get(name).unwrap().element.to_string(), name);
+        assert_eq!(tensors.get(name).unwrap().encoding.to_string(), name);
         assert_eq!(tensors.get(name).unwrap().shape, entry.shape);
         assert_eq!(bits(&tensors, name), bits(&expected, name), "{name}");
     }
     let other = tensors.readable("Q5_0").unwrap_err().to_string();
     assert!(other.contains("tensor `Q5_0` is stored as Q5_0; supported are F32"), "{other}");
-    assert_eq!(tensors.metadata()["some.texts"], Value::Texts(vec!["a".into(), "é".into()]));
+    assert_eq!(tensors.metadata()["some.texts"], MetadataValue::Texts(vec!["a".into(), "é".into()]));
 }

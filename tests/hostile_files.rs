@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use polar_raw::config::ModelSection;
-use polar_raw::formats::gguf::Value;
-use polar_raw::formats::{Element, Entry, Format, Piece, Tensors, Writer};
+use polar_raw::formats::gguf::MetadataValue;
+use polar_raw::formats::{Encoding, Entry, Format, Piece, Tensors, Writer};
 use polar_raw::model::ModelConfig;
-use polar_raw::model::config::{Architecture, Heads, SpecialIds, StorageDtype};
-use polar_raw::store::convert::{Kind, convert};
+use polar_raw::model::config::{Architecture, OutputHeads, SpecialIds};
+use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::inspect::inspect;
 use polar_raw::store::weights::{Target, write};
 use polar_raw::store::{Family, Pretrained, pretrained};
+use polar_raw::tensor::Dtype;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -89,7 +90,7 @@ fn model(dir: &Path) {
     let config = ModelConfig::new(&section, 9, special, Architecture::CausalLm).unwrap();
     std::fs::create_dir(dir).unwrap();
     config.write(dir).unwrap();
-    let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+    let target = Target::safetensors(Dtype::F32, usize::MAX);
     let heads = config.architecture.heads();
     write(dir, &config, heads, target, &mut |spec| Ok(vec![0.25; spec.elements()])).unwrap();
 }
@@ -202,7 +203,7 @@ fn a_pickle_of_nothing_but_one_opcode_is_refused_before_it_fills_memory() {
 }
 
 /// A byte-level vocabulary, as the keys of a GGUF file.
-fn byte_level() -> Vec<(&'static str, Value)> {
+fn byte_level() -> Vec<(&'static str, MetadataValue)> {
     let letters = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).chain(0x100..0x144).filter_map(char::from_u32);
     let merges = ["1 2", "Ġ Ġ", "Ġ a", "a b", "Ã ©", "Ġ 1"].map(String::from);
     let named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>"].map(String::from);
@@ -210,19 +211,19 @@ fn byte_level() -> Vec<(&'static str, Value)> {
     let tokens: Vec<String> = named.into_iter().chain(letters.map(String::from)).chain(unions).collect();
     let kinds = (0..tokens.len()).map(|id| [3, 3, 3, 4].get(id).copied().unwrap_or(1)).collect();
     vec![
-        ("tokenizer.ggml.model", Value::Text("gpt2".into())),
-        ("tokenizer.ggml.pre", Value::Text("smollm".into())),
-        ("tokenizer.ggml.bos_token_id", Value::Int(1)),
-        ("tokenizer.ggml.eos_token_id", Value::Int(2)),
-        ("tokenizer.ggml.unknown_token_id", Value::Int(0)),
-        ("tokenizer.ggml.merges", Value::Texts(merges.to_vec())),
-        ("tokenizer.ggml.token_type", Value::Ints(kinds)),
-        ("tokenizer.ggml.tokens", Value::Texts(tokens)),
+        ("tokenizer.ggml.model", MetadataValue::Text("gpt2".into())),
+        ("tokenizer.ggml.pre", MetadataValue::Text("smollm".into())),
+        ("tokenizer.ggml.bos_token_id", MetadataValue::Int(1)),
+        ("tokenizer.ggml.eos_token_id", MetadataValue::Int(2)),
+        ("tokenizer.ggml.unknown_token_id", MetadataValue::Int(0)),
+        ("tokenizer.ggml.merges", MetadataValue::Texts(merges.to_vec())),
+        ("tokenizer.ggml.token_type", MetadataValue::Ints(kinds)),
+        ("tokenizer.ggml.tokens", MetadataValue::Texts(tokens)),
     ]
 }
 
 /// A SentencePiece vocabulary, as the keys of a GGUF file.
-fn with_scores() -> Vec<(&'static str, Value)> {
+fn with_scores() -> Vec<(&'static str, MetadataValue)> {
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
     let named = ["<unk>", "<s>", "</s>"].map(String::from);
     let words = ["<tool>", "a", "b", "▁", "▁a", "ab", "▁ab"].map(String::from);
@@ -235,25 +236,25 @@ fn with_scores() -> Vec<(&'static str, Value)> {
         _ => 1,
     };
     vec![
-        ("tokenizer.ggml.model", Value::Text("llama".into())),
-        ("tokenizer.ggml.bos_token_id", Value::Int(1)),
-        ("tokenizer.ggml.eos_token_id", Value::Int(2)),
-        ("tokenizer.ggml.unknown_token_id", Value::Int(0)),
-        ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
-        ("tokenizer.ggml.scores", Value::Floats((0..tokens.len()).map(|id| -(id as f32)).collect())),
-        ("tokenizer.ggml.token_type", Value::Ints((0..tokens.len()).map(kind).collect())),
-        ("tokenizer.ggml.tokens", Value::Texts(tokens)),
+        ("tokenizer.ggml.model", MetadataValue::Text("llama".into())),
+        ("tokenizer.ggml.bos_token_id", MetadataValue::Int(1)),
+        ("tokenizer.ggml.eos_token_id", MetadataValue::Int(2)),
+        ("tokenizer.ggml.unknown_token_id", MetadataValue::Int(0)),
+        ("tokenizer.ggml.add_bos_token", MetadataValue::Bool(true)),
+        ("tokenizer.ggml.scores", MetadataValue::Floats((0..tokens.len()).map(|id| -(id as f32)).collect())),
+        ("tokenizer.ggml.token_type", MetadataValue::Ints((0..tokens.len()).map(kind).collect())),
+        ("tokenizer.ggml.tokens", MetadataValue::Texts(tokens)),
     ]
 }
 
 /// Writes the GGUF file `from` again, with a vocabulary among its keys.
-fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Value)>) {
+fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, MetadataValue)>) {
     let tensors = Tensors::open(from).unwrap();
     let own = tensors.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
     let keys: Vec<_> = own.map(|(key, value)| (key.as_str(), value.clone())).chain(vocabulary).collect();
     let piece = |(name, entry): (&str, &Entry)| {
-        let Entry { element, shape, .. } = entry.clone();
-        Piece { name: name.into(), shape, element }
+        let Entry { encoding, shape, .. } = entry.clone();
+        Piece { name: name.into(), shape, encoding }
     };
     let mut writer = Writer::create(to, Format::Gguf, tensors.iter().map(piece).collect(), &keys).unwrap();
     for (name, entry) in tensors.iter() {
@@ -270,25 +271,25 @@ fn files(folder: &Path) -> Vec<(PathBuf, String)> {
     let first = folder.join("first");
     model(&first);
     let mut files = vec![(first.clone(), "model.safetensors".to_string()), (first.clone(), "config.json".to_string())];
-    for (name, kind, element, file) in [
-        ("bin", Kind::InternLm2Torch, None, "pytorch_model.bin"),
-        ("llama", Kind::HuggingFace(Family::Llama), None, "config.json"),
-        ("f32", Kind::Gguf, Some(Element::F32), "model.gguf"),
-        ("q4", Kind::Gguf, Some(Element::Q4_1), "model.gguf"),
+    for (name, kind, encoding, file) in [
+        ("bin", ModelFormat::InternLm2Torch, None, "pytorch_model.bin"),
+        ("llama", ModelFormat::HuggingFace(Family::Llama), None, "config.json"),
+        ("f32", ModelFormat::Gguf, Some(Encoding::F32), "model.gguf"),
+        ("q4", ModelFormat::Gguf, Some(Encoding::Q4_1), "model.gguf"),
     ] {
         let dir = folder.join(name);
-        if kind == Kind::Gguf {
+        if kind == ModelFormat::Gguf {
             std::fs::create_dir(&dir).unwrap();
-            convert(&first, &dir.join(file), kind, element, usize::MAX).unwrap();
+            convert(&first, &dir.join(file), kind, encoding, usize::MAX).unwrap();
         } else {
-            convert(&first, &dir, kind, element, usize::MAX).unwrap();
+            convert(&first, &dir, kind, encoding, usize::MAX).unwrap();
         }
         files.push((dir, file.to_string()));
     }
     for (name, kind, format) in [
-        ("shards", Kind::InternLm2, Format::Safetensors),
-        ("bin-shards", Kind::InternLm2Torch, Format::Torch),
-        ("llama-shards", Kind::HuggingFace(Family::Llama), Format::Safetensors),
+        ("shards", ModelFormat::InternLm2, Format::Safetensors),
+        ("bin-shards", ModelFormat::InternLm2Torch, Format::Torch),
+        ("llama-shards", ModelFormat::HuggingFace(Family::Llama), Format::Safetensors),
     ] {
         let dir = folder.join(name);
         convert(&first, &dir, kind, None, 8 << 10).unwrap();
@@ -322,7 +323,7 @@ fn look(dir: &Path) -> polar_raw::Result<()> {
         let _ = tokenizer.decode(&ids);
     }
     let read = Pretrained::open(dir).and_then(|model| {
-        model.read_into(Heads { reward: true, lm: true }, &mut |spec, values| {
+        model.read_into(OutputHeads { reward: true, lm: true }, &mut |spec, values| {
             assert_eq!(values.len(), spec.elements());
             Ok(())
         })

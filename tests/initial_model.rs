@@ -1,5 +1,6 @@
 //! A reward model that starts from somebody else's language model: rows for the tokens that POLAR adds.
 
+use approx::abs_diff_eq;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,11 +9,11 @@ use std::rc::Rc;
 use polar_raw::config::Config;
 use polar_raw::cpu::Cpu;
 use polar_raw::model::{Model, TensorSpec};
-use polar_raw::store::convert::{Kind, convert};
+use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::weights::{self, Target};
 use polar_raw::store::{Family, Pretrained};
 use polar_raw::tokenizer::Tokenizer;
-use polar_raw::train::setup::{Setup, Start};
+use polar_raw::train::setup::{Initial, Setup, Start};
 use serde_json::{Map, Value, json};
 
 const SMALL: &str = r#"
@@ -47,7 +48,7 @@ fn config(text: &str) -> Config {
 
 fn setup(config: &Config, start: Start, init: Option<&Path>) -> (Setup, Model, Vec<String>) {
     let setup = Setup::new(config, start).unwrap();
-    let (model, notes) = setup.initial_model(Rc::new(Cpu::new()), init).unwrap();
+    let Initial { model, notes, .. } = setup.initial_model(Rc::new(Cpu::new()), init).unwrap();
     (setup, model, notes)
 }
 
@@ -68,7 +69,7 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     let (mut setup, _, _) = setup(&lm, Start::Fresh, None);
     setup.model_config.vocab_size += padding;
     setup.model_config.bias = family == Family::Qwen2;
-    let (model, _) = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
+    let Initial { model, .. } = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
     let (own, theirs) = (folder.join("own"), folder.join(family.model_type()));
     fs::create_dir(&own).unwrap();
     setup.model_config.write(&own).unwrap();
@@ -80,7 +81,7 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     };
     weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
     setup.feeder.tokenizer().unwrap().save(&own).unwrap();
-    convert(&own, &theirs, Kind::HuggingFace(family), None, usize::MAX).unwrap();
+    convert(&own, &theirs, ModelFormat::HuggingFace(family), None, usize::MAX).unwrap();
     fs::remove_file(theirs.join("tokenizer_config.json")).unwrap();
     let path = theirs.join("tokenizer.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -137,7 +138,7 @@ fn tokens_that_are_new_to_a_model_start_as_the_mean_of_the_others() {
                 for column in 0..width {
                     let mean = known.iter().skip(column).step_by(width).sum::<f32>() / 300.0;
                     for row in [300, 301] {
-                        assert!((ours[row * width + column] - mean).abs() < 1e-6, "{} {row}", spec.name);
+                        assert!(abs_diff_eq!(ours[row * width + column], mean, epsilon = 1e-6), "{} {row}", spec.name);
                     }
                 }
                 // Rows that no token has stay as they were.
@@ -157,7 +158,7 @@ fn a_gguf_file_without_a_vocabulary_is_read_with_the_tokenizer_beside_it() {
     let llama = foreign(folder.path(), 0);
     let gguf = folder.path().join("alone/model.gguf");
     fs::create_dir(gguf.parent().unwrap()).unwrap();
-    convert(&llama, &gguf, Kind::Gguf, None, usize::MAX).unwrap();
+    convert(&llama, &gguf, ModelFormat::Gguf, None, usize::MAX).unwrap();
     assert!(polar_raw::store::pretrained::tokenizer(&gguf).unwrap().is_none());
     let refused = polar_raw::store::pretrained::required_tokenizer(&gguf).unwrap_err().to_string();
     assert!(refused.contains("has no vocabulary"), "{refused}");
@@ -165,7 +166,7 @@ fn a_gguf_file_without_a_vocabulary_is_read_with_the_tokenizer_beside_it() {
     let (grown, _, notes) = setup(&config(""), Start::From(gguf.clone()), Some(&gguf));
     assert_eq!(grown.model_config.vocab_size, 302, "{notes:?}");
     let back = folder.path().join("back");
-    convert(&gguf, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+    convert(&gguf, &back, ModelFormat::InternLm2, None, usize::MAX).unwrap();
     assert_eq!(fs::read(back.join("tokenizer.json")).unwrap(), fs::read(llama.join("tokenizer.json")).unwrap());
 }
 
@@ -261,14 +262,14 @@ fn dynamic_ntk_scaling_changes_nothing_within_the_trained_length() {
     setup.model_config.max_position_embeddings = POSITIONS;
     // Attention that depends on where its tokens stand.
     setup.model_config.initializer_range = 0.3;
-    let (model, _) = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
+    let Initial { model, .. } = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
     let own = folder.path().join("own");
     fs::create_dir(&own).unwrap();
     setup.model_config.write(&own).unwrap();
     let target = Target::safetensors(setup.model_config.dtype, usize::MAX);
     let mut source = |spec: &TensorSpec| model.get(model.params(), spec);
     weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
-    convert(&own, &folder.path().join("llama"), Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+    convert(&own, &folder.path().join("llama"), ModelFormat::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
 
     let score = setup.model_config.special.reward.unwrap();
     let row = |length: usize| {

@@ -56,7 +56,7 @@ fn every_policy_gives_the_same_bits() {
             model.initialise(1).unwrap();
             let objective = ObjectiveSection { lm_weight, ..ObjectiveSection::default() };
             let optimizer = OptimizerSection::default();
-            let mut trainer = Trainer::new(Rc::new(model), &objective, &optimizer, capacity, 64, keep).unwrap();
+            let mut trainer = Trainer::whole(Rc::new(model), &objective, &optimizer, capacity, 64, keep).unwrap();
             let mut scores = Vec::new();
             let steps: Vec<_> = (0..4)
                 .map(|step| {

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
 use polar_raw::eval::Companion;
-use polar_raw::formats::gguf::Value;
-use polar_raw::formats::{Element, Entry, Format, Piece, Tensors, Writer};
-use polar_raw::model::config::{Architecture, Heads, SpecialIds, StorageDtype};
+use polar_raw::formats::gguf::MetadataValue;
+use polar_raw::formats::{Encoding, Entry, Format, Piece, Tensors, Writer};
+use polar_raw::model::config::{Architecture, OutputHeads, SpecialIds};
 use polar_raw::model::{Model, ModelConfig};
-use polar_raw::store::convert::{Kind, convert};
+use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::weights::{Target, write};
 use polar_raw::store::{Family, Pretrained, pretrained};
+use polar_raw::tensor::Dtype;
 use polar_raw::tokenizer::Tokenizer;
 
 struct Counting;
@@ -71,13 +72,13 @@ fn model(dir: &Path) -> ModelConfig {
     config.write(dir).unwrap();
     let heads = config.architecture.heads();
     let value = |i: usize| (i % 97) as f32 / 97.0 - 0.5;
-    let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+    let target = Target::safetensors(Dtype::F32, usize::MAX);
     write(dir, &config, heads, target, &mut |spec| Ok((0..spec.elements()).map(value).collect())).unwrap();
     config
 }
 
 /// A SentencePiece vocabulary of `count` tokens, as the keys of a GGUF file: bytes, and words of one to three letters.
-fn vocabulary(count: usize) -> Vec<(&'static str, Value)> {
+fn vocabulary(count: usize) -> Vec<(&'static str, MetadataValue)> {
     let named = ["<unk>", "<s>", "</s>"].map(String::from);
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
     let letter = |n: usize| char::from(b'a' + (n % 26) as u8);
@@ -94,24 +95,24 @@ fn vocabulary(count: usize) -> Vec<(&'static str, Value)> {
         _ => 1,
     };
     vec![
-        ("tokenizer.ggml.model", Value::Text("llama".into())),
-        ("tokenizer.ggml.bos_token_id", Value::Int(1)),
-        ("tokenizer.ggml.eos_token_id", Value::Int(2)),
-        ("tokenizer.ggml.unknown_token_id", Value::Int(0)),
-        ("tokenizer.ggml.scores", Value::Floats((0..count).map(|id| -(id as f32)).collect())),
-        ("tokenizer.ggml.token_type", Value::Ints((0..count).map(kind).collect())),
-        ("tokenizer.ggml.tokens", Value::Texts(tokens)),
+        ("tokenizer.ggml.model", MetadataValue::Text("llama".into())),
+        ("tokenizer.ggml.bos_token_id", MetadataValue::Int(1)),
+        ("tokenizer.ggml.eos_token_id", MetadataValue::Int(2)),
+        ("tokenizer.ggml.unknown_token_id", MetadataValue::Int(0)),
+        ("tokenizer.ggml.scores", MetadataValue::Floats((0..count).map(|id| -(id as f32)).collect())),
+        ("tokenizer.ggml.token_type", MetadataValue::Ints((0..count).map(kind).collect())),
+        ("tokenizer.ggml.tokens", MetadataValue::Texts(tokens)),
     ]
 }
 
 /// Writes the GGUF file `from` again, with a vocabulary among its keys.
-fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Value)>) {
+fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, MetadataValue)>) {
     let tensors = Tensors::open(from).unwrap();
     let own = tensors.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
     let keys: Vec<_> = own.map(|(key, value)| (key.as_str(), value.clone())).chain(vocabulary).collect();
     let piece = |(name, entry): (&str, &Entry)| {
-        let Entry { element, shape, .. } = entry.clone();
-        Piece { name: name.into(), shape, element }
+        let Entry { encoding, shape, .. } = entry.clone();
+        Piece { name: name.into(), shape, encoding }
     };
     let mut writer = Writer::create(to, Format::Gguf, tensors.iter().map(piece).collect(), &keys).unwrap();
     for (name, entry) in tensors.iter() {
@@ -123,7 +124,7 @@ fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Value)>
 }
 
 /// Does what the program does before it scores: configuration, weights, how strings are built, and the tokenizer.
-fn load(path: &Path, heads: Heads) -> (Model, Option<Tokenizer>) {
+fn load(path: &Path, heads: OutputHeads) -> (Model, Option<Tokenizer>) {
     let pretrained = Pretrained::open(path).unwrap();
     let model = Model::new(Rc::new(Cpu::new()), pretrained.config().clone(), heads).unwrap();
     pretrained.read_into(heads, &mut |spec, values| model.set(spec, values)).unwrap();
@@ -144,22 +145,22 @@ fn one_tensor_beyond_the_model() {
     assert_eq!(largest, 8 << 20);
     let own = 4 * config.buffer_elements(heads);
     let mut paths = Vec::new();
-    for (kind, element) in [
-        (Kind::InternLm2, None),
-        (Kind::InternLm2, Some(Element::Bf16)),
-        (Kind::InternLm2Torch, Some(Element::F16)),
-        (Kind::HuggingFace(Family::Llama), None),
-        (Kind::Gguf, Some(Element::F32)),
-        (Kind::Gguf, Some(Element::Q8_0)),
-        (Kind::Gguf, Some(Element::Q4_0)),
+    for (kind, encoding) in [
+        (ModelFormat::InternLm2, None),
+        (ModelFormat::InternLm2, Some(Encoding::BF16)),
+        (ModelFormat::InternLm2Torch, Some(Encoding::F16)),
+        (ModelFormat::HuggingFace(Family::Llama), None),
+        (ModelFormat::Gguf, Some(Encoding::F32)),
+        (ModelFormat::Gguf, Some(Encoding::Q8_0)),
+        (ModelFormat::Gguf, Some(Encoding::Q4_0)),
     ] {
-        let name = format!("{kind:?}-{element:?}.gguf");
+        let name = format!("{kind:?}-{encoding:?}.gguf");
         let path = folder.path().join(&name);
-        let converting = peak(|| drop(convert(&first, &path, kind, element, usize::MAX).unwrap()));
+        let converting = peak(|| drop(convert(&first, &path, kind, encoding, usize::MAX).unwrap()));
         // Whatever is split is read as a whole, and then written part by part.
         println!("{name}: converting took {converting} bytes");
         assert!(converting <= largest + SLACK, "{name}: converting took {converting} bytes");
-        if (kind, element) == (Kind::Gguf, Some(Element::F32)) {
+        if (kind, encoding) == (ModelFormat::Gguf, Some(Encoding::F32)) {
             let with_vocabulary = folder.path().join("vocabulary.gguf");
             add_vocabulary(&path, &with_vocabulary, vocabulary(TOKENS));
             paths.push((with_vocabulary, TOKENS));

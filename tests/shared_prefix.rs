@@ -1,6 +1,7 @@
 //! Sharing a prefix changes nothing but the time: scores, losses and gradients are those of separate sequences and those
 //! of the f64 reference, whose gradients are those of finite differences.
 
+use approx::abs_diff_eq;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
 use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::reference::Reference;
 use polar_raw::rng;
-use polar_raw::train::Trainer;
+use polar_raw::train::{StepTotals, Trainer};
 use rand::{Rng, RngExt};
 
 const VOCAB: usize = 40;
@@ -108,7 +109,7 @@ fn model(backend: Rc<dyn Backend>, config: &ModelConfig, outputs: OutputHeads, s
 
 fn trainer(model: Rc<Model>, objective: &ObjectiveSection) -> Trainer {
     let capacity = Capacity { tokens: 1200, selected: 1200, candidates: 64 };
-    Trainer::new(model, objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
+    Trainer::whole(model, objective, &OptimizerSection::default(), capacity, 64, Keep::All).unwrap()
 }
 
 /// All that a step computes before the update.
@@ -120,7 +121,7 @@ struct Computed {
 
 fn compute(trainer: &mut Trainer, packs: &[Pack]) -> Computed {
     let mut scores = Vec::new();
-    let step = trainer.gradients(packs, &mut scores).unwrap();
+    let step = trainer.gradients(packs, &StepTotals::of(packs), &mut scores).unwrap();
     let model = trainer.model();
     let grads = model.specs().iter().map(|spec| {
         let view = trainer.grads().window(spec.offset, &[spec.elements()]);
@@ -221,7 +222,7 @@ fn gradients_are_those_of_finite_differences() {
                 let value = model.backend().read_one(&place).unwrap();
                 let mut loss_at = |value: f64| {
                     model.backend().write_f64(&place, &[value]).unwrap();
-                    trainer.gradients(&packs, &mut Vec::new()).unwrap().loss
+                    trainer.gradients(&packs, &StepTotals::of(&packs), &mut Vec::new()).unwrap().loss
                 };
                 let slope = (loss_at(value + STEP) - loss_at(value - STEP)) / (2.0 * STEP);
                 loss_at(value);
@@ -323,7 +324,7 @@ fn the_softmax_of_the_logits_gives_the_next_token_loss() {
             model.zero_losses(&workspace).unwrap();
             model.next_token_loss(&mut workspace, &pack, 1.0).unwrap();
             let right = model.losses(&workspace).unwrap().1;
-            assert!((loss - right).abs() <= NEAR * right, "{loss} {right}");
+            assert!(abs_diff_eq!(loss, right, epsilon = NEAR * right), "{loss} {right}");
         }
     }
 }

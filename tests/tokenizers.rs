@@ -507,5 +507,5 @@ fn long_pieces_are_refused_unless_they_are_given_whole() {
     let path = dir.path().join("tokenizer.model");
     std::fs::File::create(&path).unwrap().set_len((32 << 20) + 1).unwrap();
     let refused = Tokenizer::from_file(&path, Names::default()).unwrap_err().to_string();
-    assert!(refused.contains("is no tokenizer: at most"), "{refused}");
+    assert!(refused.contains("is not a tokenizer: at most"), "{refused}");
 }

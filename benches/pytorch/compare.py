@@ -4,10 +4,14 @@
     cargo build --release && python benches/pytorch/compare.py [--rounds 5] [--preferences FILE]
 
 Three sizes of model on random sequences of 512 tokens, 4 pairs a step, nothing shared. With --preferences (rows
-{prompt, reference, chosen, rejected}) also the 4M model on those pairs, where polar-raw shares prefixes.
-Writes Markdown to standard output. Nothing else should run on the machine.
+{prompt, reference, chosen, rejected}; needs the package tokenizers) also the 4M model on those pairs, where polar-raw
+shares prefixes. Writes Markdown to standard output. Nothing else should run on the machine.
+
+--quick shows in seconds that both halves run: one round of one step of a toy model on short sequences, whose rates mean
+nothing. Where torch or transformers is not installed it runs polar-raw's half alone and says so.
 """
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -25,7 +29,9 @@ SIZES = {
     "4M": dict(hidden=256, layers=4, heads=4, kv=2, ff=688),
     "20M": dict(hidden=512, layers=6, heads=8, kv=4, ff=1376),
 }
+TOY = dict(hidden=32, layers=1, heads=2, kv=1, ff=64)
 VOCAB, SEQUENCE, PAIRS, WARM_UP = 4096, 512, 4, 3
+BOS, SEPARATOR, SCORE = VOCAB - 4, VOCAB - 2, VOCAB - 1
 
 
 def pytorch(size, steps, data=None, pairs=PAIRS):
@@ -63,13 +69,16 @@ def polar_raw(size, steps, data, start, folder, pairs=PAIRS, share=True):
 
 
 def vocabulary(folder):
-    """A tokenizer of VOCAB ids, of which only the number matters here."""
-    from tokenizers import Tokenizer, models
-    words = {f"w{i}": i for i in range(VOCAB - 5)}
-    tokenizer = Tokenizer(models.WordLevel({**words, "<unk>": VOCAB - 5}, unk_token="<unk>"))
-    tokenizer.add_special_tokens(["<s>", "</s>", "<|reward|>", "[UNUSED_TOKEN_130]"])
+    """A tokenizer.json of VOCAB ids, of which only the number and the special tokens' places matter here."""
+    words = {f"w{i}": i for i in range(VOCAB - 5)} | {"<unk>": VOCAB - 5}
+    special = ["<s>", "</s>", "<|reward|>", "[UNUSED_TOKEN_130]"]
+    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    added = [dict(id=BOS + i, content=name, **flags) for i, name in enumerate(special)]
+    model = dict(type="WordLevel", vocab=words, unk_token="<unk>")
+    parts = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
     folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    text = json.dumps(dict(version="1.0", **dict.fromkeys(parts), added_tokens=added, model=model))
+    (folder / "tokenizer.json").write_text(text)
     return folder
 
 
@@ -88,8 +97,7 @@ def preference_pairs(path, count):
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator((v for row in rows for v in row.values()), vocab_size=VOCAB - 5, show_progress=False)
     encode = lambda *parts: bpe.encode("\n".join(parts)).ids
-    bos, separator, score = VOCAB - 4, VOCAB - 2, VOCAB - 1
-    sequence = lambda row, key: [bos, *encode(row["prompt"], row["reference"]), separator, *encode(row["prompt"], row[key]), score]
+    sequence = lambda row, key: [BOS, *encode(row["prompt"], row["reference"]), SEPARATOR, *encode(row["prompt"], row[key]), SCORE]
     random.Random(1).shuffle(rows)
     return [(sequence(row, "chosen"), sequence(row, "rejected")) for row in rows[:count]]
 
@@ -109,13 +117,23 @@ def main():
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--preferences", help="rows {prompt, reference, chosen, rejected}, as JSONL")
+    parser.add_argument("--quick", action="store_true", help="shows in seconds that it runs; the rates mean nothing")
     args = parser.parse_args()
+    if args.quick:
+        global SEQUENCE
+        SIZES["toy"], SEQUENCE = TOY, 16
+        args.rounds, args.steps, args.sizes = 1, 1, ["toy"]
+        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = vocabulary(folder / "start")
         draw = random.Random(0)
-        line = lambda: [draw.randrange(3, VOCAB - 5) for _ in range(SEQUENCE)]
+        line = lambda: [draw.randrange(3, VOCAB - 5) for _ in range(SEQUENCE - 1)] + [SCORE]
         synthetic = write_pairs(folder / "synthetic.jsonl", [(line(), line()) for _ in range(64)])
+        if args.quick and missing:
+            rate = polar_raw("toy", args.steps, synthetic, start, folder, share=False)["tokens_per_s"]
+            print(f"polar-raw's half runs ({rate:.0f} tokens/s); PyTorch's is left out: no {' and no '.join(missing)} here")
+            return
         print("| model | polar-raw tokens/s | PyTorch tokens/s | ratio (median of rounds; min to max) | peak MiB | PyTorch peak MiB |")
         print("| --- | --- | --- | --- | --- | --- |")
         for size in args.sizes:

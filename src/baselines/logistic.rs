@@ -168,6 +168,7 @@ fn add(to: &mut [f64], factor: f64, from: &[f64]) {
 mod tests {
     use super::*;
     use crate::rng::stream;
+    use approx::abs_diff_eq;
     use rand::RngExt;
 
     /// Rows whose sign follows a logistic model with the given weights.
@@ -188,7 +189,7 @@ mod tests {
         let truth = [3.0, -2.0, 0.0, 1.0];
         let found = fit(&Matrix::new(&drawn(&truth, 20_000)));
         for (found, truth) in found.iter().zip(truth) {
-            assert!((found - truth).abs() < 0.2, "{found} for {truth}");
+            assert!(abs_diff_eq!(*found, truth, epsilon = 0.2), "{found} for {truth}");
         }
     }
 
@@ -204,7 +205,7 @@ mod tests {
                 loss_and_gradient(&matrix.data, 0.1, &moved).0
             };
             let difference = (loss(1e-5) - loss(-1e-5)) / 2e-5;
-            assert!((difference - gradient).abs() < 1e-8, "{difference} and {gradient}");
+            assert!(abs_diff_eq!(difference, *gradient, epsilon = 1e-8), "{difference} and {gradient}");
         }
     }
 

@@ -6,9 +6,9 @@ use clap::ValueEnum;
 
 use super::print;
 use crate::error::Result;
-use crate::formats::Element;
+use crate::formats::Encoding;
 use crate::store::Family;
-use crate::store::convert::{Kind, convert};
+use crate::store::convert::{ModelFormat, convert};
 use crate::train::finish::SHARD_BYTES;
 
 /// Convert a model between families and formats.
@@ -72,21 +72,21 @@ enum DtypeArg {
 /// Converts, and says what a person wants to know.
 pub fn run(args: ConvertArgs) -> Result<()> {
     let kind = match args.target {
-        TargetArg::Internlm2 => Kind::InternLm2,
-        TargetArg::Internlm2Bin => Kind::InternLm2Torch,
-        TargetArg::Llama => Kind::HuggingFace(Family::Llama),
-        TargetArg::Qwen2 => Kind::HuggingFace(Family::Qwen2),
-        TargetArg::Gguf => Kind::Gguf,
+        TargetArg::Internlm2 => ModelFormat::InternLm2,
+        TargetArg::Internlm2Bin => ModelFormat::InternLm2Torch,
+        TargetArg::Llama => ModelFormat::HuggingFace(Family::Llama),
+        TargetArg::Qwen2 => ModelFormat::HuggingFace(Family::Qwen2),
+        TargetArg::Gguf => ModelFormat::Gguf,
     };
-    let element = args.dtype.map(|dtype| match dtype {
-        DtypeArg::Float32 => Element::F32,
-        DtypeArg::Bfloat16 => Element::Bf16,
-        DtypeArg::Float16 => Element::F16,
-        DtypeArg::Q8_0 => Element::Q8_0,
-        DtypeArg::Q4_0 => Element::Q4_0,
-        DtypeArg::Q4_1 => Element::Q4_1,
+    let encoding = args.dtype.map(|dtype| match dtype {
+        DtypeArg::Float32 => Encoding::F32,
+        DtypeArg::Bfloat16 => Encoding::BF16,
+        DtypeArg::Float16 => Encoding::F16,
+        DtypeArg::Q8_0 => Encoding::Q8_0,
+        DtypeArg::Q4_0 => Encoding::Q4_0,
+        DtypeArg::Q4_1 => Encoding::Q4_1,
     });
-    for note in convert(&args.from, &args.to, kind, element, args.max_shard_bytes)? {
+    for note in convert(&args.from, &args.to, kind, encoding, args.max_shard_bytes)? {
         print(note)?;
     }
     print(format!("wrote {}", args.to.display()))

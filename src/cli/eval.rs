@@ -8,9 +8,10 @@ use super::model::{self, Opened};
 use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::eval::compare::compare;
+use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation, lengths};
 use crate::eval::outcome::{self, Part};
-use crate::eval::reference::{References, Source, Trials, trials};
+use crate::eval::reference::{References, Trials, trials};
 use crate::eval::result::{
     Comparison, Data, EvalResult, ModelResult, ReferenceFacts, Task, VERSION, around_mean, measure, scored,
 };
@@ -41,7 +42,7 @@ pub struct EvalArgs {
     format: Option<Format>,
     /// Where the reference comes from; never the candidate itself. [default: file with --references, else the format's]
     #[arg(long, value_enum)]
-    reference_source: Option<Source>,
+    reference_source: Option<ReferenceSource>,
     /// References, as rows {id, reference} or {prompt, reference}.
     #[arg(long, value_name = "FILE")]
     references: Option<PathBuf>,
@@ -119,14 +120,14 @@ pub fn run(args: EvalArgs) -> Result<()> {
 }
 
 /// Where references come from, and whether that is the format's default.
-fn source(args: &EvalArgs, format: Format) -> Result<(Source, bool)> {
-    let given = args.references.as_ref().map(|_| Source::File);
+fn source(args: &EvalArgs, format: Format) -> Result<(ReferenceSource, bool)> {
+    let given = args.references.as_ref().map(|_| ReferenceSource::File);
     let needs_file = "give --references FILE with rows {id, reference} or {prompt, reference}";
     match (args.reference_source.or(given), format.default_source()) {
-        (Some(Source::File), _) if given.is_none() => {
+        (Some(ReferenceSource::File), _) if given.is_none() => {
             Err(Error::user(format!("--reference-source file: {needs_file}")))
         }
-        (Some(source), _) if given.is_some() && source != Source::File => {
+        (Some(source), _) if given.is_some() && source != ReferenceSource::File => {
             Err(Error::user(format!("--references goes with --reference-source file, not {}", source.name())))
         }
         (Some(source), _) => Ok((source, false)),

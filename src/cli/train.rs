@@ -14,7 +14,8 @@ use crate::cuda;
 use crate::error::{Error, Result};
 use crate::model::Keep;
 use crate::train::plan::{Part, Sizes, gib, memory_of};
-use crate::train::run::{self, CONFIG, Request};
+use crate::train::run::{self, Ended, Request};
+use crate::train::run_folder::{self, CONFIG};
 use crate::train::setup::{Setup, is_without_data, sizes_without_data};
 
 /// The preset of a run that names none and has no data: the policy zoo.
@@ -101,17 +102,24 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     eprintln!("run folder: {}", folder.display());
     let request = Request { config, run: folder, resume: args.resume, backend, stop };
-    if let Some(outcome) = run::run(request)? {
-        print("")?;
-        outcome.facts.iter().try_for_each(|(what, value)| print(format_args!("{what}: {value}")))?;
-        print("")?;
-        if !outcome.table.rows.is_empty() {
-            print(&outcome.table)?;
+    match run::run(request)? {
+        Ended::Stopped => Ok(()),
+        Ended::Before { model, report } => {
+            print("the run had finished before: nothing was changed")?;
+            print(format_args!("model   {}", model.display()))?;
+            print(format_args!("report  {}", report.display()))
         }
-        print(format_args!("model   {}", outcome.model.display()))?;
-        print(format_args!("report  {}", outcome.report.display()))?;
+        Ended::Finished(outcome) => {
+            print("")?;
+            outcome.facts.iter().try_for_each(|(what, value)| print(format_args!("{what}: {value}")))?;
+            print("")?;
+            if !outcome.table.rows.is_empty() {
+                print(&outcome.table)?;
+            }
+            print(format_args!("model   {}", outcome.model.display()))?;
+            print(format_args!("report  {}", outcome.report.display()))
+        }
     }
-    Ok(())
 }
 
 impl TrainArgs {
@@ -147,9 +155,9 @@ impl TrainArgs {
             let number = if rest.is_empty() { 1 } else { rest.strip_prefix('-')?.parse().ok()? };
             let path = numbered(number);
             // To go on it takes a run; for a new one, whatever has the name is in the way.
-            (path.ends_with(&found) && (!self.resume || run::is_begun(&path))).then_some(number)
+            (path.ends_with(&found) && (!self.resume || run_folder::is_begun(&path))).then_some(number)
         };
-        // Where there is no folder of runs there is no run.
+        // Where there is not a folder of runs there is no run.
         let last = std::fs::read_dir(RUNS).ok().and_then(|entries| entries.flatten().filter_map(number).max());
         match (self.resume, last) {
             (true, None) => {
@@ -162,7 +170,7 @@ impl TrainArgs {
 
     fn config(&self, folder: &Path) -> Result<Config> {
         if self.resume && !self.describes_a_run() {
-            if !run::is_begun(folder) {
+            if !run_folder::is_begun(folder) {
                 return Err(Error::user(format!(
                     "{} holds no run to resume: begin one without --resume, or give another --run",
                     folder.display()
@@ -188,7 +196,7 @@ impl TrainArgs {
 /// Prints what would be trained and what it takes of the device's memory.
 fn dry_run(args: &TrainArgs, config: &Config, folder: &Path) -> Result<()> {
     let place = Place::new(args)?;
-    let start = run::start(config, folder);
+    let start = run_folder::start(config, folder);
     if is_without_data(config) {
         let sizes = sizes_without_data(config, &start)?;
         print_model(&sizes)?;

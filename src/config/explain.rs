@@ -18,7 +18,7 @@ pub(super) fn error(error: &toml::de::Error) -> String {
             };
         }
         Some((unknown, known)) if message.starts_with("unknown variant") => {
-            (format!("`{unknown}` is none of its values"), suggestion(unknown, &known))
+            (format!("`{unknown}` is not one of its values"), suggestion(unknown, &known))
         }
         _ => (message.to_string(), String::new()),
     };

@@ -5,8 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 use crate::data::Wrapper;
-use crate::model::Keep;
-use crate::model::config::StorageDtype;
+use crate::tensor::Dtype;
 
 /// Everything that decides a run. Saved, resolved, as `config.toml` in the run's folder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -257,7 +256,30 @@ pub struct TrainSection {
     /// A model's folder to start from: weights, tokenizer and architecture. `--init` sets it.
     pub init: Option<PathBuf>,
     /// The dtype of the final model's file. What is evaluated is what is saved.
-    pub save_dtype: StorageDtype,
+    #[serde(with = "stored_dtype")]
+    pub save_dtype: Dtype,
+}
+
+/// A type of [`Dtype::STORED`], by its name.
+mod stored_dtype {
+    use super::Dtype;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    const NAMES: [&str; Dtype::STORED.len()] = {
+        let [f32, bf16, f16] = Dtype::STORED;
+        [f32.name(), bf16.name(), f16.name()]
+    };
+
+    pub(super) fn serialize<S: Serializer>(dtype: &Dtype, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(dtype.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dtype, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = Dtype::STORED.into_iter().find(|dtype| dtype.name() == name);
+        known.ok_or_else(|| D::Error::unknown_variant(&name, &NAMES))
+    }
 }
 
 /// Which activations stay for the backward pass.
@@ -266,24 +288,12 @@ pub struct TrainSection {
 pub enum KeepChoice {
     /// The least recomputing that fits the device; all on the CPU.
     Auto,
-    /// [`Keep::All`].
+    /// All of them.
     All,
-    /// [`Keep::Norms`].
+    /// All but what is cheap to compute: norms and SwiGLU.
     Norms,
-    /// [`Keep::Block`].
+    /// The input of each layer.
     Block,
-}
-
-impl KeepChoice {
-    /// The policy that is asked for; none if it is to be chosen.
-    pub fn policy(self) -> Option<Keep> {
-        match self {
-            Self::Auto => None,
-            Self::All => Some(Keep::All),
-            Self::Norms => Some(Keep::Norms),
-            Self::Block => Some(Keep::Block),
-        }
-    }
 }
 
 /// `[eval]`
@@ -380,7 +390,7 @@ impl Default for TrainSection {
             keep_checkpoints: 2,
             keep: KeepChoice::Auto,
             init: None,
-            save_dtype: StorageDtype::F32,
+            save_dtype: Dtype::F32,
         }
     }
 }

@@ -15,14 +15,14 @@ fn every_preset_is_valid_and_survives_saving() {
 }
 
 #[test]
-fn every_file_of_presets_can_be_named_and_is_in_the_readme() {
+fn every_file_of_presets_can_be_named_and_is_documented() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let reference = std::fs::read_to_string(root.join("docs/configuration.md")).unwrap();
     for file in root.join("presets").read_dir().unwrap() {
         let path = file.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         assert!(Config::preset(name).is_ok(), "{name}");
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+        assert!(reference.contains(&format!("`{name}`")), "{name}");
     }
 }
 
@@ -50,7 +50,7 @@ fn unknown_names_are_refused_with_the_nearest() {
     expect("[train]\nlr = 1", "run.toml:2: train.lr: unknown key; did you mean `optimizer.lr`?");
     expect(
         "[schedule]\nkind = 'cosin'",
-        "run.toml:2: schedule.kind: `cosin` is none of its values; did you mean `cosine`?",
+        "run.toml:2: schedule.kind: `cosin` is not one of its values; did you mean `cosine`?",
     );
     let message = Config::preset("quickstat").unwrap_err().to_string();
     assert!(message.starts_with("there is no preset `quickstat`; did you mean `quickstart`?"), "{message}");

@@ -1,6 +1,7 @@
-//! Matrix products by the `gemm` crate, whose kernel is chosen at run time (AVX2, AVX-512, NEON).
+//! Matrix products by the `gemm-f32` crate, whose kernel is chosen at run time (AVX2, AVX-512, NEON).
 
-use ::gemm::Parallelism;
+use gemm_common::Parallelism;
+use gemm_f32::gemm::f32::get_gemm_fn;
 
 use super::parallel;
 use crate::backend::Gemm;
@@ -38,15 +39,21 @@ pub unsafe fn on_this_thread(
     alpha: f32,
     accumulate: bool,
 ) {
+    // The crate's kernels want the columns of the output dense, so they compute its transpose; of one column they do not.
+    let out = Matrix::new(out, rs);
+    let ([m, n], out, a, b) = match rs > 1 {
+        true => ([n, m], out.transposed(), b.transposed(), a.transposed()),
+        false => ([m, n], out, a, b),
+    };
     // SAFETY: by the caller's promise.
     unsafe {
-        ::gemm::gemm(
+        get_gemm_fn()(
             m,
             n,
             k,
-            out,
-            1,
-            rs as isize,
+            out.address.cast_mut(),
+            out.cs as isize,
+            out.rs as isize,
             accumulate,
             a.address,
             a.cs as isize,

@@ -2,7 +2,7 @@
 
 use super::math::vectorised;
 use super::parallel::{self, Shared};
-use crate::backend::{Heads, Qkv, rope_angle};
+use crate::backend::{Heads, Qkv, rope_frequency};
 use crate::tensor::Tensor;
 use crate::tensor::host::slice_mut;
 
@@ -30,7 +30,7 @@ impl Table {
         (self.theta, self.half) = (theta, half);
         self.values.clear();
         self.values.resize(positions * 2 * half, 0.0);
-        let frequencies: Vec<f32> = (0..half).map(|i| rope_angle(1, i, dim, theta)).collect();
+        let frequencies: Vec<f32> = (0..half).map(|i| rope_frequency(i, dim, theta)).collect();
         for (position, row) in self.values.chunks_exact_mut(2 * half).enumerate() {
             let (cos, sin) = row.split_at_mut(half);
             for ((c, s), frequency) in cos.iter_mut().zip(sin).zip(&frequencies) {

@@ -179,6 +179,10 @@ impl Backend for Cuda {
         Dtype::F32
     }
 
+    fn published_peak(&self) -> Option<f64> {
+        self.card().map(|card| card.dense_bf16_flops)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
         self.device.allocate(bytes)
     }
@@ -410,7 +414,7 @@ impl Cuda {
         if let Some(storage) = known.get(&key) {
             return Ok(storage.address() as u64);
         }
-        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_angle(1, i, dim, theta)).collect();
+        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_frequency(i, dim, theta)).collect();
         let storage = self.device.allocate(frequencies_bytes(dim))?;
         let address = storage.address() as u64;
         self.device.write(address, bytemuck::cast_slice(&values))?;

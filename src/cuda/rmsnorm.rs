@@ -43,7 +43,7 @@ fn threads(columns: usize, each: u32) -> Result<u32> {
     match u32::try_from(threads) {
         Ok(threads) if threads <= RMSNORM_MAX_THREADS => Ok(threads),
         _ => Err(Error::user(format!(
-            "rows of {columns} are too long for the norm's kernels: they take {} at most, {} where it is no multiple \
+            "rows of {columns} are too long for the norm's kernels: they take {} at most, {} where it is not a multiple \
              of 8; use --device cpu",
             RMSNORM_MAX_THREADS * RMSNORM_VEC8_COLUMNS,
             RMSNORM_MAX_THREADS * RMSNORM_ANY_COLUMNS

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::lines::Lines;
 use super::row::{Kind, Row};
 use super::{Trajectory, Triple};
-use crate::model::ModelConfig;
 use crate::{Error, Result};
 
 /// A pair that somebody else tokenised: whole sequences, each ending with the score token.
@@ -45,10 +44,9 @@ pub enum Records {
 }
 
 impl IdPair {
-    /// Refuses ids that `model`'s vocabulary does not have, more of them than it reads, and an end that is not the score
-    /// token, if the model names one.
-    pub fn check(&self, model: &ModelConfig) -> Result<()> {
-        let (vocab, most) = (model.vocab_size, model.max_position_embeddings);
+    /// Refuses ids that are not below the vocabulary's size `vocab`, more than `most` of them, which the model reads, and
+    /// an end that is not the token `score`, if the model names one.
+    pub fn check(&self, vocab: usize, most: usize, score: Option<u32>) -> Result<()> {
         let (file, line) = (self.file.display(), self.line);
         for (key, ids) in [("chosen_ids", &self.chosen), ("rejected_ids", &self.rejected)] {
             if ids.len() > most {
@@ -62,7 +60,7 @@ impl IdPair {
                     "{file}:{line}: {key} has {id}, which is not below the model's vocab_size = {vocab}"
                 )));
             }
-            if let Some(score) = model.special.reward.filter(|score| ids.last() != Some(score)) {
+            if let Some(score) = score.filter(|score| ids.last() != Some(score)) {
                 return Err(Error::user(format!(
                     "{file}:{line}: {key} does not end with the score token, {score}, where the score is read"
                 )));

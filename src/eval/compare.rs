@@ -112,6 +112,7 @@ pub fn mcnemar(a: usize, b: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
 
     fn judged(right: &[bool], per_group: usize) -> Vec<Judged> {
         let one = |(i, &right): (usize, &bool)| Judged {
@@ -131,9 +132,9 @@ mod tests {
     #[test]
     fn mcnemar_of_known_cases() {
         assert_eq!((mcnemar(0, 0), mcnemar(3, 3)), (1.0, 1.0));
-        assert!((mcnemar(0, 5) - 2.0 / 32.0).abs() < 1e-12);
+        assert_abs_diff_eq!(mcnemar(0, 5), 2.0 / 32.0, epsilon = 1e-12);
         // 2 of 12: 2 (1 + 12 + 66) / 4096.
-        assert!((mcnemar(2, 10) - 158.0 / 4096.0).abs() < 1e-12);
+        assert_abs_diff_eq!(mcnemar(2, 10), 158.0 / 4096.0, epsilon = 1e-12);
         assert_eq!(mcnemar(2, 10), mcnemar(10, 2));
         assert!(mcnemar(3000, 5000) < 1e-50 && mcnemar(3990, 4010) > 0.5);
     }
@@ -169,7 +170,7 @@ mod tests {
             compare(&all(n), &a, &b, 1).remove(0)
         };
         assert_eq!((of(3).interval, of(3).is_real()), ((1.0, 1.0), false));
-        assert!((of(3).rows_p - 0.25).abs() < 1e-12);
+        assert_abs_diff_eq!(of(3).rows_p, 0.25, epsilon = 1e-12);
         assert!(of(6).is_real(), "{:?}", of(6));
         // Of one row, any number of judgements are one voice.
         let (a, b) = (judged(&[false; 9], 9), judged(&[true; 9], 9));

@@ -4,6 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Wrapper;
 
+/// Where references come from. A candidate is never compared with itself: one whose text is the reference's is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferenceSource {
+    /// The row's own reference
+    Field,
+    /// The best candidate of the row; the others are judged
+    Best,
+    /// Each candidate in turn, for the others that are not better than it
+    LeaveOneOut,
+    /// A file of references, given with --references, joined by id or prompt
+    File,
+}
+
+impl ReferenceSource {
+    /// What `--reference-source` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Field => "field",
+            Self::Best => "best",
+            Self::LeaveOneOut => "leave-one-out",
+            Self::File => "file",
+        }
+    }
+}
+
 /// What a candidate is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -174,6 +200,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::abs_diff_eq;
 
     fn group(rule: Rule, gains: &[f64]) -> Group {
         let candidates = gains.iter().enumerate().map(|(i, &gain)| Candidate::new(format!("answer {i}"), gain));
@@ -230,6 +257,6 @@ mod tests {
     fn chance_is_that_of_a_guess() {
         let chance = |k, n| Judgement { better: (0..k).collect(), worse: (k..n).collect(), level: None }.chance();
         assert_eq!((chance(1, 2), chance(1, 4)), (0.5, 0.25));
-        assert!((chance(2, 5) - 0.1).abs() < 1e-12, "one of ten sets of two");
+        assert!(abs_diff_eq!(chance(2, 5), 0.1, epsilon = 1e-12), "one of ten sets of two");
     }
 }

@@ -106,7 +106,8 @@ impl ModelJudge<'_> {
         if let [Answer::Ids(chosen), Answer::Ids(rejected)] = answers[..] {
             let (chosen, rejected) = (chosen.clone(), rejected.clone());
             let pair = IdPair { chosen, rejected, file: self.path.into(), line: group.line };
-            pair.check(self.config)?;
+            let config = self.config;
+            pair.check(config.vocab_size, config.max_position_embeddings, config.special.reward)?;
             self.truncation.sequences += 2;
             return Ok(vec![pair.chosen, pair.rejected]);
         }

@@ -10,6 +10,7 @@ mod page;
 pub mod reference;
 pub mod result;
 mod scorer;
+pub mod sections;
 pub mod sets;
 mod table;
 

@@ -68,6 +68,7 @@ pub fn ranks(scores: &[f32]) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::rng;
+    use approx::abs_diff_eq;
     use rand::RngExt;
 
     #[test]
@@ -94,7 +95,7 @@ mod tests {
             let (sum, squares) = z.iter().fold((0.0, 0.0), |(s, q), &z| (s + f64::from(z), q + f64::from(z).powi(2)));
             assert!(sum.abs() < 1e-4, "{scores:?} {z:?}");
             let constant = scores.iter().all(|score| *score == scores[0]);
-            assert!((squares - if constant { 0.0 } else { n as f64 }).abs() < 1e-3, "{scores:?} {z:?}");
+            assert!(abs_diff_eq!(squares, if constant { 0.0 } else { n as f64 }, epsilon = 1e-3), "{scores:?} {z:?}");
             for (i, rank) in ranks(&scores).into_iter().enumerate() {
                 let others = (0..n).filter(|&j| j != i);
                 let points = others.map(|j| match scores[j].total_cmp(&scores[i]) {
@@ -102,7 +103,10 @@ mod tests {
                     std::cmp::Ordering::Less => 1.0,
                     _ => 0.0,
                 });
-                assert!((f64::from(rank) - points.sum::<f64>() / (n - 1) as f64).abs() < 1e-6, "{scores:?}");
+                assert!(
+                    abs_diff_eq!(f64::from(rank), points.sum::<f64>() / (n - 1) as f64, epsilon = 1e-6),
+                    "{scores:?}"
+                );
             }
         }
     }

@@ -7,11 +7,12 @@ use maud::{Markup, html};
 
 use super::outcome::Judged;
 use super::result::{Comparison, EvalResult, ModelResult, p_value, percent};
+use super::sections::{bounds, figure, histogram, judges};
 use super::{Row, Table};
 use crate::error::Result;
 use crate::files;
+use crate::page::frame;
 use crate::page::plot::Plane;
-use crate::page::{bounds, figure, frame, histogram, judges};
 
 /// Points in a drawing, at most.
 const POINTS: usize = 3000;

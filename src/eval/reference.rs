@@ -4,38 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rand::RngExt;
-use serde::Serialize;
 
-use super::group::{Answer, Group, Judgement};
+use super::group::{Answer, Group, Judgement, ReferenceSource};
 use super::sets::{Format, Set, rows};
 use crate::error::{Error, Result};
 use crate::rng;
 
-/// Where references come from. Never is a candidate compared with itself: one whose text is the reference's is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// The row's own reference
-    Field,
-    /// The best candidate of the row; the others are judged
-    Best,
-    /// Each candidate in turn, for the others that are not better than it
-    LeaveOneOut,
-    /// A file of references, given with --references, joined by id or prompt
-    File,
-}
-
-impl Source {
-    /// What `--reference-source` calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Field => "field",
-            Self::Best => "best",
-            Self::LeaveOneOut => "leave-one-out",
-            Self::File => "file",
-        }
-    }
-
+impl ReferenceSource {
     /// The rule, for those who read the result.
     pub fn rule(self, format: Format) -> &'static str {
         match (self, format) {
@@ -131,7 +106,7 @@ impl References {
 /// # Errors
 /// The user's: a source that the set does not have, with what to choose; groups without a reference in the file;
 /// nothing left to judge.
-pub fn trials(set: &Set, source: Source, references: &References) -> Result<Trials> {
+pub fn trials(set: &Set, source: ReferenceSource, references: &References) -> Result<Trials> {
     refuse(set.format, source)?;
     let mut all = Trials { trials: Vec::new(), left_out_candidates: 0, left_out_groups: 0 };
     let mut unknown = Vec::new();
@@ -139,22 +114,22 @@ pub fn trials(set: &Set, source: Source, references: &References) -> Result<Tria
         let before = all.trials.len();
         match source {
             // Of trajectories, the drawing has left the reference out.
-            Source::Field => all.judge(at, group, group.reference.as_deref(), None),
-            Source::LeaveOneOut if set.format == Format::Trajectories => {
+            ReferenceSource::Field => all.judge(at, group, group.reference.as_deref(), None),
+            ReferenceSource::LeaveOneOut if set.format == Format::Trajectories => {
                 all.judge(at, group, group.reference.as_deref(), None);
             }
-            Source::File => match references.of(group) {
+            ReferenceSource::File => match references.of(group) {
                 Some(reference) => all.judge(at, group, Some(reference), None),
                 None => unknown.push(group),
             },
-            Source::Best => {
+            ReferenceSource::Best => {
                 let best =
                     (0..group.candidates.len()).reduce(|a, b| if gain(group, b) > gain(group, a) { b } else { a });
                 if let Some(best) = best {
                     all.judge(at, group, group.candidates[best].answer.text(), Some(best));
                 }
             }
-            Source::LeaveOneOut => {
+            ReferenceSource::LeaveOneOut => {
                 for own in 0..group.candidates.len() {
                     all.judge(at, group, group.candidates[own].answer.text(), Some(own));
                 }
@@ -179,7 +154,7 @@ pub fn trials(set: &Set, source: Source, references: &References) -> Result<Tria
             set.groups.len(),
             match (set.format, source) {
                 (Format::Trajectories | Format::Pairs, _) => "other data",
-                (_, Source::File) => "other references",
+                (_, ReferenceSource::File) => "other references",
                 _ => "file, with --references FILE",
             }
         )));
@@ -192,12 +167,12 @@ fn gain(group: &Group, at: usize) -> f64 {
 }
 
 /// Refuses what a format cannot give.
-fn refuse(format: Format, source: Source) -> Result<()> {
+fn refuse(format: Format, source: ReferenceSource) -> Result<()> {
     let fits = match format {
-        Format::Preferences => matches!(source, Source::Field | Source::File),
-        Format::Pairs => source == Source::Field,
-        Format::Trajectories => source == Source::LeaveOneOut,
-        _ => source != Source::Field,
+        Format::Preferences => matches!(source, ReferenceSource::Field | ReferenceSource::File),
+        Format::Pairs => source == ReferenceSource::Field,
+        Format::Trajectories => source == ReferenceSource::LeaveOneOut,
+        _ => source != ReferenceSource::Field,
     };
     if fits {
         return Ok(());
@@ -212,7 +187,8 @@ fn refuse(format: Format, source: Source) -> Result<()> {
         Format::RewardBench2 => "file, with --references FILE, or, for the subset Ties alone, leave-one-out",
         Format::RmBench | Format::RmbRanked => "best or leave-one-out, or file with --references FILE",
     };
-    let what = if source == Source::Field { "have no reference of their own" } else { "give no such reference" };
+    let what =
+        if source == ReferenceSource::Field { "have no reference of their own" } else { "give no such reference" };
     Err(Error::user(format!("--reference-source {}: {} rows {what}; choose {instead}", source.name(), format.name())))
 }
 

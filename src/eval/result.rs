@@ -5,9 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::compare::Difference;
+use super::group::ReferenceSource;
 use super::judge::{self, Judge, Truncation};
 use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
-use super::reference::{Source, Trial, Trials};
+use super::reference::{Trial, Trials};
 use super::sets::{Format, Set};
 use super::table::{CONTROL, Example, MODEL, Row, Table};
 use crate::baselines::Baselines;
@@ -63,7 +64,7 @@ pub struct Data {
 #[derive(Clone, Debug, Serialize)]
 pub struct ReferenceFacts {
     /// The value of `--reference-source`.
-    pub source: Source,
+    pub source: ReferenceSource,
     /// Whether it is what the format has by default.
     pub default: bool,
     /// The file of references, where there is one.

@@ -200,6 +200,7 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
 
     #[test]
     fn wilson_interval_of_a_known_case() {
@@ -219,8 +220,8 @@ mod tests {
         assert_eq!(effective(&[(9, 9), (0, 9), (9, 9), (0, 9)]), 4.0, "a row is right or wrong as a whole");
         assert_eq!(effective(&[(2, 4), (2, 4), (2, 4)]), 12.0, "rows do not differ");
         // Half of the pairs; rows 1, 2, 3 of 4 each: 3/2 (1 + 0 + 1) / 144 is the variance.
-        assert!((effective(&[(1, 4), (2, 4), (3, 4)]) - 12.0).abs() < 1e-9);
-        assert!((effective(&[(0, 4), (2, 4), (4, 4)]) - 0.25 / (1.5 * 8.0 / 144.0)).abs() < 1e-9);
+        assert_abs_diff_eq!(effective(&[(1, 4), (2, 4), (3, 4)]), 12.0, epsilon = 1e-9);
+        assert_abs_diff_eq!(effective(&[(0, 4), (2, 4), (4, 4)]), 0.25 / (1.5 * 8.0 / 144.0), epsilon = 1e-9);
     }
 
     fn table() -> Table {

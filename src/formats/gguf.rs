@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Element, Entry, Opaque};
+use super::{Encoding, Entry, Opaque};
+use crate::tensor::Dtype;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 /// Bytes in front of the data, at most: vocabularies of half a million tokens take 20 MB.
@@ -19,11 +20,11 @@ const MAX_ARRAY: u64 = 1 << 24;
 pub const ALIGNMENT: usize = 32;
 
 /// The keys of a file.
-pub type Metadata = BTreeMap<String, Value>;
+pub type Metadata = BTreeMap<String, MetadataValue>;
 
 /// The value of a key.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum MetadataValue {
     /// An integer of any width.
     Int(i128),
     /// A float of either width.
@@ -67,7 +68,7 @@ pub fn read(file: &[u8]) -> Result<(BTreeMap<String, Entry>, Metadata), String> 
     }
     let alignment = match metadata.get("general.alignment") {
         None => ALIGNMENT,
-        Some(Value::Int(n)) if (1..=1 << 20).contains(n) && n.count_ones() == 1 => *n as usize,
+        Some(MetadataValue::Int(n)) if (1..=1 << 20).contains(n) && n.count_ones() == 1 => *n as usize,
         Some(other) => return Err(format!("general.alignment = {other:?}: must be a power of two")),
     };
     let mut infos = Vec::new();
@@ -81,7 +82,7 @@ pub fn read(file: &[u8]) -> Result<(BTreeMap<String, Entry>, Metadata), String> 
 /// Name, type, shape and offset of a tensor, as the file gives them.
 struct Info {
     name: String,
-    element: Element,
+    encoding: Encoding,
     shape: Vec<usize>,
     offset: u64,
     bytes: usize,
@@ -97,7 +98,7 @@ fn places(
     infos.sort_by_key(|info| (info.offset, info.bytes));
     let mut entries = BTreeMap::new();
     let mut end = start;
-    for Info { name, element, shape, offset, bytes } in infos {
+    for Info { name, encoding, shape, offset, bytes } in infos {
         let begin = end.next_multiple_of(alignment);
         let at = usize::try_from(offset).ok().and_then(|offset| start.checked_add(offset));
         if at != Some(begin) {
@@ -109,7 +110,7 @@ fn places(
         end = begin.checked_add(bytes).filter(|end| *end <= length).ok_or_else(|| {
             format!("tensor `{name}` takes {bytes} bytes from {begin}, but the file ends at {length}")
         })?;
-        let entry = Entry { element, shape, bytes: begin..end, strides: None };
+        let entry = Entry { encoding, shape, bytes: begin..end, strides: None };
         if entries.insert(name.clone(), entry).is_some() {
             return Err(format!("tensor `{name}` occurs twice"));
         }
@@ -166,31 +167,31 @@ impl<'a> Reader<'a> {
         String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a text is not UTF-8".into())
     }
 
-    fn value(&mut self) -> Result<Value, String> {
+    fn value(&mut self) -> Result<MetadataValue, String> {
         let kind = self.u32()?;
         if kind == 9 { self.values() } else { self.scalar(kind) }
     }
 
-    fn scalar(&mut self, kind: u32) -> Result<Value, String> {
+    fn scalar(&mut self, kind: u32) -> Result<MetadataValue, String> {
         Ok(match kind {
-            0 => Value::Int(u8::from_le_bytes(self.array()?).into()),
-            1 => Value::Int(i8::from_le_bytes(self.array()?).into()),
-            2 => Value::Int(u16::from_le_bytes(self.array()?).into()),
-            3 => Value::Int(i16::from_le_bytes(self.array()?).into()),
-            4 => Value::Int(self.u32()?.into()),
-            5 => Value::Int(i32::from_le_bytes(self.array()?).into()),
-            6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
-            7 => Value::Bool(self.array::<1>()? != [0]),
-            8 => Value::Text(self.text()?),
-            10 => Value::Int(self.u64()?.into()),
-            11 => Value::Int(i64::from_le_bytes(self.array()?).into()),
-            12 => Value::Float(f64::from_le_bytes(self.array()?)),
+            0 => MetadataValue::Int(u8::from_le_bytes(self.array()?).into()),
+            1 => MetadataValue::Int(i8::from_le_bytes(self.array()?).into()),
+            2 => MetadataValue::Int(u16::from_le_bytes(self.array()?).into()),
+            3 => MetadataValue::Int(i16::from_le_bytes(self.array()?).into()),
+            4 => MetadataValue::Int(self.u32()?.into()),
+            5 => MetadataValue::Int(i32::from_le_bytes(self.array()?).into()),
+            6 => MetadataValue::Float(f32::from_le_bytes(self.array()?).into()),
+            7 => MetadataValue::Bool(self.array::<1>()? != [0]),
+            8 => MetadataValue::Text(self.text()?),
+            10 => MetadataValue::Int(self.u64()?.into()),
+            11 => MetadataValue::Int(i64::from_le_bytes(self.array()?).into()),
+            12 => MetadataValue::Float(f64::from_le_bytes(self.array()?)),
             other => return Err(format!("a value of the unknown type {other}")),
         })
     }
 
     /// An array. Arrays of arrays, which no model has, are refused, so that there is nothing to recurse into.
-    fn values(&mut self) -> Result<Value, String> {
+    fn values(&mut self) -> Result<MetadataValue, String> {
         let kind = self.u32()?;
         let count = self.count("elements of an array", MAX_ARRAY)?;
         match kind {
@@ -198,21 +199,21 @@ impl<'a> Reader<'a> {
                 let mut values = Vec::new();
                 for _ in 0..count {
                     values.push(match self.scalar(kind)? {
-                        Value::Int(n) => i64::try_from(n).map_err(|_| format!("{n} is too large"))?,
-                        other => i64::from(other == Value::Bool(true)),
+                        MetadataValue::Int(n) => i64::try_from(n).map_err(|_| format!("{n} is too large"))?,
+                        other => i64::from(other == MetadataValue::Bool(true)),
                     });
                 }
-                Ok(Value::Ints(values))
+                Ok(MetadataValue::Ints(values))
             }
             6 | 12 => {
                 let mut values = Vec::new();
                 for _ in 0..count {
-                    let Value::Float(number) = self.scalar(kind)? else { continue };
+                    let MetadataValue::Float(number) = self.scalar(kind)? else { continue };
                     values.push(number as f32);
                 }
-                Ok(Value::Floats(values))
+                Ok(MetadataValue::Floats(values))
             }
-            8 => (0..count).map(|_| self.text()).collect::<Result<_, _>>().map(Value::Texts),
+            8 => (0..count).map(|_| self.text()).collect::<Result<_, _>>().map(MetadataValue::Texts),
             9 => Err("an array of arrays is not supported".into()),
             other => Err(format!("an array of the unknown type {other}")),
         }
@@ -231,59 +232,69 @@ impl<'a> Reader<'a> {
         // A block of a quantised type lies within a row.
         let (kind, row) = (self.u32()?, shape.first().copied().unwrap_or(1));
         shape.reverse();
-        let element = element(kind).ok_or_else(|| format!("tensor `{name}` has the unknown type {kind}"))?;
+        let encoding = encoding_of(kind).ok_or_else(|| format!("tensor `{name}` has the unknown type {kind}"))?;
         let elements = shape.iter().try_fold(1_usize, |product, n| product.checked_mul(*n));
-        let bytes = element.bytes(row).and(elements).and_then(|elements| element.bytes(elements));
-        let bytes = bytes.ok_or_else(|| format!("tensor `{name}` of shape {shape:?} cannot be stored as {element}"))?;
-        Ok(Info { name, element, shape, offset: self.u64()?, bytes })
+        let bytes = encoding.bytes(row).and(elements).and_then(|elements| encoding.bytes(elements));
+        let bytes =
+            bytes.ok_or_else(|| format!("tensor `{name}` of shape {shape:?} cannot be stored as {encoding}"))?;
+        Ok(Info { name, encoding, shape, offset: self.u64()?, bytes })
     }
 }
 
+/// ggml's types and their numbers.
+const TYPES: [(u32, Encoding); 22] = {
+    const fn opaque(name: &'static str, block: usize, bytes: usize) -> Encoding {
+        Encoding::Opaque(Opaque { name, block, bits: 8 * bytes })
+    }
+    [
+        (0, Encoding::F32),
+        (1, Encoding::F16),
+        (2, Encoding::Q4_0),
+        (3, Encoding::Q4_1),
+        (6, opaque("Q5_0", 32, 22)),
+        (7, opaque("Q5_1", 32, 24)),
+        (8, Encoding::Q8_0),
+        (9, opaque("Q8_1", 32, 36)),
+        (10, opaque("Q2_K", 256, 84)),
+        (11, opaque("Q3_K", 256, 110)),
+        (12, opaque("Q4_K", 256, 144)),
+        (13, opaque("Q5_K", 256, 176)),
+        (14, opaque("Q6_K", 256, 210)),
+        (15, opaque("Q8_K", 256, 292)),
+        (20, opaque("IQ4_NL", 32, 18)),
+        (23, opaque("IQ4_XS", 256, 136)),
+        (24, opaque("I8", 1, 1)),
+        (25, opaque("I16", 1, 2)),
+        (26, opaque("I32", 1, 4)),
+        (27, opaque("I64", 1, 8)),
+        (28, Encoding::Plain(Dtype::F64)),
+        (30, Encoding::BF16),
+    ]
+};
+
 /// The type that ggml has the number `kind` for.
-fn element(kind: u32) -> Option<Element> {
-    let other = |name, block, bytes: usize| Element::Other(Opaque { name, block, bits: 8 * bytes });
-    Some(match kind {
-        0 => Element::F32,
-        1 => Element::F16,
-        2 => Element::Q4_0,
-        3 => Element::Q4_1,
-        6 => other("Q5_0", 32, 22),
-        7 => other("Q5_1", 32, 24),
-        8 => Element::Q8_0,
-        9 => other("Q8_1", 32, 36),
-        10 => other("Q2_K", 256, 84),
-        11 => other("Q3_K", 256, 110),
-        12 => other("Q4_K", 256, 144),
-        13 => other("Q5_K", 256, 176),
-        14 => other("Q6_K", 256, 210),
-        15 => other("Q8_K", 256, 292),
-        20 => other("IQ4_NL", 32, 18),
-        23 => other("IQ4_XS", 256, 136),
-        24 => other("I8", 1, 1),
-        25 => other("I16", 1, 2),
-        26 => other("I32", 1, 4),
-        27 => other("I64", 1, 8),
-        28 => other("F64", 1, 8),
-        30 => Element::Bf16,
-        _ => return None,
-    })
+fn encoding_of(kind: u32) -> Option<Encoding> {
+    TYPES.iter().find(|(number, _)| *number == kind).map(|(_, encoding)| *encoding)
 }
 
 /// The number that ggml has for a type that can be written.
-fn kind(element: Element) -> u32 {
-    match element {
-        Element::F16 => 1,
-        Element::Q4_0 => 2,
-        Element::Q4_1 => 3,
-        Element::Q8_0 => 8,
-        Element::Bf16 => 30,
-        Element::F32 | Element::Other(_) => 0,
-    }
+///
+/// # Errors
+/// Names a type that cannot.
+fn number_of(encoding: Encoding) -> Result<u32, String> {
+    let number = TYPES.iter().find(|(_, known)| encoding.is_readable() && *known == encoding);
+    number.map(|(number, _)| *number).ok_or_else(|| format!("a GGUF file cannot be written with {encoding}"))
 }
 
 /// The bytes in front of the data of a file of version 3, padded to the alignment. The data of each tensor, padded too,
 /// follow in the order of `tensors`, which gives names, shapes and types.
-pub fn write_header(metadata: &[(&str, Value)], tensors: &[(&str, &[usize], Element)]) -> Vec<u8> {
+///
+/// # Errors
+/// Names the tensor whose type cannot be written.
+pub fn write_header(
+    metadata: &[(&str, MetadataValue)],
+    tensors: &[(&str, &[usize], Encoding)],
+) -> Result<Vec<u8>, String> {
     let mut out = MAGIC.to_vec();
     out.extend(3_u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -293,17 +304,18 @@ pub fn write_header(metadata: &[(&str, Value)], tensors: &[(&str, &[usize], Elem
         write_value(&mut out, value);
     }
     let mut offset = 0;
-    for (name, shape, element) in tensors {
+    for (name, shape, encoding) in tensors {
         text(&mut out, name);
         out.extend((shape.len() as u32).to_le_bytes());
         shape.iter().rev().for_each(|n| out.extend((*n as u64).to_le_bytes()));
-        out.extend(kind(*element).to_le_bytes());
+        let number = number_of(*encoding).map_err(|why| format!("tensor `{name}`: {why}"))?;
+        out.extend(number.to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
-        let bytes = element.bytes(shape.iter().product()).unwrap_or(0);
+        let bytes = encoding.bytes(shape.iter().product()).unwrap_or(0);
         offset += bytes.next_multiple_of(ALIGNMENT);
     }
     out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-    out
+    Ok(out)
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
@@ -312,41 +324,41 @@ fn text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Integers that fit are u32 and floats f32, as llama.cpp asks for.
-fn write_value(out: &mut Vec<u8>, value: &Value) {
+fn write_value(out: &mut Vec<u8>, value: &MetadataValue) {
     let mut array = |kind: u32, count: usize| {
         out.extend(9_u32.to_le_bytes());
         out.extend(kind.to_le_bytes());
         out.extend((count as u64).to_le_bytes());
     };
     match value {
-        Value::Int(n) => match u32::try_from(*n) {
+        MetadataValue::Int(n) => match u32::try_from(*n) {
             Ok(n) => out.extend([4_u32, n].iter().flat_map(|n| n.to_le_bytes())),
             Err(_) => {
                 out.extend(11_u32.to_le_bytes());
                 out.extend((*n as i64).to_le_bytes());
             }
         },
-        Value::Float(number) => {
+        MetadataValue::Float(number) => {
             out.extend(6_u32.to_le_bytes());
             out.extend((*number as f32).to_le_bytes());
         }
-        Value::Bool(truth) => {
+        MetadataValue::Bool(truth) => {
             out.extend(7_u32.to_le_bytes());
             out.push(u8::from(*truth));
         }
-        Value::Text(value) => {
+        MetadataValue::Text(value) => {
             out.extend(8_u32.to_le_bytes());
             text(out, value);
         }
-        Value::Ints(values) => {
+        MetadataValue::Ints(values) => {
             array(5, values.len());
             values.iter().for_each(|n| out.extend((*n as i32).to_le_bytes()));
         }
-        Value::Floats(values) => {
+        MetadataValue::Floats(values) => {
             array(6, values.len());
             values.iter().for_each(|number| out.extend(number.to_le_bytes()));
         }
-        Value::Texts(values) => {
+        MetadataValue::Texts(values) => {
             array(8, values.len());
             values.iter().for_each(|value| text(out, value));
         }

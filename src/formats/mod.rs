@@ -4,7 +4,7 @@
 //! The files are memory-mapped and tensors converted a few rows at a time, so that reading takes no memory but the
 //! destination's.
 
-mod element;
+mod encoding;
 pub mod gguf;
 mod pickle;
 pub mod safetensors;
@@ -12,7 +12,7 @@ mod stored;
 pub mod torch;
 mod writer;
 
-pub use element::{Element, Opaque};
+pub use encoding::{Encoding, Opaque};
 pub(crate) use stored::lone_gguf;
 pub use stored::{Format, Tensors};
 pub use writer::{Piece, Writer};
@@ -23,7 +23,7 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Type of its elements.
-    pub element: Element,
+    pub encoding: Encoding,
     /// Row-major shape.
     pub shape: Vec<usize>,
     /// Its bytes, counted from the start of the file and within it.
@@ -52,11 +52,11 @@ impl Entry {
     fn decode(&self, file: &[u8], rows: Range<usize>, values: &mut [f32]) -> Option<()> {
         let bytes = &file[self.bytes.clone()];
         let Some(strides) = &self.strides else {
-            let [begin, end] = [rows.start, rows.end].map(|row| self.element.bytes(row * self.row()));
-            self.element.decode(&bytes[begin?..end?], values);
+            let [begin, end] = [rows.start, rows.end].map(|row| self.encoding.bytes(row * self.row()));
+            self.encoding.decode(&bytes[begin?..end?], values);
             return Some(());
         };
-        let size = self.element.bytes(1)?;
+        let size = self.encoding.bytes(1)?;
         let mut place = vec![0; self.shape.len()];
         for (i, value) in values.iter_mut().enumerate() {
             let mut rest = i + rows.start * self.row();
@@ -65,7 +65,7 @@ impl Entry {
                 rest /= extent;
             }
             let at = size * place.iter().zip(strides).map(|(index, stride)| index * stride).sum::<usize>();
-            self.element.decode(&bytes[at..at + size], std::slice::from_mut(value));
+            self.encoding.decode(&bytes[at..at + size], std::slice::from_mut(value));
         }
         Some(())
     }

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::{Element, Opaque};
+use super::{Encoding, Opaque};
+use crate::tensor::Dtype;
 
 /// Tensors, at most. Naming one again takes a few bytes of a pickle, and far more of memory.
 const MAX_VIEWS: usize = 1 << 16;
@@ -27,7 +28,7 @@ pub struct View {
     /// The storage: the name of its file in the archive.
     pub key: String,
     /// Type of the storage's elements.
-    pub element: Element,
+    pub encoding: Encoding,
     /// Number of the storage's elements.
     pub numel: usize,
     /// Elements before the first of the tensor.
@@ -52,20 +53,20 @@ enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
-    Storage(Element),
+    Storage(Encoding),
 }
 
 impl Global {
     fn of(module: &str, name: &str) -> Result<Self, String> {
-        let opaque = |name, bytes: usize| Self::Storage(Element::Other(Opaque { name, block: 1, bits: 8 * bytes }));
+        let opaque = |name, bytes: usize| Self::Storage(Encoding::Opaque(Opaque { name, block: 1, bits: 8 * bytes }));
         Ok(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
-            ("torch", "FloatStorage") => Self::Storage(Element::F32),
-            ("torch", "BFloat16Storage") => Self::Storage(Element::Bf16),
-            ("torch", "HalfStorage") => Self::Storage(Element::F16),
-            ("torch", "DoubleStorage") => opaque("F64", 8),
+            ("torch", "FloatStorage") => Self::Storage(Encoding::F32),
+            ("torch", "BFloat16Storage") => Self::Storage(Encoding::BF16),
+            ("torch", "HalfStorage") => Self::Storage(Encoding::F16),
+            ("torch", "DoubleStorage") => Self::Storage(Encoding::Plain(Dtype::F64)),
             ("torch", "LongStorage") => opaque("I64", 8),
             ("torch", "IntStorage") => opaque("I32", 4),
             ("torch", "ShortStorage") => opaque("I16", 2),
@@ -83,7 +84,7 @@ impl Global {
 
 /// A value on the stack. The larger ones are numbers of places in the machine's lists.
 #[derive(Clone, Debug, PartialEq)]
-enum Value {
+enum Item {
     None,
     Bool,
     Int(i64),
@@ -100,12 +101,12 @@ enum Value {
 struct Machine<'a> {
     code: &'a [u8],
     place: usize,
-    stack: Vec<Value>,
+    stack: Vec<Item>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Value>,
-    tuples: Vec<Vec<Value>>,
-    dicts: Vec<Vec<(Value, Value)>>,
-    storages: Vec<(Element, Range<usize>, usize)>,
+    memo: HashMap<u32, Item>,
+    tuples: Vec<Vec<Item>>,
+    dicts: Vec<Vec<(Item, Item)>>,
+    storages: Vec<(Encoding, Range<usize>, usize)>,
     views: Vec<View>,
 }
 
@@ -127,12 +128,12 @@ impl Machine<'_> {
 
     /// The dictionary on top of the stack.
     fn result(mut self) -> Result<BTreeMap<String, View>, String> {
-        let Value::Dict(dict) = self.pop()? else {
-            return Err("its pickle is no dictionary of tensors: save model.state_dict() alone".into());
+        let Item::Dict(dict) = self.pop()? else {
+            return Err("its pickle is not a dictionary of tensors: save model.state_dict() alone".into());
         };
         let mut views = BTreeMap::new();
         for (key, value) in &self.dicts[dict] {
-            let (Value::Text(key), Value::View(view)) = (key, value) else {
+            let (Item::Text(key), Item::View(view)) = (key, value) else {
                 return Err(
                     "its pickle holds something other than tensors by name: save model.state_dict() alone".into()
                 );
@@ -158,21 +159,21 @@ impl Machine<'_> {
             // EMPTY_DICT, EMPTY_TUPLE, EMPTY_LIST, NONE, NEWTRUE, NEWFALSE
             b'}' => self.push_dict(),
             b')' => self.push_tuple(Vec::new()),
-            b']' => self.stack.push(Value::List),
-            b'N' => self.stack.push(Value::None),
-            0x88 | 0x89 => self.stack.push(Value::Bool),
+            b']' => self.stack.push(Item::List),
+            b'N' => self.stack.push(Item::None),
+            0x88 | 0x89 => self.stack.push(Item::Bool),
             // BININT, BININT1, BININT2, LONG1
             b'J' => {
                 let number = i32::from_le_bytes(self.array()?);
-                self.stack.push(Value::Int(number.into()));
+                self.stack.push(Item::Int(number.into()));
             }
             b'K' => {
                 let number = self.byte()?;
-                self.stack.push(Value::Int(number.into()));
+                self.stack.push(Item::Int(number.into()));
             }
             b'M' => {
                 let number = u16::from_le_bytes(self.array()?);
-                self.stack.push(Value::Int(number.into()));
+                self.stack.push(Item::Int(number.into()));
             }
             0x8a => self.long()?,
             // BINUNICODE, SHORT_BINUNICODE
@@ -219,13 +220,13 @@ impl Machine<'_> {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
                 let global = Global::of(self.text(&module)?, self.text(&name)?)?;
-                self.stack.push(Value::Global(global));
+                self.stack.push(Item::Global(global));
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Value::Text(module), Value::Text(name)) = (module, name) else { return Err(structure()) };
+                let (Item::Text(module), Item::Text(name)) = (module, name) else { return Err(structure()) };
                 let global = Global::of(self.text(&module)?, self.text(&name)?)?;
-                self.stack.push(Value::Global(global));
+                self.stack.push(Item::Global(global));
             }
             // BINPERSID, REDUCE, BUILD
             b'Q' => self.storage()?,
@@ -234,7 +235,7 @@ impl Machine<'_> {
             b'b' => {
                 self.pop()?;
                 match self.stack.last() {
-                    Some(Value::Dict(_)) => {}
+                    Some(Item::Dict(_)) => {}
                     _ => return Err(structure()),
                 }
             }
@@ -286,7 +287,7 @@ impl Machine<'_> {
 
     fn push_text(&mut self, length: usize) -> Result<(), String> {
         let range = self.take(length)?;
-        self.stack.push(Value::Text(range));
+        self.stack.push(Item::Text(range));
         Ok(())
     }
 
@@ -301,7 +302,7 @@ impl Machine<'_> {
         let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
         let mut number = [sign; 8];
         number[..bytes.len()].copy_from_slice(&bytes);
-        self.stack.push(Value::Int(i64::from_le_bytes(number)));
+        self.stack.push(Item::Int(i64::from_le_bytes(number)));
         Ok(())
     }
 
@@ -310,26 +311,26 @@ impl Machine<'_> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn pop(&mut self) -> Result<Value, String> {
+    fn pop(&mut self) -> Result<Item, String> {
         if self.stack.len() <= self.floor() {
             return Err(short());
         }
         self.stack.pop().ok_or_else(short)
     }
 
-    fn since_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn since_mark(&mut self) -> Result<Vec<Item>, String> {
         let from = self.marks.pop().ok_or_else(short)?;
         Ok(self.stack.split_off(from))
     }
 
-    fn push_tuple(&mut self, items: Vec<Value>) {
+    fn push_tuple(&mut self, items: Vec<Item>) {
         self.tuples.push(items);
-        self.stack.push(Value::Tuple(self.tuples.len() - 1));
+        self.stack.push(Item::Tuple(self.tuples.len() - 1));
     }
 
     fn push_dict(&mut self) {
         self.dicts.push(Vec::new());
-        self.stack.push(Value::Dict(self.dicts.len() - 1));
+        self.stack.push(Item::Dict(self.dicts.len() - 1));
     }
 
     fn remember(&mut self, place: u32) -> Result<(), String> {
@@ -344,8 +345,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn set(&mut self, items: Vec<Value>) -> Result<(), String> {
-        let (Some(Value::Dict(dict)), true) = (self.stack.last(), items.len().is_multiple_of(2)) else {
+    fn set(&mut self, items: Vec<Item>) -> Result<(), String> {
+        let (Some(Item::Dict(dict)), true) = (self.stack.last(), items.len().is_multiple_of(2)) else {
             return Err(structure());
         };
         let mut items = items.into_iter();
@@ -357,13 +358,13 @@ impl Machine<'_> {
 
     /// A storage is what a pickle refers to by `("storage", type, key, device, elements)`.
     fn storage(&mut self) -> Result<(), String> {
-        let Value::Tuple(id) = self.pop()? else { return Err(structure()) };
+        let Item::Tuple(id) = self.pop()? else { return Err(structure()) };
         let [
-            Value::Text(kind),
-            Value::Global(Global::Storage(element)),
-            Value::Text(key),
-            Value::Text(_),
-            Value::Int(numel),
+            Item::Text(kind),
+            Item::Global(Global::Storage(encoding)),
+            Item::Text(key),
+            Item::Text(_),
+            Item::Int(numel),
         ] = &self.tuples[id][..]
         else {
             return Err(structure());
@@ -372,37 +373,37 @@ impl Machine<'_> {
             return Err(structure());
         }
         let numel = usize::try_from(*numel).map_err(|_| structure())?;
-        self.storages.push((*element, key.clone(), numel));
-        self.stack.push(Value::Storage(self.storages.len() - 1));
+        self.storages.push((*encoding, key.clone(), numel));
+        self.stack.push(Item::Storage(self.storages.len() - 1));
         Ok(())
     }
 
     fn reduce(&mut self) -> Result<(), String> {
-        let (Value::Tuple(arguments), Value::Global(global)) = (self.pop()?, self.pop()?) else {
+        let (Item::Tuple(arguments), Item::Global(global)) = (self.pop()?, self.pop()?) else {
             return Err(structure());
         };
         match (global, &self.tuples[arguments][..]) {
             (Global::OrderedDict, []) => self.push_dict(),
             (
                 Global::RebuildTensor,
-                [Value::Storage(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..],
+                [Item::Storage(storage), Item::Int(offset), Item::Tuple(shape), Item::Tuple(strides), ..],
             ) => {
                 if self.views.len() == MAX_VIEWS {
                     return Err(format!("its pickle makes more than {MAX_VIEWS} tensors"));
                 }
-                let (element, key, numel) = &self.storages[*storage];
+                let (encoding, key, numel) = &self.storages[*storage];
                 let view = View {
                     key: self.text(key)?.to_string(),
-                    element: *element,
+                    encoding: *encoding,
                     numel: *numel,
                     offset: usize::try_from(*offset).map_err(|_| structure())?,
                     shape: self.sizes(*shape)?,
                     strides: self.sizes(*strides)?,
                 };
                 self.views.push(view);
-                self.stack.push(Value::View(self.views.len() - 1));
+                self.stack.push(Item::View(self.views.len() - 1));
             }
-            (Global::RebuildParameter, [view @ Value::View(_), ..]) => {
+            (Global::RebuildParameter, [view @ Item::View(_), ..]) => {
                 let view = view.clone();
                 self.stack.push(view);
             }
@@ -412,8 +413,8 @@ impl Machine<'_> {
     }
 
     fn sizes(&self, tuple: usize) -> Result<Vec<usize>, String> {
-        let size = |value: &Value| match value {
-            Value::Int(n) => usize::try_from(*n).map_err(|_| structure()),
+        let size = |value: &Item| match value {
+            Item::Int(n) => usize::try_from(*n).map_err(|_| structure()),
             _ => Err(structure()),
         };
         match &self.tuples[tuple][..] {
@@ -432,13 +433,17 @@ fn structure() -> String {
 }
 
 /// The pickle of a dictionary of contiguous tensors, each in a storage of its own whose key is its number.
-pub fn write(tensors: &[(&str, &[usize], Element)]) -> Vec<u8> {
+///
+/// # Errors
+/// Names the tensor whose type cannot be written.
+pub fn write(tensors: &[(&str, &[usize], Encoding)]) -> Result<Vec<u8>, String> {
     let mut out = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
-    for (number, (name, shape, element)) in tensors.iter().enumerate() {
-        let storage = match element {
-            Element::Bf16 => "BFloat16Storage",
-            Element::F16 => "HalfStorage",
-            _ => "FloatStorage",
+    for (number, (name, shape, encoding)) in tensors.iter().enumerate() {
+        let storage = match *encoding {
+            Encoding::BF16 => "BFloat16Storage",
+            Encoding::F16 => "HalfStorage",
+            Encoding::F32 => "FloatStorage",
+            other => return Err(format!("tensor `{name}`: a PyTorch file cannot be written with {other}")),
         };
         push_text(&mut out, name);
         out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
@@ -454,7 +459,7 @@ pub fn write(tensors: &[(&str, &[usize], Element)]) -> Vec<u8> {
         out.extend(b"t\x89ccollections\nOrderedDict\n)RtR");
     }
     out.extend(b"u.");
-    out
+    Ok(out)
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {

@@ -9,7 +9,7 @@ use std::fmt;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::{Element, Entry, Opaque};
+use super::{Encoding, Entry, Opaque};
 
 /// Bytes of the JSON header, at most; the `safetensors` crate has the same bound.
 const MAX_HEADER_BYTES: usize = 100_000_000;
@@ -46,20 +46,21 @@ pub fn read_header(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let start = PREFIX + length;
     let entry = |info: &TensorInfo| {
         let (begin, end) = info.data_offsets;
-        let (element, bytes) = (element(info.dtype), start + begin..start + end);
-        Entry { element, shape: info.shape.clone(), bytes, strides: None }
+        let (encoding, bytes) = (encoding_of(info.dtype), start + begin..start + end);
+        Entry { encoding, shape: info.shape.clone(), bytes, strides: None }
     };
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
 }
 
 /// What is known here of a type of safetensors.
-fn element(dtype: Dtype) -> Element {
-    let opaque = |name| Element::Other(Opaque { name, block: 1, bits: dtype.bitsize() });
+fn encoding_of(dtype: Dtype) -> Encoding {
+    let opaque = |name| Encoding::Opaque(Opaque { name, block: 1, bits: dtype.bitsize() });
     match dtype {
-        Dtype::F32 => Element::F32,
-        Dtype::BF16 => Element::Bf16,
-        Dtype::F16 => Element::F16,
-        Dtype::F64 => opaque("F64"),
+        Dtype::F32 => Encoding::F32,
+        Dtype::BF16 => Encoding::BF16,
+        Dtype::F16 => Encoding::F16,
+        Dtype::F64 => Encoding::Plain(crate::tensor::Dtype::F64),
+        Dtype::U32 => Encoding::Plain(crate::tensor::Dtype::U32),
         Dtype::I64 => opaque("I64"),
         Dtype::I32 => opaque("I32"),
         Dtype::U8 => opaque("U8"),
@@ -68,32 +69,41 @@ fn element(dtype: Dtype) -> Element {
     }
 }
 
-/// The name that safetensors has for a type that is written.
-fn dtype(element: Element) -> Dtype {
-    match element {
-        Element::Bf16 => Dtype::BF16,
-        Element::F16 => Dtype::F16,
-        _ => Dtype::F32,
+/// The name that safetensors has for a type that can be written.
+///
+/// # Errors
+/// Names a type that cannot.
+fn dtype_of(encoding: Encoding) -> Result<Dtype, String> {
+    match encoding {
+        Encoding::F32 => Ok(Dtype::F32),
+        Encoding::BF16 => Ok(Dtype::BF16),
+        Encoding::F16 => Ok(Dtype::F16),
+        other => Err(format!("a safetensors file cannot be written with {other}")),
     }
 }
 
 /// The bytes in front of the data: length and JSON header, padded so that the data begins at a multiple of 8.
 /// `tensors` gives names, shapes and types in the order in which their data follows.
-pub fn write_header<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], Element)>) -> Vec<u8> {
+///
+/// # Errors
+/// Names the tensor whose type cannot be written.
+pub fn write_header<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize], Encoding)>,
+) -> Result<Vec<u8>, String> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
     let mut end = 0;
-    for (name, shape, element) in tensors {
+    for (name, shape, encoding) in tensors {
         let begin = end;
-        end += element.bytes(shape.iter().product()).unwrap_or(0);
-        let dtype = dtype(element);
+        end += encoding.bytes(shape.iter().product()).unwrap_or(0);
+        let dtype = dtype_of(encoding).map_err(|why| format!("tensor `{name}`: {why}"))?;
         header.insert(name.into(), serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }));
     }
     let mut json = serde_json::Value::Object(header).to_string().into_bytes();
     json.resize(json.len().next_multiple_of(8), b' ');
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
     bytes.append(&mut json);
-    bytes
+    Ok(bytes)
 }
 
 /// Names and places in the order of the file. A plain map would silently keep the last of two equal names.
@@ -147,14 +157,14 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let mut bytes = write_header([("a", &[2, 3][..], Element::F32), ("b", &[5], Element::Bf16)]);
+        let mut bytes = write_header([("a", &[2, 3][..], Encoding::F32), ("b", &[5], Encoding::BF16)]).unwrap();
         assert_eq!(bytes.len() % 8, 0);
         let start = bytes.len();
         bytes.resize(start + 34, 0);
-        let entry = |element, shape: &[usize], bytes| Entry { element, shape: shape.to_vec(), bytes, strides: None };
+        let entry = |encoding, shape: &[usize], bytes| Entry { encoding, shape: shape.to_vec(), bytes, strides: None };
         let tensors = read_header(&bytes).unwrap();
-        assert_eq!(tensors["a"], entry(Element::F32, &[2, 3], start..start + 24));
-        assert_eq!(tensors["b"], entry(Element::Bf16, &[5], start + 24..start + 34));
+        assert_eq!(tensors["a"], entry(Encoding::F32, &[2, 3], start..start + 24));
+        assert_eq!(tensors["b"], entry(Encoding::BF16, &[5], start + 24..start + 34));
         assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok());
     }
 
@@ -228,7 +238,7 @@ mod tests {
             cut in prop::option::of(any::<prop::sample::Index>()),
         ) {
             let names: Vec<(String, [usize; 1])> = sizes.iter().map(|&n| (format!("t{n}"), [n])).collect();
-            let mut bytes = write_header(names.iter().map(|(name, shape)| (name.as_str(), &shape[..], Element::F32)));
+            let mut bytes = write_header(names.iter().map(|(name, shape)| (name.as_str(), &shape[..], Encoding::F32))).unwrap();
             bytes.resize(bytes.len() + 4 * sizes.iter().sum::<usize>(), 1);
             for (place, value) in damage {
                 let place = place.index(bytes.len());
@@ -239,7 +249,7 @@ mod tests {
             }
             if let Ok(tensors) = read_header(&bytes) {
                 for tensor in tensors.values() {
-                    prop_assert_eq!(Some(bytes[tensor.bytes.clone()].len()), tensor.element.bytes(tensor.elements()));
+                    prop_assert_eq!(Some(bytes[tensor.bytes.clone()].len()), tensor.encoding.bytes(tensor.elements()));
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, UncheckedAdvice};
 use serde_json::Value;
 
-use super::{Entry, gguf, safetensors, torch};
+use super::{Encoding, Entry, gguf, safetensors, torch};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -89,7 +89,7 @@ impl Mapped {
     fn open(path: PathBuf) -> Result<Self> {
         // Asked before it is opened: to open a pipe waits for whoever writes into it.
         if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Err(Error::user(format!("cannot read {}: it is no regular file", path.display())));
+            return Err(Error::user(format!("cannot read {}: it is not a regular file", path.display())));
         }
         let file = File::open(&path).map_err(|e| Error::io("read", &path, &e))?;
         // SAFETY: the map is read-only. That nobody shortens the file meanwhile is the documented condition of
@@ -158,7 +158,7 @@ impl Tensors {
         let mut homes = BTreeMap::new();
         for (name, file) in weight_map {
             let Some(file) = file.as_str().filter(|file| is_plain_name(file, format)) else {
-                return Err(refuse(format!("tensor `{name}` lies in {file}, which is no file name")));
+                return Err(refuse(format!("tensor `{name}` lies in {file}, which is not a file name")));
             };
             let home = match opened.get(file) {
                 Some(&home) => home,
@@ -218,10 +218,10 @@ impl Tensors {
     /// Refuses a tensor that is missing or of a type that cannot be read.
     pub fn readable(&self, name: &str) -> Result<&Entry> {
         let entry = self.get(name).ok_or_else(|| self.refuse(name, "is missing"))?;
-        let types = "supported are F32, BF16 and F16, and of GGUF Q8_0, Q4_0 and Q4_1";
-        match entry.element.is_readable() {
+        let types = format!("supported are {}", Encoding::READABLE);
+        match entry.encoding.is_readable() {
             true => Ok(entry),
-            false => Err(self.refuse(name, format!("is stored as {}; {types}", entry.element))),
+            false => Err(self.refuse(name, format!("is stored as {}; {types}", entry.encoding))),
         }
     }
 
@@ -236,7 +236,7 @@ impl Tensors {
         }
         let file = &self.files[self.homes[name].0].map;
         entry.decode(file, rows, values).ok_or_else(|| {
-            self.refuse(name, format!("has rows of {} elements, no whole blocks of {}", entry.row(), entry.element))
+            self.refuse(name, format!("has rows of {} elements, no whole blocks of {}", entry.row(), entry.encoding))
         })
     }
 

@@ -4,13 +4,13 @@
 //! The archive is never unpacked: its entries are stored, not compressed, and lie in the map.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Seek, Write};
+use std::io::{Cursor, Error, ErrorKind, Seek, Write};
 use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 use super::pickle::{self, View};
-use super::{Element, Entry};
+use super::{Encoding, Entry};
 
 /// Bytes of a pickle, at most: a thousand tensors take 200 KB.
 const MAX_PICKLE_BYTES: usize = 1 << 23;
@@ -28,7 +28,7 @@ pub fn read(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
                     with torch.save of version 1.6 or newer"
             .into());
     }
-    let mut archive = ZipArchive::new(Cursor::new(file)).map_err(|e| format!("it is no zip archive: {e}"))?;
+    let mut archive = ZipArchive::new(Cursor::new(file)).map_err(|e| format!("it is not a zip archive: {e}"))?;
     if archive.has_overlapping_entries().map_err(|e| format!("its zip archive is damaged: {e}"))? {
         return Err("entries of its zip archive overlap".into());
     }
@@ -89,10 +89,10 @@ fn entries(
 
 /// A view's place in the file, whose bytes `storage` are its storage.
 fn entry(view: &View, storage: &Range<usize>) -> Result<Entry, String> {
-    let View { element, numel, offset, shape, strides, .. } = view;
-    if element.bytes(*numel) != Some(storage.len()) {
+    let View { encoding, numel, offset, shape, strides, .. } = view;
+    if encoding.bytes(*numel) != Some(storage.len()) {
         return Err(format!(
-            "has a storage of {numel} {element}, which is not the {} bytes in the archive",
+            "has a storage of {numel} {encoding}, which is not the {} bytes in the archive",
             storage.len()
         ));
     }
@@ -115,10 +115,10 @@ fn entry(view: &View, storage: &Range<usize>) -> Result<Entry, String> {
     // The product of sizes behind an empty dimension may overflow.
     let contiguous = elements == 0
         || (0..shape.len()).all(|i| shape[i] <= 1 || strides[i] == shape[i + 1..].iter().product::<usize>());
-    let [begin, end] = [*offset, end].map(|at| element.bytes(at).map(|bytes| storage.start + bytes));
+    let [begin, end] = [*offset, end].map(|at| encoding.bytes(at).map(|bytes| storage.start + bytes));
     let bytes = begin.zip(end).map(|(begin, end)| begin..end).ok_or("is too large")?;
     let strides = (!contiguous).then(|| strides.clone());
-    Ok(Entry { element: *element, shape: shape.clone(), bytes, strides })
+    Ok(Entry { encoding: *encoding, shape: shape.clone(), bytes, strides })
 }
 
 /// A file being written, one storage after the other.
@@ -131,10 +131,11 @@ impl<W: Write + Seek> Writer<W> {
     /// Begins a file of `tensors`, given by name, shape and type (F32, BF16 or F16), whose data follow in that order.
     ///
     /// # Errors
-    /// When `out` fails.
-    pub fn new(out: W, tensors: &[(&str, &[usize], Element)]) -> std::io::Result<Self> {
+    /// When `out` fails, or names the tensor whose type cannot be written.
+    pub fn new(out: W, tensors: &[(&str, &[usize], Encoding)]) -> std::io::Result<Self> {
         let mut writer = Self { archive: ZipWriter::new(out), written: 0 };
-        writer.entry("data.pkl", &pickle::write(tensors))?;
+        let pickle = pickle::write(tensors).map_err(|why| Error::new(ErrorKind::InvalidInput, why))?;
+        writer.entry("data.pkl", &pickle)?;
         writer.entry("byteorder", b"little")?;
         Ok(writer)
     }

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::gguf::{self, Value};
-use super::{Element, Format, safetensors, torch};
+use super::gguf::{self, MetadataValue};
+use super::{Encoding, Format, safetensors, torch};
 use crate::error::{Error, Result};
 use crate::files::Staged;
 
@@ -19,7 +19,7 @@ pub struct Piece {
     /// Row-major shape.
     pub shape: Vec<usize>,
     /// The type in which it is stored.
-    pub element: Element,
+    pub encoding: Encoding,
 }
 
 impl Piece {
@@ -29,11 +29,11 @@ impl Piece {
     /// The user's, when its rows are no whole blocks of the type.
     pub fn bytes(&self) -> Result<usize> {
         let row = self.shape.last().copied().unwrap_or(1);
-        let bytes = self.element.bytes(row).and_then(|_| self.element.bytes(self.shape.iter().product()));
+        let bytes = self.encoding.bytes(row).and_then(|_| self.encoding.bytes(self.shape.iter().product()));
         bytes.ok_or_else(|| {
-            let (name, element) = (&self.name, self.element);
+            let (name, encoding) = (&self.name, self.encoding);
             Error::user(format!(
-                "tensor `{name}` has rows of {row} elements, no whole blocks of {element}: use another type"
+                "tensor `{name}` has rows of {row} elements, no whole blocks of {encoding}: use another type"
             ))
         })
     }
@@ -57,13 +57,14 @@ impl Writer {
     ///
     /// # Errors
     /// When the folder cannot be written, or a piece's type does not fit its shape or the format.
-    pub fn create(path: &Path, format: Format, pieces: Vec<Piece>, metadata: &[(&str, Value)]) -> Result<Self> {
+    pub fn create(path: &Path, format: Format, pieces: Vec<Piece>, metadata: &[(&str, MetadataValue)]) -> Result<Self> {
         pieces.iter().try_for_each(|piece| piece.bytes().map(drop))?;
-        let all = || pieces.iter().map(|p| (p.name.as_str(), &p.shape[..], p.element));
+        let refuse = |why: String| Error::user(format!("{}: {why}", path.display()));
+        let all = || pieces.iter().map(|p| (p.name.as_str(), &p.shape[..], p.encoding));
         let mut staged = Staged::create(path)?;
         let out = match format {
             Format::Safetensors => {
-                staged.append(&safetensors::write_header(all()))?;
+                staged.append(&safetensors::write_header(all()).map_err(refuse)?)?;
                 Out::Safetensors(staged)
             }
             Format::Torch => {
@@ -71,7 +72,7 @@ impl Writer {
                 Out::Torch(Box::new(writer.map_err(|e| Error::io("write", path, &e))?))
             }
             Format::Gguf => {
-                staged.append(&gguf::write_header(metadata, &all().collect::<Vec<_>>()))?;
+                staged.append(&gguf::write_header(metadata, &all().collect::<Vec<_>>()).map_err(refuse)?)?;
                 Out::Gguf(staged)
             }
         };
@@ -101,9 +102,9 @@ impl Writer {
         let mut bytes = Vec::new();
         for chunk in values.chunks(CHUNK) {
             bytes.clear();
-            if !piece.element.encode(chunk, &mut bytes) {
-                let (name, element) = (&piece.name, piece.element);
-                return Err(Error::user(format!("tensor `{name}` holds values too large for {element}: use float32")));
+            if !piece.encoding.encode(chunk, &mut bytes) {
+                let (name, encoding) = (&piece.name, piece.encoding);
+                return Err(Error::user(format!("tensor `{name}` holds values too large for {encoding}: use float32")));
             }
             out.write_all(&bytes).map_err(failed)?;
         }

@@ -1,27 +1,29 @@
 use rand_distr::{Distribution, StandardNormal};
 
 use super::Model;
+use super::params::{Init, TensorSpec};
 use crate::error::Result;
 use crate::rng;
 
 impl Model {
-    /// Draws all weights from `N(0, initializer_range)` and sets the norms to one and biases to zero, as the Hugging Face
-    /// model does. Each tensor has a random stream of its own, so that heads can be added without changing the rest.
+    /// Sets every tensor to its [`Model::initial`] values.
     pub fn initialise(&self, seed: u64) -> Result<()> {
-        for spec in self.specs() {
-            let values: Vec<f32> = if spec.name.contains("norm") {
-                vec![1.0; spec.elements()]
-            } else if spec.name.ends_with(".bias") {
-                vec![0.0; spec.elements()]
-            } else {
+        self.specs().iter().try_for_each(|spec| self.set(spec, &self.initial(spec, seed)))
+    }
+
+    /// The values with which a tensor begins: drawn from `N(0, initializer_range)`, norms one and biases zero, as in the
+    /// Hugging Face model. Each tensor has a random stream of its own, so that heads can be added without changing the
+    /// rest.
+    pub fn initial(&self, spec: &TensorSpec, seed: u64) -> Vec<f32> {
+        match spec.param.init() {
+            Init::Ones => vec![1.0; spec.elements()],
+            Init::Zeros => vec![0.0; spec.elements()],
+            Init::Normal => {
                 let mut stream = rng::stream(seed, &spec.name, 0);
                 let scale = self.config().initializer_range as f32;
-                (0..spec.elements())
-                    .map(|_| scale * Distribution::<f32>::sample(&StandardNormal, &mut stream))
-                    .collect()
-            };
-            self.set(spec, &values)?;
+                let sample = |_| scale * Distribution::<f32>::sample(&StandardNormal, &mut stream);
+                (0..spec.elements()).map(sample).collect()
+            }
         }
-        Ok(())
     }
 }

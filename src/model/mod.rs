@@ -2,10 +2,12 @@
 
 pub mod config;
 mod init;
+pub mod params;
 mod transformer;
 mod workspace;
 
-pub use config::{Heads as OutputHeads, ModelConfig, TensorSpec};
+pub use config::{ModelConfig, OutputHeads};
+pub use params::{LayerParam, Param, TensorSpec};
 pub use transformer::Objective;
 pub use workspace::{Keep, Workspace};
 
@@ -23,8 +25,6 @@ pub struct Model {
     outputs: OutputHeads,
     specs: Vec<TensorSpec>,
     params: Flat,
-    /// What training updates: the parameters as `accumulator`; `params` themselves where that is their dtype.
-    master: Option<Tensor>,
 }
 
 /// A flat buffer, parameters or gradients, with a view of every tensor in it.
@@ -41,28 +41,17 @@ impl Flat {
 }
 
 impl Model {
-    /// A model whose parameters are all zero, to be filled by [`Model::initialise`] or [`Model::set`]. Where parameters
-    /// are not held in the precision that training needs, see [`Model::trainable`].
+    /// A model whose parameters are all zero, to be filled by [`Model::initialise`] or [`Model::set`].
     pub fn new(backend: Rc<dyn Backend>, config: ModelConfig, outputs: OutputHeads) -> Result<Self> {
         let specs = config.tensors(outputs);
         let tensor = backend.tensor(backend.float(), &[config.buffer_elements(outputs)])?;
         let params = Flat { views: Views::new(&config, outputs, &specs, &tensor)?, tensor };
-        let master = (backend.float() == backend.accumulator()).then(|| params.tensor.clone());
-        Ok(Self { backend, config, outputs, specs, params, master })
+        Ok(Self { backend, config, outputs, specs, params })
     }
 
     /// Bytes that [`Model::new`] takes on a device of such a `footprint`.
     pub fn bytes(footprint: &Footprint, config: &ModelConfig, outputs: OutputHeads) -> usize {
         config.buffer_elements(outputs) * footprint.float.size()
-    }
-
-    /// As [`Model::new`], with a master copy of the parameters in full precision, which training updates.
-    pub fn trainable(backend: Rc<dyn Backend>, config: ModelConfig, outputs: OutputHeads) -> Result<Self> {
-        let mut model = Self::new(backend, config, outputs)?;
-        if model.master.is_none() {
-            model.master = Some(model.state()?);
-        }
-        Ok(model)
     }
 
     /// The architecture.
@@ -85,11 +74,6 @@ impl Model {
         &self.params.tensor
     }
 
-    /// The parameters in the most precise form that there is: the masters, if the model is trainable.
-    pub fn master(&self) -> &Tensor {
-        self.master.as_ref().unwrap_or(&self.params.tensor)
-    }
-
     /// The device that holds it.
     pub fn backend(&self) -> &Rc<dyn Backend> {
         &self.backend
@@ -97,13 +81,8 @@ impl Model {
 
     /// A flat buffer of the same length for gradients, zeroed.
     pub fn gradients(&self) -> Result<Flat> {
-        let tensor = self.state()?;
+        let tensor = self.backend.tensor(self.backend.accumulator(), &[self.params.tensor.len()])?;
         Ok(Flat { views: Views::new(&self.config, self.outputs, &self.specs, &tensor)?, tensor })
-    }
-
-    /// A flat buffer of the same length for optimiser state, zeroed.
-    pub fn state(&self) -> Result<Tensor> {
-        self.backend.tensor(self.backend.accumulator(), &[self.params.tensor.len()])
     }
 
     /// Sets one tensor.
@@ -122,13 +101,7 @@ impl Model {
     }
 
     fn set_range(&self, offset: usize, values: &[f32]) -> Result<()> {
-        self.backend.write_f32(&self.params.tensor.window(offset, &[values.len()]), values)?;
-        match &self.master {
-            Some(master) if !master.same_place(&self.params.tensor) => {
-                self.backend.write_f32(&master.window(offset, &[values.len()]), values)
-            }
-            _ => Ok(()),
-        }
+        self.backend.write_f32(&self.params.tensor.window(offset, &[values.len()]), values)
     }
 
     /// Reads one tensor of a flat buffer: the parameters, or gradients.
@@ -201,40 +174,40 @@ struct LayerViews {
 
 impl Views {
     fn new(config: &ModelConfig, outputs: OutputHeads, specs: &[TensorSpec], flat: &Tensor) -> Result<Self> {
-        let spec = |name: &str| {
-            let missing = || Error::machine(format!("the model has no tensor {name}"));
-            specs.iter().find(|spec| spec.name == name).ok_or_else(missing)
+        let spec = |param: Param| {
+            let missing = || Error::machine(format!("the model has no tensor {param}"));
+            specs.iter().find(|spec| spec.param == param).ok_or_else(missing)
         };
-        let view = |name: &str| spec(name).map(|spec| flat.window(spec.offset, &spec.shape));
+        let view = |param: Param| spec(param).map(|spec| flat.window(spec.offset, &spec.shape));
         let layers = (0..config.num_hidden_layers)
-            .map(|i| {
-                let of = |name: &str| view(&format!("model.layers.{i}.{name}.weight"));
-                let bias = |name: &str, groups: usize| -> Result<Option<Tensor>> {
+            .map(|layer| {
+                let of = |param: LayerParam| view(Param::Layer(layer, param));
+                let bias = |param: LayerParam, groups: usize| -> Result<Option<Tensor>> {
                     if !config.bias {
                         return Ok(None);
                     }
-                    let spec = spec(&format!("model.layers.{i}.{name}.bias"))?;
+                    let spec = spec(Param::Layer(layer, param))?;
                     Ok(Some(flat.window(spec.offset, &[groups, spec.elements() / groups])))
                 };
-                let w1 = spec(&format!("model.layers.{i}.feed_forward.w1.weight"))?;
+                let w1 = spec(Param::Layer(layer, LayerParam::W1))?;
                 Ok(LayerViews {
-                    attention_norm: of("attention_norm")?,
-                    wqkv: of("attention.wqkv")?,
-                    wqkv_bias: bias("attention.wqkv", config.num_key_value_heads)?,
-                    wo: of("attention.wo")?,
-                    wo_bias: bias("attention.wo", 1)?,
-                    ffn_norm: of("ffn_norm")?,
+                    attention_norm: of(LayerParam::AttentionNorm)?,
+                    wqkv: of(LayerParam::Wqkv)?,
+                    wqkv_bias: bias(LayerParam::WqkvBias, config.num_key_value_heads)?,
+                    wo: of(LayerParam::Wo)?,
+                    wo_bias: bias(LayerParam::WoBias, 1)?,
+                    ffn_norm: of(LayerParam::FfnNorm)?,
                     w13: flat.window(w1.offset, &[2 * w1.shape[0], w1.shape[1]]),
-                    w2: of("feed_forward.w2")?,
+                    w2: of(LayerParam::W2)?,
                 })
             })
             .collect::<Result<_>>()?;
         Ok(Self {
-            embedding: view("model.tok_embeddings.weight")?,
+            embedding: view(Param::Embedding)?,
             layers,
-            norm: view("model.norm.weight")?,
-            reward_head: outputs.reward.then(|| view("v_head.weight")).transpose()?,
-            lm_head: outputs.lm.then(|| view("output.weight")).transpose()?,
+            norm: view(Param::Norm)?,
+            reward_head: outputs.reward.then(|| view(Param::RewardHead)).transpose()?,
+            lm_head: outputs.lm.then(|| view(Param::LmHead)).transpose()?,
         })
     }
 }

@@ -109,7 +109,7 @@ pub struct Workspace {
     pub(super) temporaries: Temporaries,
     pub(super) inputs: Inputs,
     pub(super) output: OutputSlots,
-    /// Host copies of what is derived from a pack, kept so that a step allocates nothing.
+    /// Host copies of what is derived from a pack, kept so that a step need not take memory for them.
     pub(super) selected_positions: Vec<u32>,
     pub(super) target_weights: Vec<f32>,
     /// None for a workspace that only scores.
@@ -129,7 +129,7 @@ impl Workspace {
         backend.reserve(&Self::extent(config, outputs, capacity))?;
         let Slots { layers, layers_back, temporaries, inputs, output } = slots;
         let workspace = Self {
-            arena: plan.allocate(backend)?,
+            arena: plan.allocate(|bytes| backend.allocate(bytes))?,
             capacity,
             layers,
             layers_back,

@@ -1,13 +1,9 @@
-//! Pages of one file: the frame, the style, drawings in SVG, and the sections that several pages have. Nothing outside
-//! the file is needed, and the page follows the reader's choice of light or dark.
+//! Pages of one file: the frame, the style, and drawings in SVG. Nothing outside the file is needed, and the
+//! page follows the reader's choice of light or dark.
 
-pub mod histogram;
-pub mod judges;
 pub mod plot;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-
-use crate::eval::Accuracy;
 
 const STYLE: &str = include_str!("style.css");
 /// The page may load nothing, whatever the texts that it shows contain.
@@ -35,15 +31,4 @@ pub fn frame(title: &str, header: &Markup, main: &Markup) -> Markup {
             }
         }
     }
-}
-
-/// `0.871`.
-pub fn figure(accuracy: Option<&Accuracy>) -> String {
-    format!("{:.3}", accuracy.copied().unwrap_or_default().value())
-}
-
-/// `[0.856, 0.885]`, not to be broken into lines.
-pub fn bounds(accuracy: Option<&Accuracy>) -> Markup {
-    let (low, high) = accuracy.copied().unwrap_or_default().interval();
-    html! { span.bounds { (format!("[{low:.3}, {high:.3}]")) } }
 }

@@ -1,6 +1,7 @@
 //! Rotary position embeddings: Su et al., arXiv 2104.09864, section 3.2.2, in the form of GPT-NeoX, where coordinate
-//! `i` turns with coordinate `i + D/2`, by the angles that the published models were trained with ([`rope_angle`]). The projection's columns are those of InternLM2: for each key/value head its
-//! `G` query heads, then the key, then the value.
+//! `i` turns with coordinate `i + D/2`, by the angles that the published models were trained with ([`rope_angle`]).
+//! The projection's columns are those of InternLM2: for each key/value head its `G` query heads, then the key, then the
+//! value.
 
 use crate::backend::{Heads, rope_angle};
 
@@ -10,7 +11,7 @@ pub struct Parts<V> {
     pub kv: Option<(Vec<V>, Vec<V>)>,
 }
 
-/// Turns the pairs `(x_i, x_{i + D/2})` by the angles `position theta^(-2 i / D)`, `forward` or back.
+/// Turns the pairs `(x_i, x_{i + D/2})` by the angles `position / theta^(2 i / D)`, `forward` or back.
 fn turn(out: &mut [f64], x: &[f64], position: u32, theta: f64, forward: bool) {
     let half = x.len() / 2;
     for i in 0..half {

@@ -5,20 +5,8 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::input::{Input, parse};
-use super::work::{Context, Usage, Work};
+use super::work::{Compat, Context, Usage, Work};
 use crate::polar::encode_encoded;
-
-/// Whose server a bare path stands in for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Compat {
-    /// SGLang, which has no /pooling: a bare /pooling is refused.
-    Sglang,
-    /// vLLM: /pooling answers a list of numbers for each sequence.
-    #[default]
-    Vllm,
-    /// LMDeploy: /pooling answers a number for each sequence.
-    Lmdeploy,
-}
 
 /// `{text}` or `{input_ids}` in SGLang's form, `{input}` in vLLM's.
 #[derive(Deserialize)]

@@ -82,9 +82,9 @@ impl<'de> Deserialize<'de> for Input {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Input, A::Error> {
                 match seq.next_element()? {
                     None => Err(A::Error::custom("an empty list: there is nothing to score")),
-                    Some(Element::Text(first)) => rest(seq, first, MAX_SEQUENCES).map(Input::Texts),
-                    Some(Element::Id(first)) => rest(seq, first, usize::MAX).map(Input::Ids),
-                    Some(Element::Ids(first)) => rest(seq, first, MAX_SEQUENCES).map(Input::Sequences),
+                    Some(Item::Text(first)) => rest(seq, first, MAX_SEQUENCES).map(Input::Texts),
+                    Some(Item::Id(first)) => rest(seq, first, usize::MAX).map(Input::Ids),
+                    Some(Item::Ids(first)) => rest(seq, first, MAX_SEQUENCES).map(Input::Sequences),
                 }
             }
         }
@@ -105,38 +105,38 @@ fn rest<'de, A: SeqAccess<'de>, T: Deserialize<'de>>(mut seq: A, first: T, most:
 }
 
 /// The first element of a list, which says what the others are.
-enum Element {
+enum Item {
     Text(String),
     Id(u32),
     Ids(Vec<u32>),
 }
 
-impl<'de> Deserialize<'de> for Element {
+impl<'de> Deserialize<'de> for Item {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ElementVisitor;
 
         impl<'de> Visitor<'de> for ElementVisitor {
-            type Value = Element;
+            type Value = Item;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string, a token id or a list of token ids")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Element, E> {
-                Ok(Element::Text(text.into()))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
+                Ok(Item::Text(text.into()))
             }
 
-            fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element, E> {
+            fn visit_u64<E: de::Error>(self, id: u64) -> Result<Item, E> {
                 let unexpected = de::Unexpected::Unsigned(id);
-                u32::try_from(id).map(Element::Id).map_err(|_| E::invalid_value(unexpected, &"a token id"))
+                u32::try_from(id).map(Item::Id).map_err(|_| E::invalid_value(unexpected, &"a token id"))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Element, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Item, A::Error> {
                 let mut ids = Vec::new();
                 while let Some(id) = seq.next_element()? {
                     ids.push(id);
                 }
-                Ok(Element::Ids(ids))
+                Ok(Item::Ids(ids))
             }
         }
 

@@ -23,11 +23,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use compat::Compat;
 pub use engine::Score;
 pub use http::Server;
 pub use openapi::document;
 pub use routes::paths;
+pub use work::Compat;
 
 use crate::polar::TemplateConfig;
 use crate::tokenizer::Tokenizer;

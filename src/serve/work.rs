@@ -8,11 +8,22 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Info;
-use super::compat::Compat;
 use super::error::ApiError;
 
 /// Tokens of all sequences of one request, at most: 64 MiB of ids.
 pub const MAX_IDS: usize = 1 << 24;
+
+/// Whose server a bare path stands in for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Compat {
+    /// SGLang, which has no /pooling: a bare /pooling is refused.
+    Sglang,
+    /// vLLM: /pooling answers a list of numbers for each sequence.
+    #[default]
+    Vllm,
+    /// LMDeploy: /pooling answers a number for each sequence.
+    Lmdeploy,
+}
 
 /// What the endpoints need to know.
 #[derive(Clone)]
@@ -110,7 +121,9 @@ impl Context {
         self.fits(&place, ids)?;
         let (score, vocab) = (self.info.tokenizer.specials().score, self.info.vocab_size);
         if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
-            return Err(ApiError::invalid(format!("{place}[{index}]: {id} is no token id: it is not below {vocab}")));
+            return Err(ApiError::invalid(format!(
+                "{place}[{index}]: {id} is not a token id: it is not below {vocab}"
+            )));
         }
         if ids.last() != Some(&score) {
             return Err(ApiError::invalid(format!(

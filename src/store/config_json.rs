@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::foreign::rope_scaling_factor;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::config::{Architecture, ModelConfig, SpecialIds, StorageDtype};
+use crate::model::config::{Architecture, ModelConfig, SpecialIds};
+use crate::tensor::Dtype;
 
 /// The name of the file in a model's folder.
 pub const FILE: &str = "config.json";
@@ -111,13 +111,30 @@ impl ModelConfig {
             "rope_scaling": scaling,
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": false,
-            "torch_dtype": self.dtype.torch_name(),
+            "torch_dtype": self.dtype.name(),
             "vocab_size": self.vocab_size,
         });
         if let Some(id) = self.special.reward {
             config["reward_token_id"] = json!(id);
         }
         format!("{config:#}\n")
+    }
+}
+
+/// `rope_scaling` of a Hugging Face configuration: the factor of dynamic NTK scaling, or nothing where it scales nothing.
+///
+/// # Errors
+/// The user's: a scaling that acts within the trained length.
+pub(super) fn rope_scaling_factor(scaling: &Map<String, Value>) -> Result<Option<f64>> {
+    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
+    let factor = scaling.get("factor").and_then(Value::as_f64);
+    match (kind, factor) {
+        (Some("default"), _) | (Some("linear" | "yarn" | "llama3"), Some(1.0)) => Ok(None),
+        (Some("dynamic"), Some(factor)) if factor >= 1.0 && factor.is_finite() => Ok(Some(factor)),
+        _ => Err(Error::user(format!(
+            "rope_scaling = {} is not supported: must be null or {{\"type\": \"dynamic\", \"factor\": 1 or above}}",
+            Value::Object(scaling.clone())
+        ))),
     }
 }
 
@@ -160,11 +177,11 @@ impl Keys<'_> {
     }
 
     /// `dtype` is the newer name of `torch_dtype`.
-    pub(super) fn dtype(&self) -> Result<StorageDtype> {
+    pub(super) fn dtype(&self) -> Result<Dtype> {
         let Some(name) = self.optional::<String>("torch_dtype")?.or(self.optional("dtype")?) else {
-            return Ok(StorageDtype::F32);
+            return Ok(Dtype::F32);
         };
-        StorageDtype::ALL.into_iter().find(|d| d.torch_name() == name).ok_or_else(|| {
+        Dtype::STORED.into_iter().find(|d| d.name() == name).ok_or_else(|| {
             Error::user(format!("torch_dtype = {name:?} is not supported: must be float32, bfloat16 or float16"))
         })
     }

@@ -11,14 +11,16 @@ use super::weights::{self, Target};
 use crate::error::{Error, Result};
 use crate::eval::companion;
 use crate::files::{self, StagedFolder};
-use crate::formats::gguf::Value;
-use crate::formats::{Element, Format, Writer};
-use crate::model::config::{Architecture, Heads, ModelConfig, StorageDtype, TensorSpec};
+use crate::formats::gguf::MetadataValue;
+use crate::formats::{Encoding, Format, Writer};
+use crate::model::TensorSpec;
+use crate::model::config::{Architecture, ModelConfig, OutputHeads};
+use crate::tensor::Dtype;
 use crate::tokenizer;
 
 /// What to convert to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ModelFormat {
     /// This program's own: an InternLM2 folder of safetensors.
     InternLm2,
     /// An InternLM2 folder of PyTorch files.
@@ -28,9 +30,6 @@ pub enum Kind {
     /// A GGUF file.
     Gguf,
 }
-
-/// The types that a folder's weights may have.
-const DTYPES: [StorageDtype; 3] = [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16];
 
 /// Files beside the weights that go along: tokenizer, generation, and how strings are built.
 const COMPANIONS: [&str; 10] = [
@@ -46,7 +45,7 @@ const COMPANIONS: [&str; 10] = [
     companion::FILE,
 ];
 
-/// Writes the model `from` to `to`, a folder or GGUF file that is whole or absent, as `kind`. `element` is the type of
+/// Writes the model `from` to `to`, a folder or GGUF file that is whole or absent, as `kind`. `encoding` is the type of
 /// its weights; without it the one that all weights of `from` have, or float32 where they are quantised or differ.
 ///
 /// Gives notes of what a person wants to know.
@@ -56,15 +55,15 @@ const COMPANIONS: [&str; 10] = [
 pub fn convert(
     from: &Path,
     to: &Path,
-    kind: Kind,
-    element: Option<Element>,
+    kind: ModelFormat,
+    encoding: Option<Encoding>,
     max_shard_bytes: usize,
 ) -> Result<Vec<String>> {
     let source = Pretrained::open(from)?;
     let architecture = source.config().architecture;
     // A reward model of InternLM2 may carry the head of its next-token loss.
     let heads = match kind {
-        Kind::InternLm2 | Kind::InternLm2Torch => source.heads(),
+        ModelFormat::InternLm2 | ModelFormat::InternLm2Torch => source.heads(),
         _ => architecture.heads(),
     };
     let loaded = source.check(&source.config().tensors(heads))?;
@@ -79,33 +78,33 @@ pub fn convert(
             architecture.noun()
         )));
     }
-    let element = element.unwrap_or_else(|| lossless(&source, &loaded));
-    let dtype = DTYPES.into_iter().find(|dtype| Element::from(*dtype) == element);
+    let encoding = encoding.unwrap_or_else(|| lossless(&source, &loaded));
+    let dtype = Dtype::STORED.into_iter().find(|dtype| Encoding::from(*dtype) == encoding);
     let mut notes = Vec::new();
     if !loaded.unused.is_empty() {
         notes.push(format!("left behind: {}", loaded.unused.join(", ")));
     }
     let mut values = |spec: &TensorSpec| read(&source, spec);
     match (kind, dtype) {
-        (Kind::Gguf, _) => {
+        (ModelFormat::Gguf, _) => {
             if to.exists() {
                 return Err(Error::user(format!("{} exists already: give the name of a new file", to.display())));
             }
-            notes.extend(write_gguf(&source, from, to, element, heads, &mut values)?);
+            notes.extend(write_gguf(&source, from, to, encoding, heads, &mut values)?);
             return Ok(notes);
         }
         (_, None) => {
-            return Err(Error::user(format!("{element} is a type of GGUF files: give float32, bfloat16 or float16")));
+            return Err(Error::user(format!("{encoding} is a type of GGUF files: give float32, bfloat16 or float16")));
         }
         (kind, Some(dtype)) => {
             let folder = StagedFolder::create(to)?;
             let mut config = ModelConfig { dtype, ..source.config().clone() };
             let (format, layout, json) = match kind {
-                Kind::HuggingFace(family) => {
+                ModelFormat::HuggingFace(family) => {
                     config.bias |= family == Family::Qwen2;
                     (Format::Safetensors, family.layout(Names::HuggingFace, false), family.to_json(&config))
                 }
-                Kind::InternLm2Torch => (Format::Torch, Layout::INTERNLM2, config.to_json()),
+                ModelFormat::InternLm2Torch => (Format::Torch, Layout::INTERNLM2, config.to_json()),
                 _ => (Format::Safetensors, Layout::INTERNLM2, config.to_json()),
             };
             files::write_atomic(&folder.path().join(FILE), json.as_bytes())?;
@@ -120,16 +119,16 @@ pub fn convert(
 
 /// The type that all tensors which are read have, if a folder can have it; else float32, which holds the values of any.
 /// What a configuration says of the type need not be so.
-fn lossless(source: &Pretrained, loaded: &Loaded) -> Element {
+fn lossless(source: &Pretrained, loaded: &Loaded) -> Encoding {
     let read = source.tensors().iter().filter(|(name, _)| !loaded.unused.iter().any(|unused| unused == name));
-    let mut stored = read.map(|(_, entry)| entry.element);
-    let first = stored.next().filter(|first| DTYPES.into_iter().any(|dtype| Element::from(dtype) == *first));
-    first.filter(|first| stored.all(|element| element == *first)).unwrap_or(Element::F32)
+    let mut stored = read.map(|(_, entry)| entry.encoding);
+    let first = stored.next().filter(|first| Dtype::STORED.into_iter().any(|dtype| Encoding::from(dtype) == *first));
+    first.filter(|first| stored.all(|encoding| encoding == *first)).unwrap_or(Encoding::F32)
 }
 
 /// A tensor of the source; zero for a bias that it does not have.
 fn read(source: &Pretrained, spec: &TensorSpec) -> Result<Vec<f32>> {
-    if spec.name.ends_with(".bias") && !source.config().bias {
+    if spec.param.is_bias() && !source.config().bias {
         return Ok(vec![0.0; spec.elements()]);
     }
     let mut values = Vec::new();
@@ -142,25 +141,25 @@ fn write_gguf(
     source: &Pretrained,
     from: &Path,
     to: &Path,
-    element: Element,
-    heads: Heads,
-    values: &mut weights::Source,
+    encoding: Encoding,
+    heads: OutputHeads,
+    values: &mut weights::ReadTensor,
 ) -> Result<Vec<String>> {
     let config = source.config();
     let family = if config.bias { Family::Qwen2 } else { Family::Llama };
     let layout = family.layout(Names::Gguf, false);
     let specs = config.tensors(heads);
-    let of = |spec: &TensorSpec| if spec.shape.len() > 1 && spec.shape[0] > 1 { element } else { Element::F32 };
+    let of = |spec: &TensorSpec| if spec.shape.len() > 1 && spec.shape[0] > 1 { encoding } else { Encoding::F32 };
     let pieces = weights::pieces(&specs, config, layout, of);
-    let quantised = !matches!(element, Element::F32 | Element::F16 | Element::Bf16);
+    let quantised = !matches!(encoding, Encoding::Plain(_));
     let mut keys = family.to_gguf(config, quantised);
     let tokenizer = source.tensors().metadata().iter().filter(|(key, _)| key.starts_with("tokenizer."));
     keys.extend(tokenizer.map(|(key, value)| (key.clone(), value.clone())));
     let bare = !keys.iter().any(|(key, _)| key == "tokenizer.ggml.model");
     if bare {
-        keys.push(("tokenizer.ggml.model".into(), Value::Text("none".into())));
+        keys.push(("tokenizer.ggml.model".into(), MetadataValue::Text("none".into())));
     }
-    let keys: Vec<(&str, Value)> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let keys: Vec<(&str, MetadataValue)> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
     let mut writer = Writer::create(to, Format::Gguf, pieces, &keys)?;
     specs.iter().try_for_each(|spec| weights::write_tensor(&mut writer, spec, config, layout, values))?;
     writer.finish()?.commit()?;

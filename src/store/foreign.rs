@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config_json::Keys;
+use super::config_json::{Keys, rope_scaling_factor};
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Metadata};
-use crate::formats::{Element, Tensors};
-use crate::model::config::{Architecture, ModelConfig, SpecialIds, StorageDtype};
+use crate::formats::{Encoding, Tensors};
+use crate::model::config::{Architecture, ModelConfig, SpecialIds};
 use crate::store::layout::{Layout, Names};
+use crate::tensor::Dtype;
 use crate::tokenizer::GgufVocabulary;
 
 /// A family whose network is this one under other names.
@@ -124,7 +125,7 @@ impl Family {
             "rope_scaling": scaling,
             "rope_theta": config.rope_theta,
             "tie_word_embeddings": false,
-            "torch_dtype": config.dtype.torch_name(),
+            "torch_dtype": config.dtype.name(),
             "vocab_size": config.vocab_size,
         });
         if self == Self::Llama {
@@ -140,8 +141,8 @@ impl Family {
     }
 
     /// The keys of a GGUF file of this model, without its tokenizer's.
-    pub fn to_gguf(self, config: &ModelConfig, quantised: bool) -> Vec<(String, gguf::Value)> {
-        use gguf::Value::{Float, Int, Text};
+    pub fn to_gguf(self, config: &ModelConfig, quantised: bool) -> Vec<(String, gguf::MetadataValue)> {
+        use gguf::MetadataValue::{Float, Int, Text};
         let size = |n: usize| Int(n as i128);
         let mut keys = vec![("general.architecture".to_string(), Text(self.model_type().into()))];
         if quantised {
@@ -235,11 +236,11 @@ impl Family {
             max_position_embeddings: keys.required("context_length")?,
             initializer_range: 0.02,
             special: special_ids(bos?, eos?, pad?),
-            dtype: match embedding.element {
-                Element::Bf16 => StorageDtype::Bf16,
-                Element::F16 => StorageDtype::F16,
+            dtype: match embedding.encoding {
+                Encoding::BF16 => Dtype::Bf16,
+                Encoding::F16 => Dtype::F16,
                 // Only f32 holds what a quantised block stands for.
-                _ => StorageDtype::F32,
+                _ => Dtype::F32,
             },
         };
         config.check("")?;
@@ -260,19 +261,19 @@ pub(super) fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> 
     let Some(model) = model else { return Ok(None) };
     let texts = |key| match keys.get(key) {
         None => Ok(Vec::new()),
-        Some(gguf::Value::Texts(texts)) => Ok(texts.clone()),
+        Some(gguf::MetadataValue::Texts(texts)) => Ok(texts.clone()),
         // An empty array may be of any type.
-        Some(gguf::Value::Ints(none)) if none.is_empty() => Ok(Vec::new()),
+        Some(gguf::MetadataValue::Ints(none)) if none.is_empty() => Ok(Vec::new()),
         Some(_) => Err(keys.wrong(key, "a list of texts")),
     };
     let scores = match keys.get("scores") {
         None => Vec::new(),
-        Some(gguf::Value::Floats(scores)) => scores.clone(),
+        Some(gguf::MetadataValue::Floats(scores)) => scores.clone(),
         Some(_) => return Err(keys.wrong("scores", "a list of floats")),
     };
     let token_types = match keys.get("token_type") {
         None => Vec::new(),
-        Some(gguf::Value::Ints(kinds)) => kinds.iter().map(|kind| *kind as i32).collect(),
+        Some(gguf::MetadataValue::Ints(kinds)) => kinds.iter().map(|kind| *kind as i32).collect(),
         Some(_) => return Err(keys.wrong("token_type", "a list of integers")),
     };
     Ok(Some(GgufVocabulary {
@@ -315,23 +316,6 @@ fn same_head_dim(key: &str, given: Option<usize>, hidden: usize, heads: usize) -
     }
 }
 
-/// `rope_scaling` of a Hugging Face configuration: the factor of dynamic NTK scaling, or nothing where it scales nothing.
-///
-/// # Errors
-/// The user's: a scaling that acts within the trained length.
-pub(super) fn rope_scaling_factor(scaling: &Map<String, Value>) -> Result<Option<f64>> {
-    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
-    let factor = scaling.get("factor").and_then(Value::as_f64);
-    match (kind, factor) {
-        (Some("default"), _) | (Some("linear" | "yarn" | "llama3"), Some(1.0)) => Ok(None),
-        (Some("dynamic"), Some(factor)) if factor >= 1.0 && factor.is_finite() => Ok(Some(factor)),
-        _ => Err(Error::user(format!(
-            "rope_scaling = {} is not supported: must be null or {{\"type\": \"dynamic\", \"factor\": 1 or above}}",
-            Value::Object(scaling.clone())
-        ))),
-    }
-}
-
 /// An id, or the first of a list.
 fn first_id(keys: &Keys, key: &str) -> Result<Option<u32>> {
     match keys.optional::<Value>(key)? {
@@ -357,7 +341,7 @@ struct GgufKeys<'a> {
 }
 
 impl GgufKeys<'_> {
-    fn get(&self, key: &str) -> Option<&gguf::Value> {
+    fn get(&self, key: &str) -> Option<&gguf::MetadataValue> {
         self.metadata.get(&format!("{}.{key}", self.prefix))
     }
 
@@ -368,7 +352,7 @@ impl GgufKeys<'_> {
     fn text(&self, key: &str) -> Result<Option<String>> {
         match self.get(key) {
             None => Ok(None),
-            Some(gguf::Value::Text(text)) => Ok(Some(text.clone())),
+            Some(gguf::MetadataValue::Text(text)) => Ok(Some(text.clone())),
             Some(_) => Err(self.wrong(key, "a text")),
         }
     }
@@ -376,11 +360,11 @@ impl GgufKeys<'_> {
     fn size(&self, key: &str) -> Result<Option<usize>> {
         match self.get(key) {
             None => Ok(None),
-            Some(gguf::Value::Int(n)) => {
+            Some(gguf::MetadataValue::Int(n)) => {
                 usize::try_from(*n).map(Some).map_err(|_| self.wrong(key, "a size that can be used"))
             }
             // Some models have a figure a layer; where all are equal it is one.
-            Some(gguf::Value::Ints(all)) if all.iter().all(|n| Some(n) == all.first()) => all
+            Some(gguf::MetadataValue::Ints(all)) if all.iter().all(|n| Some(n) == all.first()) => all
                 .first()
                 .map(|n| usize::try_from(*n).map_err(|_| self.wrong(key, "a size that can be used")))
                 .transpose(),
@@ -399,7 +383,7 @@ impl GgufKeys<'_> {
     fn truth(&self, key: &str) -> Result<Option<bool>> {
         match self.get(key) {
             None => Ok(None),
-            Some(gguf::Value::Bool(truth)) => Ok(Some(*truth)),
+            Some(gguf::MetadataValue::Bool(truth)) => Ok(Some(*truth)),
             Some(_) => Err(self.wrong(key, "true or false")),
         }
     }
@@ -408,8 +392,8 @@ impl GgufKeys<'_> {
     fn float(&self, key: &str) -> Result<Option<f64>> {
         match self.get(key) {
             None => Ok(None),
-            Some(gguf::Value::Float(number)) => Ok((*number as f32).to_string().parse().ok()),
-            Some(gguf::Value::Int(n)) => Ok(Some(*n as f64)),
+            Some(gguf::MetadataValue::Float(number)) => Ok((*number as f32).to_string().parse().ok()),
+            Some(gguf::MetadataValue::Int(n)) => Ok(Some(*n as f64)),
             Some(_) => Err(self.wrong(key, "a number")),
         }
     }

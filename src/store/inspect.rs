@@ -8,7 +8,7 @@ use super::layout::Names;
 use super::pretrained::{self, Pretrained};
 use crate::error::Result;
 use crate::formats::Tensors;
-use crate::model::config::{Architecture, Heads, ModelConfig};
+use crate::model::config::{Architecture, ModelConfig, OutputHeads};
 
 /// All that can be said of a model without computing with it.
 #[derive(Debug, Serialize)]
@@ -153,7 +153,7 @@ fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
             Names::Gguf => "llama.cpp",
         }
         .into(),
-        parameters: config.parameters(Heads { lm: heads.lm && !model.layout().tied, ..heads }),
+        parameters: config.parameters(OutputHeads { lm: heads.lm && !model.layout().tied, ..heads }),
         reward_head: heads.reward,
         lm_head: heads.lm,
         hidden_size: config.hidden_size,
@@ -177,10 +177,10 @@ fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
 fn of_tensors(tensors: &Tensors, statistics: bool) -> Result<Inspection> {
     let mut facts = Vec::new();
     for (name, entry) in tensors.iter() {
-        let wanted = statistics && entry.element.is_readable();
+        let wanted = statistics && entry.encoding.is_readable();
         facts.push(TensorFacts {
             name: name.into(),
-            dtype: entry.element.to_string(),
+            dtype: entry.encoding.to_string(),
             shape: entry.shape.clone(),
             statistics: if wanted { Some(figures(tensors, name)?) } else { None },
         });

@@ -3,7 +3,8 @@
 use crate::backend::Heads;
 use crate::error::{Error, Result};
 use crate::formats::Tensors;
-use crate::model::config::TensorSpec;
+use crate::model::TensorSpec;
+use crate::model::{LayerParam, Param};
 
 /// How a family of checkpoints names and lays out its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +31,16 @@ pub enum Names {
     Gguf,
 }
 
-/// What a tensor of this network is made of.
+/// What a tensor of this network is made of in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum StoredAs {
     /// One tensor as it is.
     Whole(String),
     /// Queries, keys and values, which `wqkv` holds group by group.
     Split([String; 3]),
 }
 
-impl Source {
+impl StoredAs {
     /// The name to give in a message.
     pub fn first(&self) -> &str {
         match self {
@@ -49,52 +50,52 @@ impl Source {
     }
 }
 
+/// A parameter of a layer in `transformers` and in llama.cpp; `*` is each of `q`, `k` and `v`.
+fn layer_part(param: LayerParam) -> (&'static str, &'static str) {
+    match param {
+        LayerParam::AttentionNorm => ("input_layernorm.weight", "attn_norm.weight"),
+        LayerParam::Wqkv => ("self_attn.*_proj.weight", "attn_*.weight"),
+        LayerParam::WqkvBias => ("self_attn.*_proj.bias", "attn_*.bias"),
+        LayerParam::Wo => ("self_attn.o_proj.weight", "attn_output.weight"),
+        LayerParam::WoBias => ("self_attn.o_proj.bias", "attn_output.bias"),
+        LayerParam::FfnNorm => ("post_attention_layernorm.weight", "ffn_norm.weight"),
+        LayerParam::W1 => ("mlp.gate_proj.weight", "ffn_gate.weight"),
+        LayerParam::W3 => ("mlp.up_proj.weight", "ffn_up.weight"),
+        LayerParam::W2 => ("mlp.down_proj.weight", "ffn_down.weight"),
+    }
+}
+
 impl Layout {
     /// InternLM2's own.
     pub const INTERNLM2: Self = Self { names: Names::InternLm2, interleaved: false, tied: false, output_bias: true };
 
-    /// Where this family has the tensor that InternLM2 calls `name`.
-    pub fn source(&self, name: &str) -> Source {
-        let (layer, part) = match name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
-            Some((layer, part)) => (layer, part),
-            None => ("", name),
+    /// Where this family has a parameter.
+    pub fn stored(&self, param: Param) -> StoredAs {
+        if self.names == Names::InternLm2 {
+            return StoredAs::Whole(param.to_string());
+        }
+        let (layer, part) = match param {
+            Param::LmHead if self.tied => return self.stored(Param::Embedding),
+            Param::Embedding => (None, ("model.embed_tokens.weight", "token_embd.weight")),
+            Param::Norm => (None, ("model.norm.weight", "output_norm.weight")),
+            Param::LmHead => (None, ("lm_head.weight", "output.weight")),
+            Param::RewardHead => (None, ("score.weight", "cls.output.weight")),
+            Param::Layer(layer, part) => (Some(layer), layer_part(part)),
         };
-        let split = |prefix: &str, of: fn(&str) -> String, kind: &str| {
-            Source::Split(["q", "k", "v"].map(|which| format!("{prefix}{}.{kind}", of(which))))
+        let name = match self.names {
+            Names::Gguf => part.1,
+            _ => part.0,
         };
-        match (self.names, part) {
-            (Names::InternLm2, _) => Source::Whole(name.into()),
-            (_, "output.weight") if self.tied => self.source("model.tok_embeddings.weight"),
-            (Names::HuggingFace, "attention.wqkv.weight" | "attention.wqkv.bias") => {
-                let kind = if part.ends_with("bias") { "bias" } else { "weight" };
-                split(&format!("model.layers.{layer}.self_attn."), |which| format!("{which}_proj"), kind)
+        let prefix = match (self.names, layer) {
+            (_, None) => String::new(),
+            (Names::Gguf, Some(layer)) => format!("blk.{layer}."),
+            (_, Some(layer)) => format!("model.layers.{layer}."),
+        };
+        match param {
+            Param::Layer(_, LayerParam::Wqkv | LayerParam::WqkvBias) => {
+                StoredAs::Split(["q", "k", "v"].map(|which| prefix.clone() + &name.replace('*', which)))
             }
-            (Names::Gguf, "attention.wqkv.weight" | "attention.wqkv.bias") => {
-                let kind = if part.ends_with("bias") { "bias" } else { "weight" };
-                split(&format!("blk.{layer}."), |which| format!("attn_{which}"), kind)
-            }
-            (names, part) => {
-                let (hugging_face, gguf) = match part {
-                    "model.tok_embeddings.weight" => ("model.embed_tokens.weight", "token_embd.weight"),
-                    "model.norm.weight" => ("model.norm.weight", "output_norm.weight"),
-                    "output.weight" => ("lm_head.weight", "output.weight"),
-                    "v_head.weight" => ("score.weight", "cls.output.weight"),
-                    "attention_norm.weight" => ("input_layernorm.weight", "attn_norm.weight"),
-                    "attention.wo.weight" => ("self_attn.o_proj.weight", "attn_output.weight"),
-                    "attention.wo.bias" => ("self_attn.o_proj.bias", "attn_output.bias"),
-                    "ffn_norm.weight" => ("post_attention_layernorm.weight", "ffn_norm.weight"),
-                    "feed_forward.w1.weight" => ("mlp.gate_proj.weight", "ffn_gate.weight"),
-                    "feed_forward.w3.weight" => ("mlp.up_proj.weight", "ffn_up.weight"),
-                    "feed_forward.w2.weight" => ("mlp.down_proj.weight", "ffn_down.weight"),
-                    other => (other, other),
-                };
-                Source::Whole(match (names, layer) {
-                    (Names::Gguf, "") => gguf.into(),
-                    (Names::Gguf, layer) => format!("blk.{layer}.{gguf}"),
-                    (_, "") => hugging_face.into(),
-                    (_, layer) => format!("model.layers.{layer}.{hugging_face}"),
-                })
-            }
+            _ => StoredAs::Whole(prefix + name),
         }
     }
 
@@ -117,13 +118,13 @@ impl Layout {
 
     /// Reads a tensor that [`Layout::check`] has let through.
     pub fn read(&self, spec: &TensorSpec, heads: Heads, tensors: &Tensors, values: &mut [f32]) -> Result<()> {
-        let names = match self.source(&spec.name) {
-            Source::Whole(name) => {
+        let names = match self.stored(spec.param) {
+            StoredAs::Whole(name) => {
                 tensors.read_rows(&name, 0..spec.shape[0], values)?;
                 tensors.release(&name);
                 return Ok(());
             }
-            Source::Split(names) => names,
+            StoredAs::Split(names) => names,
         };
         let width = spec.elements() / spec.shape[0];
         for (row, out) in Fused::of(heads).zip(values.chunks_mut(width)) {
@@ -134,17 +135,17 @@ impl Layout {
         Ok(())
     }
 
-    /// Whether the family has the tensor that InternLM2 calls `name`.
-    pub fn holds(&self, name: &str) -> bool {
-        self.output_bias || !name.ends_with("attention.wo.bias")
+    /// Whether the family has a parameter.
+    pub fn holds(&self, param: Param) -> bool {
+        self.output_bias || !matches!(param, Param::Layer(_, LayerParam::WoBias))
     }
 
     /// Names and shapes of what the tensor `spec` of this network is made of.
     pub fn parts(&self, spec: &TensorSpec, heads: Heads) -> Vec<(String, Vec<usize>)> {
-        match self.source(&spec.name) {
-            Source::Whole(_) if !self.holds(&spec.name) => Vec::new(),
-            Source::Whole(name) => vec![(name, spec.shape.clone())],
-            Source::Split(names) => {
+        match self.stored(spec.param) {
+            StoredAs::Whole(_) if !self.holds(spec.param) => Vec::new(),
+            StoredAs::Whole(name) => vec![(name, spec.shape.clone())],
+            StoredAs::Split(names) => {
                 let rows = [heads.query, heads.kv, heads.kv].map(|count| count * heads.dim);
                 let shape = |rows: usize| std::iter::once(rows).chain(spec.shape[1..].iter().copied()).collect();
                 names.into_iter().zip(rows.map(shape)).collect()
@@ -209,5 +210,38 @@ impl Fused {
         let half = heads.dim / 2;
         let row = if interleaved && self.which < 2 { 2 * (self.row % half) + self.row / half } else { self.row };
         self.head * heads.dim + row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::ModelConfig;
+    use crate::model::config::OutputHeads;
+
+    #[test]
+    fn every_parameter_has_a_name_of_its_own_in_every_family() {
+        let text = r#"{"architectures": ["InternLM2ForRewardModel"], "hidden_size": 8, "intermediate_size": 12,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 11, "bias": true}"#;
+        let config = ModelConfig::parse(text).unwrap();
+        let params = Param::all(&config, OutputHeads { reward: true, lm: true });
+        for names in [Names::InternLm2, Names::HuggingFace, Names::Gguf] {
+            let layout = Layout { names, interleaved: false, tied: false, output_bias: true };
+            let stored: Vec<String> = params
+                .iter()
+                .flat_map(|param| match layout.stored(*param) {
+                    StoredAs::Whole(name) => vec![name],
+                    StoredAs::Split(names) => names.to_vec(),
+                })
+                .collect();
+            let different: BTreeSet<&String> = stored.iter().collect();
+            assert_eq!(different.len(), stored.len(), "{names:?}: {stored:?}");
+            // Two parameters of each of the two layers are three tensors elsewhere.
+            assert_eq!(stored.len(), if names == Names::InternLm2 { 22 } else { 22 + 2 * 4 }, "{names:?}");
+        }
+        let tied = Layout { names: Names::HuggingFace, interleaved: false, tied: true, output_bias: true };
+        assert_eq!(tied.stored(Param::LmHead), tied.stored(Param::Embedding));
     }
 }

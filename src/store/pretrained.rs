@@ -11,23 +11,25 @@ use super::layout::{Layout, Names};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::formats::{Tensors, lone_gguf};
-use crate::model::config::{Heads, ModelConfig, TensorSpec};
+use crate::model::TensorSpec;
+use crate::model::config::{ModelConfig, OutputHeads};
+use crate::model::{LayerParam, Param};
 use crate::tokenizer::{self, Tokenizer};
 
 /// What a model on the disk held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// The heads that were asked for and found.
-    pub heads: Heads,
+    pub heads: OutputHeads,
     /// Tensors that were not read, by the names that they have there.
     pub unused: Vec<String>,
 }
 
 impl Loaded {
-    fn has(&self, name: &str) -> bool {
-        match name {
-            "v_head.weight" => self.heads.reward,
-            "output.weight" => self.heads.lm,
+    fn has(&self, param: Param) -> bool {
+        match param {
+            Param::RewardHead => self.heads.reward,
+            Param::LmHead => self.heads.lm,
             _ => true,
         }
     }
@@ -74,9 +76,9 @@ impl Pretrained {
     }
 
     /// The heads that are there.
-    pub fn heads(&self) -> Heads {
-        let has = |name: &str| self.tensors.get(self.layout.source(name).first()).is_some();
-        Heads { reward: has("v_head.weight"), lm: has("output.weight") }
+    pub fn heads(&self) -> OutputHeads {
+        let has = |param: Param| self.tensors.get(self.layout.stored(param).first()).is_some();
+        OutputHeads { reward: has(Param::RewardHead), lm: has(Param::LmHead) }
     }
 
     /// Reads the weights and gives every tensor of `config.tensors(heads)` to `sink`, in that order and converted to f32. A
@@ -85,12 +87,16 @@ impl Pretrained {
     /// # Errors
     /// Names the file and the tensor that is missing, malformed, not finite, or of a shape or type that does not fit the
     /// configuration; what `sink` returns.
-    pub fn read_into(&self, heads: Heads, sink: &mut dyn FnMut(&TensorSpec, &[f32]) -> Result<()>) -> Result<Loaded> {
+    pub fn read_into(
+        &self,
+        heads: OutputHeads,
+        sink: &mut dyn FnMut(&TensorSpec, &[f32]) -> Result<()>,
+    ) -> Result<Loaded> {
         let specs = self.config.tensors(heads);
         // All tensors are checked before the first is passed on.
         let loaded = self.check(&specs)?;
         let mut values = Vec::new();
-        for spec in specs.iter().filter(|spec| loaded.has(&spec.name)) {
+        for spec in specs.iter().filter(|spec| loaded.has(spec.param)) {
             self.read(spec, &mut values)?;
             sink(spec, &values)?;
         }
@@ -114,7 +120,7 @@ impl Pretrained {
         values.resize(spec.elements(), 0.0);
         self.layout.read(spec, self.config.attention_heads(), &self.tensors, values)?;
         if values.iter().any(|v| !v.is_finite()) {
-            let name = self.layout.source(&spec.name).first().to_string();
+            let name = self.layout.stored(spec.param).first().to_string();
             return Err(self.tensors.refuse(&name, "holds a value that is not finite: get it again"));
         }
         Ok(())
@@ -126,12 +132,12 @@ impl Pretrained {
     /// Names the first tensor that is missing or does not fit.
     pub fn check(&self, specs: &[TensorSpec]) -> Result<Loaded> {
         let mut unused: BTreeSet<&str> = self.tensors.iter().map(|(name, _)| name).collect();
-        let mut heads = Heads::default();
+        let mut heads = OutputHeads::default();
         for spec in specs {
-            match (spec.name.as_str(), self.find(spec)) {
-                ("v_head.weight", Ok(Some(_))) => heads.reward = true,
-                ("output.weight", Ok(Some(_))) => heads.lm = true,
-                ("v_head.weight" | "output.weight", Ok(None)) => {}
+            match (spec.param, self.find(spec)) {
+                (Param::RewardHead, Ok(Some(_))) => heads.reward = true,
+                (Param::LmHead, Ok(Some(_))) => heads.lm = true,
+                (Param::RewardHead | Param::LmHead, Ok(None)) => {}
                 (_, found) => drop(found?),
             }
             for (name, _) in self.layout.parts(spec, self.config.attention_heads()) {
@@ -140,7 +146,7 @@ impl Pretrained {
         }
         // A tied head that is stored all the same is a copy of the embedding.
         if self.layout.tied {
-            unused.remove("lm_head.weight");
+            unused.remove(Layout { tied: false, ..self.layout }.stored(Param::LmHead).first());
         }
         Ok(Loaded { heads, unused: unused.into_iter().map(String::from).collect() })
     }
@@ -151,11 +157,11 @@ impl Pretrained {
     /// Names a tensor that is missing, unless it is a head, or does not fit.
     pub fn find(&self, spec: &TensorSpec) -> Result<Option<Vec<String>>> {
         let found = self.layout.check(spec, self.config.attention_heads(), &self.tensors)?;
-        let optional = self.layout.names == Names::Gguf && spec.name.ends_with("wo.bias");
-        let zero = optional || !self.layout.holds(&spec.name);
+        let optional = self.layout.names == Names::Gguf && matches!(spec.param, Param::Layer(_, LayerParam::WoBias));
+        let zero = optional || !self.layout.holds(spec.param);
         match found {
-            None if !zero && !["v_head.weight", "output.weight"].contains(&spec.name.as_str()) => {
-                let name = self.layout.source(&spec.name).first().to_string();
+            None if !zero && !spec.param.is_head() => {
+                let name = self.layout.stored(spec.param).first().to_string();
                 Err(self.tensors.refuse(&name, "is missing"))
             }
             found => Ok(found),

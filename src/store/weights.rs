@@ -9,9 +9,11 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::files::{self, Staged};
-use crate::formats::{Element, Format, Piece, Writer};
-use crate::model::config::{Heads, ModelConfig, StorageDtype, TensorSpec};
+use crate::formats::{Encoding, Format, Piece, Writer};
+use crate::model::TensorSpec;
+use crate::model::config::{ModelConfig, OutputHeads};
 use crate::store::layout::Layout;
+use crate::tensor::Dtype;
 
 /// The file of a model in one piece.
 pub const SINGLE: &str = "model.safetensors";
@@ -24,20 +26,20 @@ pub struct Target {
     /// Names and order.
     pub layout: Layout,
     /// The type of every tensor.
-    pub dtype: StorageDtype,
+    pub dtype: Dtype,
     /// Bytes of data in a file, at most; a larger tensor has a file of its own.
     pub max_shard_bytes: usize,
 }
 
 impl Target {
     /// InternLM2's layout as safetensors.
-    pub fn safetensors(dtype: StorageDtype, max_shard_bytes: usize) -> Self {
+    pub fn safetensors(dtype: Dtype, max_shard_bytes: usize) -> Self {
         Self { format: Format::Safetensors, layout: Layout::INTERNLM2, dtype, max_shard_bytes }
     }
 }
 
 /// Gives one tensor of this network as f32.
-pub type Source<'a> = dyn FnMut(&TensorSpec) -> Result<Vec<f32>> + 'a;
+pub type ReadTensor<'a> = dyn FnMut(&TensorSpec) -> Result<Vec<f32>> + 'a;
 
 /// Writes the tensors `config.tensors(heads)`, which `source` gives in that order, into the folder `dir`.
 ///
@@ -46,7 +48,13 @@ pub type Source<'a> = dyn FnMut(&TensorSpec) -> Result<Vec<f32>> + 'a;
 /// # Errors
 /// When a finite value overflows the type, the layout cannot hold the model, the folder cannot be written or the disk is
 /// full; what `source` returns.
-pub fn write(dir: &Path, config: &ModelConfig, heads: Heads, target: Target, source: &mut Source) -> Result<()> {
+pub fn write(
+    dir: &Path,
+    config: &ModelConfig,
+    heads: OutputHeads,
+    target: Target,
+    source: &mut ReadTensor,
+) -> Result<()> {
     let specs = config.tensors(heads);
     let shards = split(&specs, target.dtype, target.max_shard_bytes);
     let mut staged = Vec::new();
@@ -82,17 +90,17 @@ pub fn write(dir: &Path, config: &ModelConfig, heads: Heads, target: Target, sou
     remove_former(dir, &names)
 }
 
-/// What a layout makes of the tensors `specs`, in their order; `element` says in which type.
+/// What a layout makes of the tensors `specs`, in their order; `encoding` says in which type.
 pub fn pieces(
     specs: &[TensorSpec],
     config: &ModelConfig,
     layout: Layout,
-    element: impl Fn(&TensorSpec) -> Element,
+    encoding: impl Fn(&TensorSpec) -> Encoding,
 ) -> Vec<Piece> {
     let all = specs.iter().flat_map(|spec| {
         let parts = layout.parts(spec, config.attention_heads());
-        let element = element(spec);
-        parts.into_iter().map(move |(name, shape)| Piece { name, shape, element })
+        let encoding = encoding(spec);
+        parts.into_iter().map(move |(name, shape)| Piece { name, shape, encoding })
     });
     all.collect()
 }
@@ -106,10 +114,10 @@ pub fn write_tensor(
     spec: &TensorSpec,
     config: &ModelConfig,
     layout: Layout,
-    source: &mut Source,
+    source: &mut ReadTensor,
 ) -> Result<()> {
     let values = source(spec)?;
-    if !layout.holds(&spec.name) && values.iter().any(|v| *v != 0.0) {
+    if !layout.holds(spec.param) && values.iter().any(|v| *v != 0.0) {
         return Err(Error::user(format!(
             "tensor `{}` is not zero, and Qwen2 has no such bias: convert to internlm2 or llama",
             spec.name
@@ -119,11 +127,11 @@ pub fn write_tensor(
 }
 
 /// Consecutive tensors that share a file.
-fn split(specs: &[TensorSpec], dtype: StorageDtype, max_bytes: usize) -> Vec<&[TensorSpec]> {
+fn split(specs: &[TensorSpec], dtype: Dtype, max_bytes: usize) -> Vec<&[TensorSpec]> {
     let mut shards = Vec::new();
     let (mut begin, mut bytes) = (0, 0);
     for (index, spec) in specs.iter().enumerate() {
-        let size = spec.elements() * dtype.bytes();
+        let size = spec.elements() * dtype.size();
         if index > begin && bytes + size > max_bytes {
             shards.push(&specs[begin..index]);
             (begin, bytes) = (index, 0);
@@ -152,10 +160,10 @@ fn remove_former(dir: &Path, names: &[String]) -> Result<()> {
 }
 
 /// `values` as they are once written as `dtype` and read again; `None` when a finite one becomes infinite.
-pub fn rounded(values: &[f32], dtype: StorageDtype) -> Option<Vec<f32>> {
+pub fn rounded(values: &[f32], dtype: Dtype) -> Option<Vec<f32>> {
     let (mut bytes, mut rounded) = (Vec::new(), vec![0.0; values.len()]);
-    let fits = Element::from(dtype).encode(values, &mut bytes);
-    Element::from(dtype).decode(&bytes, &mut rounded);
+    let fits = Encoding::from(dtype).encode(values, &mut bytes);
+    Encoding::from(dtype).decode(&bytes, &mut rounded);
     fits.then_some(rounded)
 }
 

@@ -2,9 +2,9 @@
 //! one allocation. What is never alive at the same time may share memory.
 
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 
-use super::{Dtype, Tensor};
-use crate::backend::Backend;
+use super::{Dtype, Storage, Tensor};
 use crate::error::Result;
 
 const ALIGNMENT: usize = 256;
@@ -83,10 +83,10 @@ impl Plan {
         self.bytes
     }
 
-    /// Takes the memory and hands out the tensors.
-    pub fn allocate(mut self, backend: &dyn Backend) -> Result<Arena> {
+    /// Takes the memory, so many bytes of `allocate`, and hands out the tensors.
+    pub fn allocate(mut self, allocate: impl FnOnce(usize) -> Result<Rc<Storage>>) -> Result<Arena> {
         self.place();
-        let storage = backend.allocate(self.bytes.max(ALIGNMENT))?;
+        let storage = allocate(self.bytes.max(ALIGNMENT))?;
         let tensors = self
             .entries
             .iter()

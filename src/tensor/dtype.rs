@@ -1,6 +1,9 @@
+use std::fmt::{self, Display, Formatter};
+
 use half::{bf16, f16};
 
-/// The types that elements of a tensor have.
+/// The types that numbers have, in memory and in files. What else files of weights hold
+/// is an `Encoding` of `formats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// 64-bit float: the reference.
@@ -9,13 +12,27 @@ pub enum Dtype {
     F32,
     /// Brain float: weights and activations on a GPU.
     Bf16,
-    /// Half precision: files only.
+    /// IEEE 754 half precision: files only.
     F16,
     /// Token ids, positions, row numbers.
     U32,
 }
 
 impl Dtype {
+    /// The types in which this program stores the weights of a model.
+    pub const STORED: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+
+    /// PyTorch's name, as in the `torch_dtype` of a `config.json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F64 => "float64",
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+            Self::F16 => "float16",
+            Self::U32 => "uint32",
+        }
+    }
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
@@ -23,6 +40,12 @@ impl Dtype {
             Self::F32 | Self::U32 => 4,
             Self::Bf16 | Self::F16 => 2,
         }
+    }
+}
+
+impl Display for Dtype {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -143,7 +143,7 @@ impl Tensor {
 
     /// Columns `range` of a matrix; the rows keep their distance.
     pub fn slice_cols(&self, range: Range<usize>) -> Self {
-        assert!(self.shape.rank == 2, "columns of {:?}, which is no matrix", self.shape);
+        assert!(self.shape.rank == 2, "columns of {:?}, which is not a matrix", self.shape);
         assert!(range.start <= range.end && range.end <= self.shape.dims[1], "columns {range:?} of {:?}", self.shape);
         let mut view = self.clone();
         view.offset += range.start;

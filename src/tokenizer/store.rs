@@ -176,7 +176,7 @@ fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
     let length = fs::metadata(path).map_err(unread)?.len();
     if length > most {
         return Err(Error::user(format!(
-            "{}: {length} bytes is no tokenizer: at most {most} are read",
+            "{}: {length} bytes is not a tokenizer: at most {most} are read",
             path.display()
         )));
     }

@@ -1,4 +1,8 @@
-//! Resumable state: `checkpoints/step-00000123/` with the raw buffers, `state.json` and a manifest with checksums.
+//! Resumable state: `checkpoints/step-00000123/` with raw buffers, `state.json` and a manifest with checksums.
+//!
+//! A buffer is as long as the flat parameters, and each file has a range of it: `m-0.bin` from element 0 on. Who owns
+//! a range writes it, and whatever ranges were written, any can be read. Buffers stream: no more than [`PIECE`] elements
+//! are in the host's memory at one time.
 //!
 //! A checkpoint is written into a temporary folder beside its place, flushed file by file, and renamed; its manifest
 //! `COMPLETE` is the last file written. So at any moment the newest folder that verifies is whole, and a crash leaves
@@ -8,7 +12,8 @@ mod lock;
 mod manifest;
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -32,8 +37,18 @@ const MAX_STATE_BYTES: u64 = 64 << 20;
 const TEMPORARY: &str = ".tmp-";
 /// What the name of a folder begins with while a new one takes its place.
 const REPLACED: &str = ".replaced-";
-/// Elements converted at once: 256 KiB.
-const CHUNK: usize = 1 << 16;
+/// Elements that are read and written at one time: 256 KiB.
+const PIECE: usize = 1 << 16;
+
+/// A range of a buffer that is to be saved.
+pub struct Part<'a> {
+    /// The buffer.
+    pub name: &'a str,
+    /// Its elements.
+    pub range: Range<usize>,
+    /// Reads as many elements as there is room for, from the given one of the buffer on.
+    pub read: &'a mut dyn FnMut(usize, &mut [f32]) -> Result<()>,
+}
 
 /// The checkpoints of one run, which [`RunLock`] keeps other processes away from.
 #[derive(Debug)]
@@ -76,16 +91,16 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
-    /// Saves the named `buffers` (files `NAME.bin`, little-endian f32) and `state` as the checkpoint after `step`
+    /// Saves `parts` of buffers (files `NAME-START.bin`, little-endian f32) and `state` as the checkpoint after `step`
     /// steps, then deletes those that are no longer kept: all but the last `keep` up to `step`, and any beyond
     /// `step`, which a resumed run has left behind.
     ///
     /// # Errors
-    /// When the disk is full or fails; the earlier checkpoints then still stand.
-    pub fn save(&self, step: u64, buffers: &[(&str, &[f32])], state: &impl Serialize) -> Result<()> {
+    /// When the disk is full or fails, or a part cannot be read; the earlier checkpoints then still stand.
+    pub fn save(&self, step: u64, parts: &mut [Part], state: &impl Serialize) -> Result<()> {
         let target = self.place(step);
         let temporary = self.folder.join(format!("{TEMPORARY}{step:08}"));
-        let written = write_folder(&temporary, step, buffers, state).and_then(|()| self.put(&temporary, &target));
+        let written = write_folder(&temporary, step, parts, state).and_then(|()| self.put(&temporary, &target));
         if written.is_err() {
             // Gives a full disk its room back; the error at hand matters more than one from here.
             let _ = fs::remove_dir_all(&temporary);
@@ -174,28 +189,51 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Reads the buffer `name` into `values`.
+    /// Reads `range` of the buffer `name`, which has `elements` in all, and hands it to `sink` in pieces: the first
+    /// element of each, and its values.
     ///
     /// # Errors
-    /// When there is no such buffer or it has another length.
-    pub fn read(&self, name: &str, values: &mut [f32]) -> Result<()> {
-        let path = self.folder.join(format!("{name}.bin"));
-        let bytes = self.manifest.files.iter().find(|f| f.name == format!("{name}.bin")).map(|f| f.bytes);
-        if bytes != Some(4 * values.len() as u64) {
-            let (found, wanted) = (bytes.unwrap_or(0) / 4, values.len());
+    /// When there is no such buffer or it has another length; and what `sink` reports.
+    pub fn read(
+        &self,
+        name: &str,
+        elements: usize,
+        range: Range<usize>,
+        sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let files = self.manifest.files_of(name);
+        let mut end = 0;
+        let mut gap = false;
+        for (start, file) in &files {
+            gap |= *start != end;
+            end = start + file.bytes / 4;
+        }
+        if gap || end != elements as u64 {
             return Err(Error::user(format!(
-                "{} holds {found} values, but this run has {wanted}: it belongs to another model",
-                path.display()
+                "{} of {} holds {end} values, but this run has {elements}: it belongs to another model",
+                name,
+                self.folder.display()
             )));
         }
-        let failed = |e| Error::io("read", &path, &e);
-        let mut file = File::open(&path).map_err(failed)?;
-        let mut bytes = vec![0; 4 * CHUNK.min(values.len())];
-        for chunk in values.chunks_mut(CHUNK) {
-            let bytes = &mut bytes[..4 * chunk.len()];
-            file.read_exact(bytes).map_err(failed)?;
-            for (value, bytes) in chunk.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f32::from_le_bytes(*bytes);
+        let mut bytes = Vec::new();
+        let mut values = Vec::new();
+        for (start, file) in files {
+            let start = start as usize;
+            let of_file = start..start + file.bytes as usize / 4;
+            let wanted = range.start.max(of_file.start)..range.end.min(of_file.end);
+            if wanted.is_empty() {
+                continue;
+            }
+            let path = self.folder.join(&file.name);
+            let failed = |e| Error::io("read", &path, &e);
+            let mut input = File::open(&path).map_err(failed)?;
+            input.seek(SeekFrom::Start(4 * (wanted.start - start) as u64)).map_err(failed)?;
+            for piece in pieces(wanted) {
+                bytes.resize(4 * piece.len(), 0);
+                input.read_exact(&mut bytes).map_err(failed)?;
+                values.clear();
+                values.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+                sink(piece.start, &values)?;
             }
         }
         Ok(())
@@ -221,47 +259,63 @@ fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
+/// `range` in pieces of at most [`PIECE`] elements.
+pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(PIECE).map(move |start| start..(start + PIECE).min(end))
+}
+
 /// Writes all files of a checkpoint into the new folder `folder`, the manifest last, and flushes them.
-fn write_folder(folder: &Path, step: u64, buffers: &[(&str, &[f32])], state: &impl Serialize) -> Result<()> {
+fn write_folder(folder: &Path, step: u64, parts: &mut [Part], state: &impl Serialize) -> Result<()> {
     if folder.exists() {
         remove_folder(folder)?;
     }
     fs::create_dir(folder).map_err(|e| Error::io("create", folder, &e))?;
     let mut manifest = Manifest::new(step);
-    for (name, values) in buffers {
-        manifest.files.push(write_file(folder, &format!("{name}.bin"), |out| write_floats(out, values))?);
+    for part in parts {
+        let name = format!("{}-{}.bin", part.name, part.range.start);
+        manifest.files.push(write_file(folder, &name, &mut |out| write_part(out, part))?);
     }
     let state = serde_json::to_vec_pretty(state).map_err(|e| Error::machine(format!("{STATE}: {e}")))?;
-    manifest.files.push(write_file(folder, STATE, |out| out.write_all(&state))?);
+    manifest.files.push(write_file(folder, STATE, &mut |out| out.write(&state))?);
     // The manifest must not reach the disk before what it vouches for.
     files::sync_folder(folder)?;
-    write_file(folder, COMPLETE, |out| out.write_all(&manifest.to_json()))?;
+    write_file(folder, COMPLETE, &mut |out| out.write(&manifest.to_json()))?;
     files::sync_folder(folder)
 }
 
-/// Writes one file through to the disk.
-fn write_file(
-    folder: &Path,
-    name: &str,
-    content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<FileRecord> {
-    let path = folder.join(name);
-    let write = || {
-        let mut out = manifest::Hashing::new(BufWriter::with_capacity(4 * CHUNK, File::create_new(&path)?));
-        content(&mut out)?;
-        let (file, record) = out.finish(name)?;
-        file.sync_all()?;
-        Ok(record)
-    };
-    write().map_err(|e| Error::io("write", &path, &e))
+/// A file in writing.
+struct Out<'a> {
+    file: manifest::Hashing,
+    path: &'a Path,
 }
 
-fn write_floats(out: &mut dyn Write, values: &[f32]) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(4 * CHUNK.min(values.len()));
-    for chunk in values.chunks(CHUNK) {
+impl Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::io("write", self.path, &e))
+    }
+}
+
+/// Writes one file through to the disk.
+fn write_file(folder: &Path, name: &str, content: &mut dyn FnMut(&mut Out) -> Result<()>) -> Result<FileRecord> {
+    let path = folder.join(name);
+    let failed = |e| Error::io("write", &path, &e);
+    let file = BufWriter::with_capacity(1 << 16, File::create_new(&path).map_err(failed)?);
+    let mut out = Out { file: manifest::Hashing::new(file), path: &path };
+    content(&mut out)?;
+    let (file, record) = out.file.finish(name).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    Ok(record)
+}
+
+fn write_part(out: &mut Out, part: &mut Part) -> Result<()> {
+    let (mut values, mut bytes) = (Vec::new(), Vec::new());
+    for piece in pieces(part.range.clone()) {
+        values.resize(piece.len(), 0.0);
+        (part.read)(piece.start, &mut values)?;
         bytes.clear();
-        bytes.extend(chunk.iter().flat_map(|v| v.to_le_bytes()));
-        out.write_all(&bytes)?;
+        bytes.extend(values.iter().flat_map(|v: &f32| v.to_le_bytes()));
+        out.write(&bytes)?;
     }
     Ok(())
 }

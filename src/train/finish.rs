@@ -6,21 +6,24 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
-use crate::eval::reference::{References, Source, trials};
+use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, examples as first_examples, measure};
 use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
-use crate::model::config::StorageDtype;
-use crate::model::{Model, ModelConfig, Workspace};
+use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, Pack, Wanted};
 use crate::store::weights;
 use crate::store::weights::Target;
+use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
+use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
 use crate::train::run::Totals;
 use crate::train::setup::{EvalSet, Setup};
+use crate::train::state::Masters;
 use crate::train::{Trainer, metrics};
 
 /// The final model in a run's folder.
@@ -54,19 +57,20 @@ pub fn finish(
     setup: Setup,
     trainer: Trainer,
     totals: &Totals,
-    peak: f64,
+    ceiling: Ceiling,
     stop: &AtomicBool,
 ) -> Result<Option<Outcome>> {
-    let model = trainer.model().clone();
     // The workspace and the moments of training are not needed any more, and the evaluation plans its own.
-    drop(trainer);
+    let (model, state) = trainer.into_parts();
+    let master = state.into_masters();
     let baselines = setup.baselines()?;
     let folder = run.join(MODEL);
     let companion = Companion { template: setup.feeder.template, baselines };
-    let dtype = round_weights(&model)?;
-    save_model(&folder, &model, dtype, &setup.feeder, &companion)?;
+    let dtype = round_weights(&model, &master)?;
+    save_model(&folder, &model, &master, dtype, &setup.feeder, &companion)?;
+    drop(master);
 
-    let mut facts = facts(&setup, &model, totals, peak);
+    let mut facts = facts(&setup, &model, totals, ceiling);
     if dtype != model.config().dtype {
         facts.push(("weights".into(), format!("saved as {dtype}: some are too large for {}", model.config().dtype)));
     }
@@ -79,7 +83,7 @@ pub fn finish(
         }
         match set {
             EvalSet::Ranked(name, set) => {
-                let Ok(trials) = trials(&set, Source::Field, &References::default()) else {
+                let Ok(trials) = trials(&set, ReferenceSource::Field, &References::default()) else {
                     let why = "not measured: in every row a candidate's text is the reference's";
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;
@@ -140,21 +144,35 @@ pub fn finish(
 
 /// Rounds all weights to the dtype in which they are saved, so that what is evaluated is what is saved. That is
 /// float32 if some weight is too large for the one of the configuration.
-fn round_weights(model: &Model) -> Result<StorageDtype> {
+fn round_weights(model: &Model, master: &Masters) -> Result<Dtype> {
     let wanted = model.config().dtype;
-    if wanted == StorageDtype::F32 {
+    let rounded = |spec: &TensorSpec| Ok(weights::rounded(&master.get(model, spec)?, wanted));
+    if wanted == Dtype::F32 {
         return Ok(wanted);
     }
-    let params: Vec<_> = model.specs().iter().map(|spec| model.get(model.master(), spec)).collect::<Result<_>>()?;
-    let Some(params) = params.iter().map(|values| weights::rounded(values, wanted)).collect::<Option<Vec<_>>>() else {
-        return Ok(StorageDtype::F32);
-    };
-    model.specs().iter().zip(&params).try_for_each(|(spec, values)| model.set(spec, values))?;
+    // Twice, so that no more than a tensor is held: whether all can be rounded is known after the last.
+    for spec in model.specs() {
+        if rounded(spec)?.is_none() {
+            return Ok(Dtype::F32);
+        }
+    }
+    for spec in model.specs() {
+        if let Some(values) = rounded(spec)? {
+            master.set_rows(model, spec, 0, &values)?;
+        }
+    }
     Ok(wanted)
 }
 
 /// Writes weights, configuration and tokenizer into a folder of another name, then puts it in its place.
-fn save_model(folder: &Path, model: &Model, dtype: StorageDtype, feeder: &Feeder, companion: &Companion) -> Result<()> {
+fn save_model(
+    folder: &Path,
+    model: &Model,
+    master: &Masters,
+    dtype: Dtype,
+    feeder: &Feeder,
+    companion: &Companion,
+) -> Result<()> {
     let temporary = folder.with_file_name(format!(".{MODEL}.tmp"));
     if temporary.exists() {
         fs::remove_dir_all(&temporary).map_err(|e| Error::io("remove", &temporary, &e))?;
@@ -166,7 +184,7 @@ fn save_model(folder: &Path, model: &Model, dtype: StorageDtype, feeder: &Feeder
         tokenizer.save(&temporary)?;
     }
     companion.write(&temporary)?;
-    let mut source = |spec: &crate::model::TensorSpec| model.get(model.master(), spec);
+    let mut source = |spec: &TensorSpec| master.get(model, spec);
     weights::write(&temporary, &config, model.outputs(), Target::safetensors(dtype, SHARD_BYTES), &mut source)?;
     let former = folder.with_file_name(format!(".{MODEL}.former"));
     let remove = |path: &Path| match path.exists() {
@@ -203,12 +221,12 @@ fn next_token_loss(model: &Rc<Model>, feeder: &Feeder, sequences: &[Vec<u32>]) -
     Ok(model.losses(&workspace)?.1 / predicted)
 }
 
-fn facts(setup: &Setup, model: &Model, totals: &Totals, peak: f64) -> Vec<(String, String)> {
+fn facts(setup: &Setup, model: &Model, totals: &Totals, ceiling: Ceiling) -> Vec<(String, String)> {
     let separate = totals.tokens + totals.tokens_saved;
     let saved = 100.0 * totals.tokens_saved as f64 / separate.max(1) as f64;
     let mut facts = vec![
         ("parameters".into(), format!("{:.3}M", model.config().parameters(model.outputs()) as f64 / 1e6)),
-        ("device".into(), format!("{}, {:.0} GFLOP/s measured on matrix products", model.backend().name(), peak / 1e9)),
+        ("device".into(), format!("{}, {}", model.backend().name(), ceiling.describe())),
         ("updates".into(), format!("{} of {} steps", totals.updates, setup.steps)),
         (
             "tokens computed".into(),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::train::rate::Share;
 
 /// The file in a run's folder.
 pub const FILE: &str = "metrics.jsonl";
@@ -39,8 +40,9 @@ pub struct StepMetrics {
     pub seconds: f64,
     /// Tokens computed a second.
     pub tokens_per_s: f64,
-    /// Floating-point operations a second over the machine's measured matrix rate, 0 to 1.
-    pub peak_share: f64,
+    /// Floating-point operations a second as a share of what the device can reach.
+    #[serde(flatten)]
+    pub share: Share,
 }
 
 /// Statistics over the pairs of a step, named as in TRL's reward trainer.
@@ -66,7 +68,7 @@ impl StepMetrics {
             ("grad_norm", self.grad_norm),
             ("lr", self.lr),
             ("throughput(tps)", self.tokens_per_s),
-            ("mfu(%)", 100.0 * self.peak_share),
+            (self.share.tag(), 100.0 * self.share.value()),
             ("time_metrics/end_to_end(s)", self.seconds),
         ];
         if let Some(scores) = &self.scores {

@@ -6,11 +6,16 @@ pub mod finish;
 pub mod metrics;
 pub mod plan;
 pub mod progress;
+pub mod rate;
 pub mod report;
 pub mod run;
+pub mod run_folder;
 pub mod schedule;
 pub mod setup;
+pub mod state;
 mod step;
+mod step_loop;
 pub mod tensorboard;
 
-pub use step::{Step, Trainer};
+pub use state::OptimizerState;
+pub use step::{Step, StepTotals, Trainer};

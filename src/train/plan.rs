@@ -6,6 +6,7 @@ use crate::cuda::properties::Card;
 use crate::error::{Error, Result};
 use crate::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
 use crate::passes::Capacity;
+use crate::train::state::OptimizerState;
 use crate::train::step::Trainer;
 
 /// Memory that is left alone where a run has to fit: what the driver takes for the compiled kernels, and what is lost
@@ -42,6 +43,10 @@ pub struct Part {
 pub struct MemoryPlan {
     /// The activations that stay for the backward pass.
     pub keep: Keep,
+    /// The most that a pack holds.
+    pub capacity: Capacity,
+    /// Candidates of a step, at most.
+    pub candidates: usize,
     /// What is taken on the device.
     pub parts: Vec<Part>,
     /// Bytes of the host's memory that the device reads from.
@@ -60,19 +65,21 @@ impl Sizes {
     pub fn plan(&self, footprint: &Footprint, keep: Keep) -> MemoryPlan {
         let Self { config, outputs, capacity, candidates } = self;
         let part = |name, bytes| Part { name, bytes };
-        let flat = config.buffer_elements(*outputs) * footprint.accumulator.size();
+        let elements = config.buffer_elements(*outputs);
+        let [masters, moments] = OptimizerState::planned_bytes(footprint, elements);
         let mut parts = vec![part("weights", Model::bytes(footprint, config, *outputs))];
-        if footprint.float != footprint.accumulator {
-            parts.push(part("masters", flat));
+        if masters > 0 {
+            parts.push(part("masters", masters));
         }
         parts.extend([
-            part("gradients", flat),
-            part("moments", 2 * flat),
+            part("gradients", elements * footprint.accumulator.size()),
+            part("moments", moments),
             part("activations", Workspace::bytes(footprint, config, *outputs, *capacity, Some(keep))),
             part("scratch", (footprint.scratch)(&Workspace::extent(config, *outputs, *capacity))),
             part("metrics", Trainer::metrics_bytes(footprint, *candidates)),
         ]);
-        MemoryPlan { keep, parts, staging: footprint.staging }
+        let (capacity, candidates) = (*capacity, *candidates);
+        MemoryPlan { keep, capacity, candidates, parts, staging: footprint.staging }
     }
 
     /// The plan for `choice`: with [`KeepChoice::Auto`] the one that computes least again and fits into `free` bytes,
@@ -143,6 +150,18 @@ pub fn memory_of(name: &str) -> Result<usize> {
 pub fn gib(bytes: usize) -> String {
     let gib = bytes as f64 / f64::from(1 << 30);
     if gib >= 1.0 { format!("{gib:.1} GiB") } else { format!("{:.1} MiB", gib * 1024.0) }
+}
+
+impl KeepChoice {
+    /// The policy that is asked for; none if it is to be chosen.
+    pub fn policy(self) -> Option<Keep> {
+        match self {
+            Self::Auto => None,
+            Self::All => Some(Keep::All),
+            Self::Norms => Some(Keep::Norms),
+            Self::Block => Some(Keep::Block),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::metrics::{ScoreStats, StepMetrics};
+use super::rate::{Ceiling, Share};
 
 /// Steps that shown figures are means over.
 const WINDOW: usize = 20;
 /// Lines that a whole run prints, about.
 const LINES: u64 = 20;
-/// The columns of [`Figures::line`].
+/// The columns of [`Figures::line`], with a place for the name of the share.
 const COLUMNS: &str =
-    "    step |    loss | next tok |   acc |  margin | grad norm |      lr |      ms | peak share |   tok/s |    left";
+    "    step |    loss | next tok |   acc |  margin | grad norm |      lr |      ms | {share:>10} |   tok/s |    left";
 
 /// Shows the steps of a run on the standard error.
 pub struct Progress {
@@ -31,9 +32,9 @@ enum Display {
 }
 
 impl Progress {
-    /// For a run of `steps` steps, of which `from_step` are done; `batch_note` says what a step is. A bar if the
-    /// standard error is a terminal, lines otherwise.
-    pub fn new(steps: u64, from_step: u64, batch_note: &str) -> Self {
+    /// For a run of `steps` steps, of which `from_step` are done; `batch_note` says what a step is, `ceiling` what rates
+    /// are compared with. A bar if the standard error is a terminal, lines otherwise.
+    pub fn new(steps: u64, from_step: u64, batch_note: &str, ceiling: Ceiling) -> Self {
         let display = if stderr().is_terminal() {
             Display::Bar(bar(steps, from_step))
         } else {
@@ -41,7 +42,11 @@ impl Progress {
         };
         let progress = Self { steps, from_step, started: Instant::now(), recent: VecDeque::new(), display };
         progress.note(&format!("{steps} steps of {batch_note}"));
-        progress.note(&format!("means over the last {WINDOW} steps; peak: the machine's measured matrix rate"));
+        let (name, of) = match ceiling {
+            Ceiling::Published(_) => ("mfu", "the card's published dense peak"),
+            Ceiling::Measured(_) => ("rate share", "the highest rate measured on this machine"),
+        };
+        progress.note(&format!("means over the last {WINDOW} steps; {name}: FLOP/s over {of}"));
         progress
     }
 
@@ -62,7 +67,7 @@ impl Progress {
                 let first_or_last = metrics.step == self.from_step + 1 || metrics.step == self.steps;
                 if first_or_last || metrics.step.is_multiple_of(*every) {
                     if !std::mem::replace(header_printed, true) {
-                        print(COLUMNS);
+                        print(&figures.columns());
                     }
                     print(&figures.line());
                 }
@@ -102,7 +107,7 @@ struct Figures {
     /// Of the last step.
     lr: f64,
     seconds: f64,
-    peak_share: f64,
+    share: Share,
     tokens_per_s: f64,
     left: Duration,
 }
@@ -128,13 +133,21 @@ impl Figures {
             grad_norm: mean(|m| m.grad_norm),
             lr: last.lr,
             seconds: mean(|m| m.seconds),
-            peak_share: mean(|m| m.peak_share),
+            share: match last.share {
+                Share::Mfu(_) => Share::Mfu(mean(|m| m.share.value())),
+                Share::RateShare(_) => Share::RateShare(mean(|m| m.share.value())),
+            },
             tokens_per_s: mean(|m| m.tokens_per_s),
             left,
         }
     }
 
-    /// The figures under [`COLUMNS`].
+    /// The names above [`Figures::line`].
+    fn columns(&self) -> String {
+        COLUMNS.replace("{share:>10}", &format!("{:>10}", self.share_name()))
+    }
+
+    /// The figures under [`Figures::columns`].
     fn line(&self) -> String {
         let (accuracy, margin) = match &self.scores {
             Some(scores) => (format!("{:.3}", scores.accuracy), format!("{:+.3}", scores.margin)),
@@ -148,7 +161,7 @@ impl Figures {
             self.grad_norm,
             self.lr,
             1e3 * self.seconds,
-            100.0 * self.peak_share,
+            100.0 * self.share.value(),
             self.tokens_per_s,
             self.left(),
         )
@@ -159,13 +172,22 @@ impl Figures {
         let scores = self.scores.as_ref().map_or(String::new(), |s| format!("  acc {:.3}", s.accuracy));
         let next = self.lm_loss.map_or(String::new(), |loss| format!(" (next token {loss:.4})"));
         format!(
-            "loss {:.4}{next}{scores}  grad norm {:.3}  lr {:.1e}  {:.0} tok/s  {:.0} % of peak",
+            "loss {:.4}{next}{scores}  grad norm {:.3}  lr {:.1e}  {:.0} tok/s  {} {:.0} %",
             self.loss,
             self.grad_norm,
             self.lr,
             self.tokens_per_s,
-            100.0 * self.peak_share,
+            self.share_name(),
+            100.0 * self.share.value(),
         )
+    }
+
+    /// What the share is of, as a column's name.
+    fn share_name(&self) -> &'static str {
+        match self.share {
+            Share::Mfu(_) => "mfu",
+            Share::RateShare(_) => "rate share",
+        }
     }
 
     /// The time left: `1:04:09` or `4:09`.
@@ -193,6 +215,7 @@ fn print(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
 
     fn metrics(step: u64, scored: bool) -> StepMetrics {
         let scores = ScoreStats { accuracy: step as f64 / 100.0, margin: -0.25, ..Default::default() };
@@ -205,7 +228,7 @@ mod tests {
             lr: 2e-3,
             seconds: 0.125,
             tokens_per_s: 12_345.6,
-            peak_share: 0.614,
+            share: Share::RateShare(0.614),
             ..Default::default()
         }
     }
@@ -223,8 +246,13 @@ mod tests {
     fn lines_stand_under_their_columns() {
         let left = Duration::from_secs(3849);
         for scored in [true, false] {
+            for share in [Share::Mfu(0.32), Share::RateShare(0.614)] {
+                let figures = Figures::of(&VecDeque::from([StepMetrics { share, ..metrics(7, scored) }]), left);
+                let (columns, line) = (figures.columns(), figures.line());
+                assert_eq!(bars(&line), bars(&columns), "\n{columns}\n{line}");
+                assert_eq!(columns.contains(" mfu |"), matches!(share, Share::Mfu(_)), "{columns}");
+            }
             let line = Figures::of(&VecDeque::from([metrics(7, scored)]), left).line();
-            assert_eq!(bars(&line), bars(COLUMNS), "\n{COLUMNS}\n{line}");
             assert!(line.ends_with("1:04:09"), "{line}");
         }
         let line = Figures::of(&VecDeque::from([metrics(7, true)]), Duration::from_secs(249)).line();
@@ -242,7 +270,7 @@ mod tests {
         (1..=30).for_each(|step| progress.step(&metrics(step, true)));
         let figures = Figures::of(&progress.recent, Duration::ZERO);
         assert_eq!((figures.step, figures.loss), (30, 20.5));
-        assert!((figures.scores.unwrap().accuracy - 0.205).abs() < 1e-12);
+        assert_abs_diff_eq!(figures.scores.unwrap().accuracy, 0.205, epsilon = 1e-12);
     }
 
     #[test]

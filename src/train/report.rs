@@ -10,9 +10,10 @@ use maud::{Markup, html};
 
 use crate::config::Config;
 use crate::error::Result;
+use crate::eval::sections::{histogram, judges};
 use crate::eval::{Example, Table};
 use crate::files;
-use crate::page::{frame, histogram, judges};
+use crate::page::frame;
 use crate::train::metrics::StepMetrics;
 
 /// What the page shows.

@@ -41,6 +41,7 @@ fn progress(index: usize, count: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
     use proptest::prelude::*;
 
     fn section() -> impl Strategy<Value = ScheduleSection> {
@@ -105,7 +106,7 @@ mod tests {
     fn cosine_is_halfway_down_in_the_middle() {
         let section =
             ScheduleSection { kind: ScheduleKind::Cosine, warmup_ratio: 0.0, min_lr_ratio: 0.1, decay_ratio: 0.0 };
-        assert!((lr(&section, 2.0, 50, 101) - 1.1).abs() < 1e-12);
-        assert!((lr(&section, 2.0, 25, 101) - (1.1 + 0.9 * (PI / 4.0).cos())).abs() < 1e-12);
+        assert_abs_diff_eq!(lr(&section, 2.0, 50, 101), 1.1, epsilon = 1e-12);
+        assert_abs_diff_eq!(lr(&section, 2.0, 25, 101), 1.1 + 0.9 * (PI / 4.0).cos(), epsilon = 1e-12);
     }
 }

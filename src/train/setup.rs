@@ -14,13 +14,14 @@ use crate::error::{Error, Result};
 use crate::eval::set_name;
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
-use crate::model::{Model, ModelConfig, OutputHeads, TensorSpec};
+use crate::model::{Model, ModelConfig, OutputHeads, Param, TensorSpec};
 use crate::passes::{Capacity, Wanted};
 use crate::polar::{TemplateConfig, encode_document};
 use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 use crate::train::feed::{Feeder, Source};
 use crate::train::plan::Sizes;
+use crate::train::state::OptimizerState;
 use crate::zoo::{Split, Zoo};
 
 /// What the model is measured on at the end of a run.
@@ -68,6 +69,16 @@ pub struct Setup {
     /// Optimiser steps.
     pub steps: u64,
     /// What a person wants to know of the data.
+    pub notes: Vec<String>,
+}
+
+/// A model before its first step.
+pub struct Initial {
+    /// The model.
+    pub model: Model,
+    /// Its weights in full precision, and moments of zero.
+    pub state: OptimizerState,
+    /// What a person wants to know of where the weights come from.
     pub notes: Vec<String>,
 }
 
@@ -154,13 +165,14 @@ impl Setup {
 
     /// The model before its first step: the weights of `init`, as far as it has them, and random ones for the rest. A
     /// reward head that `init` lacks starts at zero, as in xtuner.
-    pub fn initial_model(&self, backend: Rc<dyn Backend>, init: Option<&Path>) -> Result<(Model, Vec<String>)> {
-        let model = Model::trainable(backend, self.model_config.clone(), self.outputs)?;
-        model.initialise(self.config.train.seed)?;
-        let Some(dir) = init else { return Ok((model, Vec::new())) };
+    pub fn initial_model(&self, backend: Rc<dyn Backend>, init: Option<&Path>) -> Result<Initial> {
+        let model = Model::new(backend, self.model_config.clone(), self.outputs)?;
+        let state = OptimizerState::zeroed(&model, 0..model.params().len())?;
+        state.initialise(&model, self.config.train.seed)?;
+        let Some(dir) = init else { return Ok(Initial { model, state, notes: Vec::new() }) };
         let pretrained = Pretrained::open(dir)?;
         let loaded =
-            pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, stored, values))?;
+            pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, &state, stored, values))?;
         let mut notes = vec![format!("weights: from {}", dir.display())];
         let rows = pretrained.config().vocab_size;
         let added = self.feeder.tokenizer.as_ref().map_or(Vec::new(), |tokenizer| new_tokens(tokenizer, rows));
@@ -168,9 +180,9 @@ impl Setup {
             notes.push(format!("token ids {added:?} are new to the model: they start as the mean of the others"));
         }
         if self.outputs.reward && !loaded.heads.reward {
-            let specs = model.specs().iter().filter(|spec| spec.name == "v_head.weight");
+            let specs = model.specs().iter().filter(|spec| spec.param == Param::RewardHead);
             for spec in specs {
-                model.set(spec, &vec![0.0; spec.elements()])?;
+                state.set_rows(&model, spec, 0, &vec![0.0; spec.elements()])?;
             }
             notes.push("the reward head starts at zero: the folder has none".into());
         }
@@ -180,20 +192,21 @@ impl Setup {
         if !loaded.unused.is_empty() {
             notes.push(format!("tensors not needed: {}", loaded.unused.join(", ")));
         }
-        Ok((model, notes))
+        Ok(Initial { model, state, notes })
     }
 
     /// Gives the model one tensor of the model that it starts from.
     ///
     /// Tokens that are new to it start as the mean of those that it knows: a row of the usual length and direction, from
     /// which the network computes something near its average, as it would not from a random or an untrained padding row.
-    fn take_over(&self, model: &Model, stored: &TensorSpec, values: &[f32]) -> Result<()> {
-        let Some(spec) = model.specs().iter().find(|spec| spec.name == stored.name) else {
+    fn take_over(&self, model: &Model, state: &OptimizerState, stored: &TensorSpec, values: &[f32]) -> Result<()> {
+        let Some(spec) = model.specs().iter().find(|spec| spec.param == stored.param) else {
             return Err(Error::machine(format!("the model has no tensor {}", stored.name)));
         };
-        model.set_rows(spec, 0, values)?;
-        let by_token = ["model.tok_embeddings.weight", "output.weight"].contains(&spec.name.as_str());
-        let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| by_token) else { return Ok(()) };
+        state.set_rows(model, spec, 0, values)?;
+        let Some(tokenizer) = self.feeder.tokenizer.as_ref().filter(|_| spec.param.is_by_token()) else {
+            return Ok(());
+        };
         let added = new_tokens(tokenizer, stored.shape[0]);
         let (width, known) = (spec.shape[1], tokenizer.vocab_size() - added.len());
         let mut mean = vec![0.0_f64; width];
@@ -201,7 +214,7 @@ impl Setup {
             mean.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v) / known as f64);
         }
         let mean: Vec<f32> = mean.into_iter().map(|v| v as f32).collect();
-        added.iter().try_for_each(|id| model.set_rows(spec, *id as usize, &mean))
+        added.iter().try_for_each(|id| state.set_rows(model, spec, *id as usize, &mean))
     }
 
     /// The baselines, fitted to the first triples that the model trained on; none if they were no text.
@@ -447,7 +460,8 @@ impl Examples<'_> {
             }
             (_, Records::Preferences(triples)) => Source::Preferences(triples),
             (_, Records::Pairs(pairs)) => {
-                pairs.iter().try_for_each(|pair| pair.check(self.model))?;
+                let (vocab, most) = (self.model.vocab_size, self.model.max_position_embeddings);
+                pairs.iter().try_for_each(|pair| pair.check(vocab, most, self.model.special.reward))?;
                 Source::Pairs(pairs)
             }
             (_, Records::Documents(_)) => {

@@ -9,16 +9,17 @@ use crate::error::{Error, Result};
 use crate::model::{Flat, Keep, Model, Objective, Workspace};
 use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
+use crate::train::plan::{MemoryPlan, Sizes};
+use crate::train::state::OptimizerState;
 
-/// A model with what training it takes: gradients, moments, a workspace.
+/// A model with what training it takes: gradients, the optimizer's state, a workspace.
 pub struct Trainer {
     model: Rc<Model>,
+    state: OptimizerState,
     objective: ObjectiveSection,
     optimizer: OptimizerSection,
     workspace: Workspace,
     grads: Flat,
-    m: Tensor,
-    v: Tensor,
     figures: Figures,
     /// Updates done.
     updates: u64,
@@ -75,10 +76,44 @@ pub struct Step {
     pub grad_norm: f64,
 }
 
+/// What a step is the mean over, whoever computes which of its packs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepTotals {
+    /// Pairs compared.
+    pub pairs: usize,
+    /// Tokens that are predicted, by their weights.
+    pub predicted: f64,
+}
+
+impl StepTotals {
+    /// Of all the packs of a step.
+    pub fn of(packs: &[Pack]) -> Self {
+        let pairs = packs.iter().map(|pack| pack.pairs.len()).sum();
+        Self { pairs, predicted: packs.iter().map(Pack::predicted_tokens).sum() }
+    }
+}
+
 impl Trainer {
-    /// Takes the memory for training a [`Model::trainable`] model on packs within `capacity`, of at most `candidates`
-    /// candidates a step, with the activations of `keep`.
+    /// Takes the memory of `plan` for training `model`, whose parameters `state` belongs to.
     pub fn new(
+        model: Rc<Model>,
+        state: OptimizerState,
+        objective: &ObjectiveSection,
+        optimizer: &OptimizerSection,
+        plan: &MemoryPlan,
+    ) -> Result<Self> {
+        let backend = model.backend().clone();
+        let (config, outputs) = (model.config(), model.outputs());
+        let workspace = Workspace::new(backend.as_ref(), config, outputs, plan.capacity, Some(plan.keep))?;
+        let grads = model.gradients()?;
+        let figures = Figures::new(backend.as_ref(), plan.candidates)?;
+        let (objective, optimizer) = (objective.clone(), optimizer.clone());
+        Ok(Self { model, state, objective, optimizer, workspace, grads, figures, updates: 0 })
+    }
+
+    /// As [`Trainer::new`] with a state of its own over all parameters, for packs within `capacity`, of at most
+    /// `candidates` candidates a step, and the activations of `keep`.
+    pub fn whole(
         model: Rc<Model>,
         objective: &ObjectiveSection,
         optimizer: &OptimizerSection,
@@ -86,35 +121,15 @@ impl Trainer {
         candidates: usize,
         keep: Keep,
     ) -> Result<Self> {
-        let backend = model.backend().clone();
-        let workspace = Workspace::new(backend.as_ref(), model.config(), model.outputs(), capacity, Some(keep))?;
-        let (grads, m, v) = (model.gradients()?, model.state()?, model.state()?);
-        let figures = Figures::new(backend.as_ref(), candidates)?;
-        let (objective, optimizer) = (objective.clone(), optimizer.clone());
-        Ok(Self { model, objective, optimizer, workspace, grads, m, v, figures, updates: 0 })
+        let state = OptimizerState::new(&model, 0..model.params().len())?;
+        let sizes = Sizes { config: model.config().clone(), outputs: model.outputs(), capacity, candidates };
+        let plan = sizes.plan(&model.backend().footprint(), keep);
+        Self::new(model, state, objective, optimizer, &plan)
     }
 
     /// Bytes of what the host reads of a step of `candidates` candidates.
     pub fn metrics_bytes(footprint: &Footprint, candidates: usize) -> usize {
         Figures::elements(candidates) * footprint.accumulator.size()
-    }
-
-    /// Refuses weights or moments that are not finite: an update can overflow although its gradient did not.
-    ///
-    /// # Errors
-    /// Names the tensor and the update after which it was found.
-    pub fn check_state(&self) -> Result<()> {
-        let [m, v] = self.moments();
-        for (what, flat) in [("weight", self.model.master()), ("first moment of", m), ("second moment of", v)] {
-            if let Some(name) = self.model.first_non_finite(flat)? {
-                return Err(Error::machine(format!(
-                    "the {what} {name} is not finite after update {}. It was not saved; what was saved before is \
-                     whole. Try a lower optimizer.lr",
-                    self.updates
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// The model in training.
@@ -127,9 +142,14 @@ impl Trainer {
         self.grads.tensor()
     }
 
-    /// Both moments of AdamW.
-    pub fn moments(&self) -> [&Tensor; 2] {
-        [&self.m, &self.v]
+    /// What the optimizer keeps.
+    pub fn state(&self) -> &OptimizerState {
+        &self.state
+    }
+
+    /// The model and the optimizer's state, without what else training takes.
+    pub fn into_parts(self) -> (Rc<Model>, OptimizerState) {
+        (self.model, self.state)
     }
 
     /// Updates done so far.
@@ -142,13 +162,14 @@ impl Trainer {
         self.updates = updates;
     }
 
-    /// Computes losses and gradients of all packs together. The scores of all candidates go to `scores`.
-    pub fn gradients(&mut self, packs: &[Pack], scores: &mut Vec<f32>) -> Result<Step> {
+    /// Computes losses and gradients of `packs`, all of a step or a share of them: of the step whose `totals` these are.
+    /// The scores of all their candidates go to `scores`.
+    pub fn gradients(&mut self, packs: &[Pack], totals: &StepTotals, scores: &mut Vec<f32>) -> Result<Step> {
         let backend = self.model.backend().clone();
         backend.fill(self.grads(), 0.0)?;
         self.model.zero_losses(&self.workspace)?;
         scores.clear();
-        let objective = self.objective(packs);
+        let objective = self.objective(totals);
         let mut candidates = 0;
         for pack in packs {
             self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
@@ -170,7 +191,7 @@ impl Trainer {
 
     /// Gradients, then one AdamW update at learning rate `lr`. Nothing is updated if loss or gradient are not finite.
     pub fn step(&mut self, packs: &[Pack], lr: f64, scores: &mut Vec<f32>) -> Result<Step> {
-        let step = self.gradients(packs, scores)?;
+        let step = self.gradients(packs, &StepTotals::of(packs), scores)?;
         if !step.loss.is_finite() || !step.grad_norm.is_finite() {
             return Err(self.explain_non_finite(&step, packs)?);
         }
@@ -184,8 +205,7 @@ impl Trainer {
             max_norm: self.optimizer.clip_grad_norm,
             step: self.updates + 1,
         };
-        let (params, norm) = (self.model.params(), self.figures.norm());
-        self.model.backend().adamw(params, self.model.master(), &self.m, &self.v, self.grads(), &norm, &update)?;
+        self.state.update(&self.model, self.grads(), &self.figures.norm(), &update)?;
         self.updates += 1;
         Ok(step)
     }
@@ -198,9 +218,8 @@ impl Trainer {
     }
 
     /// Scales that make the losses of all packs of a step means over its pairs and over its predicted tokens.
-    fn objective(&self, packs: &[Pack]) -> Objective {
-        let pairs: usize = packs.iter().map(|pack| pack.pairs.len()).sum();
-        let predicted: f64 = packs.iter().map(Pack::predicted_tokens).sum();
+    fn objective(&self, totals: &StepTotals) -> Objective {
+        let &StepTotals { pairs, predicted } = totals;
         let pair_loss = (self.objective.kind == ObjectiveKind::Polar).then(|| PairLoss {
             kind: self.objective.loss,
             penalty: self.objective.penalty,
@@ -227,7 +246,7 @@ impl Trainer {
         if let Some(name) = self.model.first_non_finite(self.model.params())? {
             return Ok(Some(format!("the weight {name}")));
         }
-        let objective = self.objective(packs);
+        let objective = self.objective(&StepTotals::of(packs));
         for pack in packs {
             if let Some(name) = self.model.first_non_finite_buffer(&mut self.workspace, pack)? {
                 return Ok(Some(format!("the buffer \"{name}\"")));

@@ -20,8 +20,8 @@ use polar_raw::passes::{Capacity, Pack, Wanted};
 use polar_raw::rng;
 use polar_raw::store::Pretrained;
 use polar_raw::tensor::Dtype;
-use polar_raw::train::Trainer;
 use polar_raw::train::plan::Sizes;
+use polar_raw::train::{OptimizerState, Trainer};
 use rand::RngExt;
 use rounded::Rounded;
 use serde_json::Value;
@@ -69,11 +69,12 @@ fn trainer(backend: Rc<dyn Backend>) -> Trainer {
 /// As [`trainer`], with the activations of `keep`.
 fn keeping(backend: Rc<dyn Backend>, keep: Keep) -> Trainer {
     let sizes = sizes();
-    let model = Model::trainable(backend, sizes.config, sizes.outputs).unwrap();
-    model.initialise(1).unwrap();
+    let plan = sizes.plan(&backend.footprint(), keep);
+    let model = Model::new(backend, sizes.config, sizes.outputs).unwrap();
+    let state = OptimizerState::zeroed(&model, 0..model.params().len()).unwrap();
+    state.initialise(&model, 1).unwrap();
     let objective = ObjectiveSection { lm_weight: 0.5, ..ObjectiveSection::default() };
-    let optimizer = OptimizerSection::default();
-    Trainer::new(Rc::new(model), &objective, &optimizer, sizes.capacity, sizes.candidates, keep).unwrap()
+    Trainer::new(Rc::new(model), state, &objective, &OptimizerSection::default(), &plan).unwrap()
 }
 
 fn sizes() -> Sizes {
@@ -137,7 +138,7 @@ fn what_is_kept_changes_no_bit() {
         let (mut trainer, mut scores) = (keeping(cuda.clone(), keep), Vec::new());
         let steps: Vec<_> = (0..2).map(|step| trainer.step(&packs(step), 3e-3, &mut scores).unwrap()).collect();
         let read = |tensor| cuda.read_f32(tensor).unwrap();
-        (steps, scores, read(trainer.grads()), read(trainer.model().master()))
+        (steps, scores, read(trainer.grads()), read(trainer.state().master()))
     });
     assert!(results[0].2.iter().any(|g| *g != 0.0));
     assert!(results[1] == results[0] && results[2] == results[0]);

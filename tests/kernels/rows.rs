@@ -1,6 +1,6 @@
 //! Operations on rows: norm, bias, rotary split, embedding, gather, SwiGLU.
 
-use polar_raw::backend::{Backend, Heads, Qkv, rope_angle};
+use polar_raw::backend::{Backend, Heads, Qkv, rope_frequency};
 use polar_raw::cuda::abi::{
     self, BiasParams, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
     SwigluParams,
@@ -136,7 +136,7 @@ pub fn rope(kernels: &Kernels) {
             let positions: Vec<u32> = draw.below(rows, 30_000);
             let src = draw.bf16(rows * columns, 2.0);
             let theta = 10_000.0;
-            let frequencies: Vec<f64> = (0..dim / 2).map(|i| f64::from(rope_angle(1, i, dim, theta))).collect();
+            let frequencies: Vec<f64> = (0..dim / 2).map(|i| f64::from(rope_frequency(i, dim, theta))).collect();
             let (q_len, k_len) = (kv * rows * group * dim, kv * rows * dim);
             let optional = |there: bool, len: usize| if there { device.poisoned(2 * len) } else { 0 };
             let mut params = RopeParams {

@@ -1,5 +1,6 @@
 //! Every kind of data to the end: trained, evaluated, opened again.
 
+use approx::abs_diff_eq;
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;
@@ -189,7 +190,7 @@ fn a_language_model_becomes_a_reward_model() {
     let metrics = fs::read_to_string(folder.path("rm/metrics.jsonl")).unwrap();
     let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
     assert_eq!((first["min_reward"].as_f64(), first["max_reward"].as_f64()), (Some(0.0), Some(0.0)));
-    assert!((first["loss"].as_f64().unwrap() - f64::ln(2.0)).abs() < 1e-6, "{first}");
+    assert!(abs_diff_eq!(first["loss"].as_f64().unwrap(), f64::ln(2.0), epsilon = 1e-6), "{first}");
     let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
     assert!(last["max_reward"].as_f64() > last["min_reward"].as_f64(), "{last}");
     succeed(&mut folder.program(["eval", "--model", "rm/model", "--data", "preferences.jsonl"]));

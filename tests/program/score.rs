@@ -1,5 +1,6 @@
 //! `score`: best of n, what was cut, normalisers, and that a killed run goes on to the same file.
 
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use std::fs;
 use std::process::Stdio;
 
@@ -42,7 +43,7 @@ fn best_of_n_gives_the_scores_of_single_rows() {
     let scores = numbers(&all[0]["scores"]);
     assert_eq!(scores.len(), outputs.len());
     for (i, row) in all[1..].iter().enumerate() {
-        assert!((row["score"].as_f64().unwrap() - scores[i]).abs() <= 1e-5, "{all:?}");
+        assert!(abs_diff_eq!(row["score"].as_f64().unwrap(), scores[i], epsilon = 1e-5), "{all:?}");
         assert_eq!(row["cut"], all[0]["cut"][i]);
     }
     let highest = scores.iter().copied().fold(f64::MIN, f64::max);
@@ -70,12 +71,12 @@ fn normalisers() {
     let (scores, z) = normalised("z-score");
     let mean = scores.iter().sum::<f64>() / 4.0;
     let deviation = (scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / 4.0).sqrt();
-    z.iter().zip(&scores).for_each(|(z, score)| assert!((z - (score - mean) / deviation).abs() < 1e-3));
+    z.iter().zip(&scores).for_each(|(z, score)| assert_abs_diff_eq!(*z, (score - mean) / deviation, epsilon = 1e-3));
     let (_, ranks) = normalised("rank");
     assert_eq!((ranks.iter().sum::<f64>(), ranks[1], scores[1]), (2.0, ranks[3], scores[3]));
     let (scores, differences) = normalised("reference");
     assert_eq!(scores.len(), 4);
-    differences.iter().zip(&scores).for_each(|(d, score)| assert!((d - (score - scores[2])).abs() <= 1e-5));
+    differences.iter().zip(&scores).for_each(|(d, score)| assert_abs_diff_eq!(*d, score - scores[2], epsilon = 1e-5));
     // What is equal scores equally, whatever it is computed with.
     for (text, count) in [("a", 2), ("a longer candidate", 7), ("bb", 40)] {
         let row = json!({"prompt": "p", "reference": "r", "outputs": vec![text; count]});

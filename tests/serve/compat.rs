@@ -9,7 +9,7 @@ use super::fixture::{Row, Running, near, options, rows, scores};
 fn check(found: &[&Value], wanted: &[f32]) {
     assert_eq!(found.len(), wanted.len());
     for (index, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        let found = found.as_f64().unwrap_or_else(|| panic!("{index}: {found} is no number"));
+        let found = found.as_f64().unwrap_or_else(|| panic!("{index}: {found} is not a number"));
         assert!(near(found, *wanted), "{index}: {found} instead of {wanted}");
     }
 }
@@ -152,7 +152,7 @@ fn what_is_wrong_is_named() {
         ("/classify", json!({"text": "a", "input": "b"}), "one of the keys"),
         ("/classify", json!({"text": []}), "text: an empty list"),
         ("/classify", json!({"text": ["a", 3]}), "text[1]: "),
-        ("/classify", json!({"input_ids": [ids, foreign]}), "input_ids[1][2]: 100000 is no token id"),
+        ("/classify", json!({"input_ids": [ids, foreign]}), "input_ids[1][2]: 100000 is not a token id"),
         ("/classify", json!({"input_ids": [ids, ids[..5]]}), "input_ids[1]: the sequence does not end"),
         ("/classify", json!({"input_ids": [[]]}), "input_ids[0]: the sequence does not end"),
         ("/pooling", json!({"text": "a"}), "missing field `input`"),

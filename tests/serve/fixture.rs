@@ -11,12 +11,13 @@ use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
 use polar_raw::data::Wrapper;
 use polar_raw::eval::{Companion, Scorer};
-use polar_raw::model::config::{Architecture, SpecialIds, StorageDtype};
+use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Model, ModelConfig, OutputHeads};
 use polar_raw::polar::{CutSide, TemplateConfig, encode_as_client};
 use polar_raw::serve::{Compat, Info, Loaded, Options, Score, Server};
 use polar_raw::store::weights;
 use polar_raw::store::weights::Target;
+use polar_raw::tensor::Dtype;
 use polar_raw::tokenizer::{Names, Tokenizer};
 use rand::RngExt;
 use tokio::sync::oneshot;
@@ -58,7 +59,7 @@ pub fn model() -> Rc<Model> {
 pub fn save(dir: &Path) {
     let (model, config) = (model(), config());
     config.write(dir).unwrap();
-    let target = Target::safetensors(StorageDtype::F32, 1 << 30);
+    let target = Target::safetensors(Dtype::F32, 1 << 30);
     weights::write(dir, &config, REWARD, target, &mut |spec| model.get(model.params(), spec)).unwrap();
     tokenizer().save(dir).unwrap();
     Companion { template: template(), baselines: None }.write(dir).unwrap();

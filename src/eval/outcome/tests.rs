@@ -1,9 +1,11 @@
 use super::*;
+use crate::eval::group::ReferenceSource;
 use crate::eval::group::{Candidate, Group, Rule};
 use crate::eval::judge::Judge;
-use crate::eval::reference::{References, Source, trials};
+use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, measure};
 use crate::eval::sets::Format;
+use approx::abs_diff_eq;
 
 /// Subset and candidates, each a text and its gain.
 type TestRow<'a> = (&'a str, &'a [(&'a str, f64)]);
@@ -37,7 +39,7 @@ fn the_table_has_all_then_subsets_and_a_tie_is_wrong() {
         ("", &[("5", 1.0), ("4", 0.0)]),
     ];
     let set = set(Format::Preferences, Rule::Pairs, &rows);
-    let trials = trials(&set, Source::Field, &References::default()).unwrap();
+    let trials = trials(&set, ReferenceSource::Field, &References::default()).unwrap();
     let task = Task { name: "numbers", set: &set, trials: &trials, baselines: None, seed: 1 };
     let mut turns = 0;
     let measured = measure(&task, &mut number, |_| turns += 1).unwrap();
@@ -57,7 +59,7 @@ fn the_control_finds_a_judge_that_compares() {
     let rows: Vec<Vec<(&str, f64)>> = texts.iter().map(|[a, b]| vec![(a.as_str(), 1.0), (b.as_str(), 0.0)]).collect();
     let rows: Vec<(&str, &[(&str, f64)])> = rows.iter().map(|row| ("", &row[..])).collect();
     let set = set(Format::Preferences, Rule::Pairs, &rows);
-    let trials = trials(&set, Source::Field, &References::default()).unwrap();
+    let trials = trials(&set, ReferenceSource::Field, &References::default()).unwrap();
     let mut judge = |_: &str, reference: &str, text: &str| f32::from(u8::from(text == format!("{reference}!")));
     let task = Task { name: "set", set: &set, trials: &trials, baselines: None, seed: 3 };
     let table = measure(&task, &mut judge, |_| ()).unwrap().table;
@@ -82,7 +84,7 @@ fn best_of_four_is_strict_and_chance_is_a_quarter() {
         .unwrap();
     }
     let references = References::read(references.path()).unwrap();
-    let trials = trials(&set, Source::File, &references).unwrap();
+    let trials = trials(&set, ReferenceSource::File, &references).unwrap();
     let scores = number.scores(&set, &trials.trials).unwrap();
     let judged = judged(&trials.trials, &scores);
     assert_eq!(judged.iter().map(Judged::right).collect::<Vec<_>>(), [true, false, false]);
@@ -117,7 +119,7 @@ fn sections_average_their_parts() {
 fn spearman_of_known_cases() {
     let near = |x: &[f64], y: &[f64], wanted: f64| {
         let found = spearman(x, y).unwrap();
-        assert!((found - wanted).abs() < 1e-12, "{found}");
+        assert!(abs_diff_eq!(found, wanted, epsilon = 1e-12), "{found}");
     };
     near(&[1.0, 2.0, 9.0], &[10.0, 20.0, 21.0], 1.0);
     near(&[1.0, 2.0], &[5.0, 1.0], -1.0);
@@ -132,7 +134,7 @@ fn lengths_say_what_the_judge_and_what_the_data_prefer() {
     let rows: [(&str, &[(&str, f64)]); 3] =
         [("", &[("1", 1.0), ("2", 0.0)]), ("", &[("4", 1.0), ("3", 0.0)]), ("", &[("6", 1.0), ("5", 0.0)])];
     let set = set(Format::Preferences, Rule::Pairs, &rows);
-    let trials = trials(&set, Source::Field, &References::default()).unwrap().trials;
+    let trials = trials(&set, ReferenceSource::Field, &References::default()).unwrap().trials;
     let scores = number.scores(&set, &trials).unwrap();
     let found = lengths(&set, &trials, &scores, &[vec![5, 9], vec![9, 5], vec![7, 7]]);
     assert_eq!((found.spearman, found.trials, found.pairs), (Some(1.0), 2, 2));

@@ -40,7 +40,7 @@ fn question(better: &str, worse: &str) -> (String, String) {
 fn best_is_the_reference_and_is_not_judged() {
     let ranked = [("first", 9.0), ("third", 3.0), ("second", 5.0), ("last", 1.0)];
     let set = set(Format::RmbRanked, vec![group(Rule::FirstTwo, "p", &ranked)]);
-    let found = trials(&set, Source::Best, &References::default()).unwrap();
+    let found = trials(&set, ReferenceSource::Best, &References::default()).unwrap();
     assert_eq!(asked(&set, &found.trials), [("first".into(), vec![question("second", "third")])]);
     assert_eq!((found.left_out_candidates, found.left_out_groups), (0, 0));
 }
@@ -49,7 +49,7 @@ fn best_is_the_reference_and_is_not_judged() {
 fn leave_one_out_asks_only_what_is_not_better_than_the_reference() {
     let candidates = [("good", 1.0), ("fine", 1.0), ("bad", 0.0), ("worse", 0.0)];
     let set = set(Format::RmBench, vec![group(Rule::Pairs, "p", &candidates)]);
-    let found = trials(&set, Source::LeaveOneOut, &References::default()).unwrap();
+    let found = trials(&set, ReferenceSource::LeaveOneOut, &References::default()).unwrap();
     let of =
         |reference: &str, other: &str| (reference.to_string(), vec![question(other, "bad"), question(other, "worse")]);
     assert_eq!(asked(&set, &found.trials), [of("good", "fine"), of("fine", "good")]);
@@ -60,19 +60,19 @@ fn a_candidate_with_the_references_text_is_left_out_and_counted() {
     let twins = [("same", 1.0), ("same", 1.0), ("other", 1.0), ("bad", 0.0)];
     let groups = vec![group(Rule::BestOfN, "p", &twins), group(Rule::BestOfN, "q", &[("x", 1.0), ("y", 0.0)])];
     let set = set(Format::RewardBench2, groups);
-    let found = trials(&set, Source::Best, &References::default()).unwrap();
+    let found = trials(&set, ReferenceSource::Best, &References::default()).unwrap();
     assert_eq!(asked(&set, &found.trials), [("same".into(), vec![question("other", "bad")])]);
     assert_eq!((found.left_out_candidates, found.left_out_groups), (1, 1));
 
     let by_prompt = [("p", "bad"), ("q", "y")].map(|(p, r)| (p.to_string(), r.to_string())).into();
     let mut references = References { by_prompt, ..References::default() };
-    let message = trials(&set, Source::File, &references).unwrap_err().to_string();
+    let message = trials(&set, ReferenceSource::File, &references).unwrap_err().to_string();
     assert!(
         message.contains("nothing to judge in any of 2 groups") && message.contains("other references"),
         "{message}"
     );
     references.by_prompt.insert("q".into(), "x and more".into());
-    let found = trials(&set, Source::File, &references).unwrap();
+    let found = trials(&set, ReferenceSource::File, &references).unwrap();
     assert_eq!(asked(&set, &found.trials), [("x and more".into(), vec![question("x", "y")])]);
     assert_eq!((found.left_out_candidates, found.left_out_groups), (1, 1));
 }
@@ -81,16 +81,16 @@ fn a_candidate_with_the_references_text_is_left_out_and_counted() {
 fn a_source_that_a_format_does_not_have_is_refused_with_what_to_choose() {
     for format in [Format::RewardBench, Format::RewardBench2, Format::RmBench, Format::JudgeBench, Format::RmbRanked] {
         let set = set(format, vec![group(Rule::Pairs, "p", &[("a", 1.0), ("b", 0.0)])]);
-        let message = trials(&set, Source::Field, &References::default()).unwrap_err().to_string();
+        let message = trials(&set, ReferenceSource::Field, &References::default()).unwrap_err().to_string();
         assert!(
             message.contains("have no reference of their own; choose") && message.contains("--references"),
             "{message}"
         );
     }
     let pairs = set(Format::RewardBench, vec![group(Rule::Pairs, "p", &[("a", 1.0), ("b", 0.0)])]);
-    let message = trials(&pairs, Source::Best, &References::default()).unwrap_err().to_string();
+    let message = trials(&pairs, ReferenceSource::Best, &References::default()).unwrap_err().to_string();
     assert!(message.contains("best leaves nothing to judge") && message.contains("choose file"), "{message}");
-    let message = trials(&pairs, Source::File, &References::default()).unwrap_err().to_string();
+    let message = trials(&pairs, ReferenceSource::File, &References::default()).unwrap_err().to_string();
     assert!(message.contains("1 of 1 rows") && message.contains("line 1"), "{message}");
 }
 
@@ -127,7 +127,7 @@ fn the_control_has_references_of_other_prompts_that_are_no_candidates() {
         group(Rule::Pairs, &format!("prompt {}", i % 5), &candidates)
     };
     let set = set(Format::RmBench, (0..10).map(prompt).collect());
-    let found = trials(&set, Source::LeaveOneOut, &References::default()).unwrap();
+    let found = trials(&set, ReferenceSource::LeaveOneOut, &References::default()).unwrap();
     for seed in 0..8 {
         let control = found.shuffled(&set, seed).unwrap();
         for (trial, other) in found.trials.iter().zip(&control) {
@@ -141,6 +141,6 @@ fn the_control_has_references_of_other_prompts_that_are_no_candidates() {
         }
     }
     let one = Set { groups: set.groups[..1].to_vec(), ..set };
-    let found = trials(&one, Source::LeaveOneOut, &References::default()).unwrap();
+    let found = trials(&one, ReferenceSource::LeaveOneOut, &References::default()).unwrap();
     assert!(found.trials.len() == 2 && found.shuffled(&one, 1).is_none(), "there is no other prompt");
 }

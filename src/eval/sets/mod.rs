@@ -12,8 +12,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::group::Group;
-use super::reference::Source;
+use super::group::{Group, ReferenceSource};
 use crate::data::{self, IdPair, Triple};
 use crate::error::{Error, Result};
 use rows::JsonRow;
@@ -129,11 +128,11 @@ impl Format {
     }
 
     /// Where references come from if nobody says; `None` where only a file has any.
-    pub fn default_source(self) -> Option<Source> {
+    pub fn default_source(self) -> Option<ReferenceSource> {
         match self {
-            Self::Preferences | Self::Pairs => Some(Source::Field),
-            Self::Trajectories | Self::RmBench => Some(Source::LeaveOneOut),
-            Self::RmbRanked => Some(Source::Best),
+            Self::Preferences | Self::Pairs => Some(ReferenceSource::Field),
+            Self::Trajectories | Self::RmBench => Some(ReferenceSource::LeaveOneOut),
+            Self::RmbRanked => Some(ReferenceSource::Best),
             _ => None,
         }
     }

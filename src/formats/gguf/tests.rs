@@ -1,26 +1,26 @@
 use super::*;
 use proptest::prelude::*;
 
-fn keys() -> Vec<(&'static str, Value)> {
+fn keys() -> Vec<(&'static str, MetadataValue)> {
     vec![
-        ("general.architecture", Value::Text("llama".into())),
-        ("an.integer", Value::Int(7)),
-        ("a.negative", Value::Int(-7)),
-        ("a.float", Value::Float(0.5)),
-        ("a.truth", Value::Bool(true)),
-        ("some.integers", Value::Ints(vec![1, -2, 3])),
-        ("some.floats", Value::Floats(vec![0.25, -1.0])),
-        ("some.texts", Value::Texts(vec!["a".into(), "é\n".into()])),
+        ("general.architecture", MetadataValue::Text("llama".into())),
+        ("an.integer", MetadataValue::Int(7)),
+        ("a.negative", MetadataValue::Int(-7)),
+        ("a.float", MetadataValue::Float(0.5)),
+        ("a.truth", MetadataValue::Bool(true)),
+        ("some.integers", MetadataValue::Ints(vec![1, -2, 3])),
+        ("some.floats", MetadataValue::Floats(vec![0.25, -1.0])),
+        ("some.texts", MetadataValue::Texts(vec!["a".into(), "é\n".into()])),
     ]
 }
 
 /// A small file with tensors of three types.
 fn file() -> Vec<u8> {
-    let tensors: [(&str, &[usize], Element); 3] =
-        [("a", &[3, 5], Element::F32), ("b", &[2, 32], Element::Q8_0), ("c", &[7], Element::F16)];
-    let mut file = write_header(&keys(), &tensors);
-    for (_, shape, element) in tensors {
-        let bytes = element.bytes(shape.iter().product()).unwrap();
+    let tensors: [(&str, &[usize], Encoding); 3] =
+        [("a", &[3, 5], Encoding::F32), ("b", &[2, 32], Encoding::Q8_0), ("c", &[7], Encoding::F16)];
+    let mut file = write_header(&keys(), &tensors).unwrap();
+    for (_, shape, encoding) in tensors {
+        let bytes = encoding.bytes(shape.iter().product()).unwrap();
         file.resize(file.len() + bytes, 1);
         file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
     }
@@ -31,11 +31,14 @@ fn file() -> Vec<u8> {
 fn what_is_written_reads_back() {
     let (tensors, metadata) = read(&file()).unwrap();
     assert_eq!(metadata, keys().into_iter().map(|(key, value)| (key.to_string(), value)).collect());
-    let shapes: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t.element, &t.shape[..])).collect();
-    assert_eq!(shapes, [("a", Element::F32, &[3, 5][..]), ("b", Element::Q8_0, &[2, 32]), ("c", Element::F16, &[7])]);
+    let shapes: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t.encoding, &t.shape[..])).collect();
+    assert_eq!(
+        shapes,
+        [("a", Encoding::F32, &[3, 5][..]), ("b", Encoding::Q8_0, &[2, 32]), ("c", Encoding::F16, &[7])]
+    );
     for tensor in tensors.values() {
         assert_eq!(tensor.bytes.start % ALIGNMENT, 0);
-        assert_eq!(Some(tensor.bytes.len()), tensor.element.bytes(tensor.elements()));
+        assert_eq!(Some(tensor.bytes.len()), tensor.encoding.bytes(tensor.elements()));
     }
 }
 
@@ -124,8 +127,29 @@ proptest! {
         }
         if let Ok((tensors, _)) = read(&bytes) {
             for tensor in tensors.values() {
-                prop_assert_eq!(Some(bytes[tensor.bytes.clone()].len()), tensor.element.bytes(tensor.elements()));
+                prop_assert_eq!(Some(bytes[tensor.bytes.clone()].len()), tensor.encoding.bytes(tensor.elements()));
             }
         }
+    }
+}
+
+#[test]
+fn a_type_that_cannot_be_written_is_refused_by_name() {
+    for (encoding, name) in [
+        (Encoding::Plain(Dtype::F64), "F64"),
+        (Encoding::Plain(Dtype::U32), "U32"),
+        (encoding_of(12).unwrap(), "Q4_K"),
+        (Encoding::Opaque(Opaque { name: "F8_E4M3", block: 1, bits: 8 }), "F8_E4M3"),
+    ] {
+        let refused = write_header(&[], &[("a.weight", &[2, 256], encoding)]).unwrap_err();
+        assert_eq!(refused, format!("tensor `a.weight`: a GGUF file cannot be written with {name}"));
+    }
+}
+
+#[test]
+fn numbers_of_types_are_different() {
+    for (place, (number, encoding)) in TYPES.iter().enumerate() {
+        assert!(TYPES[..place].iter().all(|(n, e)| n != number && e != encoding), "{encoding}");
+        assert_eq!(number_of(*encoding).ok(), encoding.is_readable().then_some(*number));
     }
 }

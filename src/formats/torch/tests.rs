@@ -13,11 +13,11 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn file() -> Vec<u8> {
-    let tensors: [(&str, &[usize], Element); 3] =
-        [("a", &[2, 3], Element::F32), ("b", &[5], Element::Bf16), ("c", &[], Element::F16)];
+    let tensors: [(&str, &[usize], Encoding); 3] =
+        [("a", &[2, 3], Encoding::F32), ("b", &[5], Encoding::BF16), ("c", &[], Encoding::F16)];
     let mut writer = super::Writer::new(Cursor::new(Vec::new()), &tensors).unwrap();
-    for (number, (_, shape, element)) in tensors.iter().enumerate() {
-        let bytes = element.bytes(shape.iter().product()).unwrap();
+    for (number, (_, shape, encoding)) in tensors.iter().enumerate() {
+        let bytes = encoding.bytes(shape.iter().product()).unwrap();
         writer.next(bytes).unwrap();
         writer.write_all(&vec![number as u8 + 1; bytes]).unwrap();
     }
@@ -28,13 +28,15 @@ fn file() -> Vec<u8> {
 fn what_is_written_reads_back() {
     let file = file();
     let tensors = read(&file).unwrap();
-    for (number, (name, element, shape)) in
-        [("a", Element::F32, &[2, 3][..]), ("b", Element::Bf16, &[5]), ("c", Element::F16, &[])].into_iter().enumerate()
+    for (number, (name, encoding, shape)) in
+        [("a", Encoding::F32, &[2, 3][..]), ("b", Encoding::BF16, &[5]), ("c", Encoding::F16, &[])]
+            .into_iter()
+            .enumerate()
     {
         let entry = &tensors[name];
-        assert_eq!((entry.element, &entry.shape[..], &entry.strides), (element, shape, &None));
+        assert_eq!((entry.encoding, &entry.shape[..], &entry.strides), (encoding, shape, &None));
         let bytes = &file[entry.bytes.clone()];
-        assert_eq!(bytes.len(), element.bytes(entry.elements()).unwrap());
+        assert_eq!(bytes.len(), encoding.bytes(entry.elements()).unwrap());
         assert!(bytes.iter().all(|b| usize::from(*b) == number + 1));
         assert_eq!(entry.bytes.start % usize::from(ALIGNMENT), 0);
     }
@@ -163,7 +165,7 @@ proptest! {
         if let Ok(tensors) = read(&bytes) {
             for tensor in tensors.values() {
                 let mut row = vec![0.0; tensor.row()];
-                if tensor.element.is_readable() && tensor.rows() > 0 {
+                if tensor.encoding.is_readable() && tensor.rows() > 0 {
                     tensor.decode(&bytes, tensor.rows() - 1..tensor.rows(), &mut row).unwrap();
                 }
             }

@@ -1,5 +1,8 @@
 use super::*;
 use crate::config::Config;
+use crate::model::Param;
+use crate::model::params::ALIGNMENT;
+use approx::abs_diff_eq;
 
 fn tiny() -> ModelConfig {
     let section = ModelSection {
@@ -17,7 +20,7 @@ fn tiny() -> ModelConfig {
 #[test]
 fn tensors_tile_the_flat_buffer() {
     let config = tiny();
-    let both = Heads { reward: true, lm: true };
+    let both = OutputHeads { reward: true, lm: true };
     let tensors = config.tensors(both);
     let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(
@@ -29,14 +32,14 @@ fn tensors_tile_the_flat_buffer() {
     let mut end = 0_usize;
     for tensor in &tensors {
         // One matrix product reads w1 and w3, so nothing may lie between them.
-        let alignment = if tensor.name.ends_with("w3.weight") { 1 } else { ALIGNMENT };
+        let alignment = if tensor.param.follows_at_once() { 1 } else { ALIGNMENT };
         assert_eq!(tensor.offset, end.next_multiple_of(alignment), "{}", tensor.name);
         end = tensor.offset + tensor.elements();
     }
     assert_eq!(config.buffer_elements(both), end.next_multiple_of(ALIGNMENT));
     assert_eq!(config.parameters(both), 7 * 12 + 2 * (12 + 240 + 144 + 12 + 3 * 60) + 12 + 12 + 84);
     let reward = config.architecture.heads();
-    assert!(config.tensors(reward).iter().all(|t| t.name != "output.weight"));
+    assert!(config.tensors(reward).iter().all(|t| t.param != Param::LmHead));
 }
 
 #[test]
@@ -67,6 +70,6 @@ fn published_sizes_have_the_published_parameters() {
         let config = ModelConfig::new(&preset.model, vocab, special, Architecture::RewardModel).unwrap();
         let surplus = (vocab - preset.tokenizer.vocab_size) * config.hidden_size;
         let count = (config.parameters(config.architecture.heads()) - surplus) as f64;
-        assert!((count / parameters - 1.0).abs() < 2e-3, "{name}: {count}");
+        assert!(abs_diff_eq!(count / parameters, 1.0, epsilon = 2e-3), "{name}: {count}");
     }
 }

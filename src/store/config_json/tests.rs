@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::ModelSection;
-use crate::model::config::Heads;
+use crate::model::config::OutputHeads;
 use proptest::prelude::*;
 
 fn tiny() -> ModelConfig {
@@ -20,10 +20,10 @@ fn tiny() -> ModelConfig {
 fn what_is_written_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = tiny();
-    for dtype in StorageDtype::ALL {
+    for dtype in Dtype::STORED {
         config.dtype = dtype;
-        config.rope_scaling_factor = (dtype == StorageDtype::F16).then_some(2.0);
-        config.bias = dtype == StorageDtype::Bf16;
+        config.rope_scaling_factor = (dtype == Dtype::F16).then_some(2.0);
+        config.bias = dtype == Dtype::Bf16;
         config.write(folder.path()).unwrap();
         assert_eq!(ModelConfig::read(folder.path()).unwrap(), config);
     }
@@ -100,7 +100,7 @@ proptest! {
         let text: String = text.chars().take(cut.unwrap_or(usize::MAX)).collect();
         if let Ok(config) = ModelConfig::parse(&text) {
             prop_assert_eq!(config.head_dim() % 2, 0);
-            let heads = Heads { reward: true, lm: true };
+            let heads = OutputHeads { reward: true, lm: true };
             prop_assert!(config.buffer_elements(heads) >= config.parameters(heads));
             prop_assert_eq!(ModelConfig::parse(&config.to_json()).unwrap(), config);
         }

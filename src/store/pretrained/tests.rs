@@ -5,12 +5,13 @@ use serde_json::json;
 
 use super::*;
 use crate::config::ModelSection;
-use crate::formats::Element;
-use crate::model::config::{Architecture, SpecialIds, StorageDtype};
+use crate::formats::Encoding;
+use crate::model::config::{Architecture, SpecialIds};
 use crate::rng;
-use crate::store::convert::{Kind, convert};
+use crate::store::convert::{ModelFormat, convert};
 use crate::store::inspect::inspect;
 use crate::store::weights::{Target, write};
+use crate::tensor::Dtype;
 use rand::RngExt;
 
 /// A model of ragged sizes whose rows are whole blocks where `width` is 32.
@@ -52,7 +53,7 @@ fn load(path: &Path) -> (Loaded, Tensors) {
     let model = Pretrained::open(path).unwrap();
     let mut tensors = Vec::new();
     let loaded = model
-        .read_into(Heads { reward: true, lm: true }, &mut |spec, values| {
+        .read_into(OutputHeads { reward: true, lm: true }, &mut |spec, values| {
             tensors.push((spec.name.clone(), values.to_vec()));
             Ok(())
         })
@@ -64,11 +65,11 @@ fn load(path: &Path) -> (Loaded, Tensors) {
 fn every_way_there_and_back_changes_nothing() {
     let seed = fresh_seed();
     let kinds = [
-        Kind::InternLm2,
-        Kind::InternLm2Torch,
-        Kind::HuggingFace(Family::Llama),
-        Kind::HuggingFace(Family::Qwen2),
-        Kind::Gguf,
+        ModelFormat::InternLm2,
+        ModelFormat::InternLm2Torch,
+        ModelFormat::HuggingFace(Family::Llama),
+        ModelFormat::HuggingFace(Family::Qwen2),
+        ModelFormat::Gguf,
     ];
     for architecture in [Architecture::RewardModel, Architecture::CausalLm] {
         for bias in [false, true] {
@@ -83,17 +84,17 @@ fn every_way_there_and_back_changes_nothing() {
                     let there = folder.path().join(format!("{kind:?}-{max_shard_bytes}.gguf"));
                     convert(&first, &there, kind, None, max_shard_bytes).unwrap();
                     let back = folder.path().join(format!("{kind:?}-{max_shard_bytes}-back"));
-                    convert(&there, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+                    convert(&there, &back, ModelFormat::InternLm2, None, usize::MAX).unwrap();
                     let (loaded, tensors) = load(&back);
                     // What has no biases comes back from Qwen2 with biases that are zero.
                     let (zero, rest): (Vec<_>, Vec<_>) =
                         tensors.into_iter().partition(|(name, _)| name.ends_with(".bias") && !bias);
                     assert!(zero.iter().all(|(_, values)| values.iter().all(|v| *v == 0.0)));
-                    assert_eq!(zero.is_empty(), kind != Kind::HuggingFace(Family::Qwen2) || bias, "{kind:?}");
+                    assert_eq!(zero.is_empty(), kind != ModelFormat::HuggingFace(Family::Qwen2) || bias, "{kind:?}");
                     assert_eq!((loaded.heads, rest), (original.0.heads, original.1.clone()), "{kind:?} {bias}");
                     let kept = ModelConfig { bias, ..read_config(&back).unwrap() };
                     let mut expected = config(12, bias, architecture);
-                    if kind == Kind::Gguf {
+                    if kind == ModelFormat::Gguf {
                         // It has no key for the score token, nor a tokenizer here.
                         expected.special = kept.special;
                     } else {
@@ -112,28 +113,33 @@ fn quantised_files_hold_what_their_blocks_say() {
     let first = folder.path().join("first");
     save(&first, &config(32, false, Architecture::CausalLm), fresh_seed());
     let exact = load(&first).1;
-    for (element, error) in [
-        (Element::Bf16, 0.004),
-        (Element::F16, 5e-4),
-        (Element::Q8_0, 0.005),
-        (Element::Q4_0, 0.14),
-        (Element::Q4_1, 0.07),
+    for (encoding, error) in [
+        (Encoding::BF16, 0.004),
+        (Encoding::F16, 5e-4),
+        (Encoding::Q8_0, 0.005),
+        (Encoding::Q4_0, 0.14),
+        (Encoding::Q4_1, 0.07),
     ] {
-        let path = folder.path().join(format!("{element}.gguf"));
-        convert(&first, &path, Kind::Gguf, Some(element), usize::MAX).unwrap();
+        let path = folder.path().join(format!("{encoding}.gguf"));
+        convert(&first, &path, ModelFormat::Gguf, Some(encoding), usize::MAX).unwrap();
         for ((name, exact), (_, read)) in exact.iter().zip(load(&path).1) {
             let most = exact.iter().zip(&read).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
             let vector = name.contains("norm");
-            assert!(most <= if vector { 0.0 } else { error }, "{element} {name}: {most}");
-            assert_eq!(most == 0.0, vector, "{element} {name}");
+            assert!(most <= if vector { 0.0 } else { error }, "{encoding} {name}: {most}");
+            assert_eq!(most == 0.0, vector, "{encoding} {name}");
         }
-        let refused =
-            convert(&first, &folder.path().join(format!("{element}")), Kind::InternLm2, Some(element), usize::MAX);
-        assert_eq!(refused.is_err(), ![Element::Bf16, Element::F16].contains(&element));
+        let refused = convert(
+            &first,
+            &folder.path().join(format!("{encoding}")),
+            ModelFormat::InternLm2,
+            Some(encoding),
+            usize::MAX,
+        );
+        assert_eq!(refused.is_err(), ![Encoding::BF16, Encoding::F16].contains(&encoding));
     }
     let ragged = folder.path().join("ragged");
     save(&ragged, &config(12, false, Architecture::CausalLm), 1);
-    let refused = convert(&ragged, &folder.path().join("r.gguf"), Kind::Gguf, Some(Element::Q8_0), usize::MAX);
+    let refused = convert(&ragged, &folder.path().join("r.gguf"), ModelFormat::Gguf, Some(Encoding::Q8_0), usize::MAX);
     assert!(refused.unwrap_err().to_string().contains("has rows of 24 elements, no whole blocks of Q8_0"));
     assert!(!folder.path().join("r.gguf").exists());
 }
@@ -144,19 +150,22 @@ fn what_cannot_be_represented_is_refused_and_leaves_nothing() {
     let first = folder.path().join("first");
     let config = config(12, true, Architecture::RewardModel);
     save(&first, &config, 3);
-    let target = Target::safetensors(StorageDtype::F32, usize::MAX);
+    let target = Target::safetensors(Dtype::F32, usize::MAX);
     write(&first, &config, config.architecture.heads(), target, &mut |spec| Ok(vec![0.5; spec.elements()])).unwrap();
-    for kind in [Kind::HuggingFace(Family::Qwen2), Kind::Gguf] {
+    for kind in [ModelFormat::HuggingFace(Family::Qwen2), ModelFormat::Gguf] {
         let to = folder.path().join("to");
         let refused = convert(&first, &to, kind, None, usize::MAX).unwrap_err();
         assert!(refused.to_string().contains("`model.layers.0.attention.wo.bias` is not zero"), "{refused}");
     }
     assert!(
-        convert(&first, &first, Kind::InternLm2, None, usize::MAX).unwrap_err().to_string().contains("exists already")
+        convert(&first, &first, ModelFormat::InternLm2, None, usize::MAX)
+            .unwrap_err()
+            .to_string()
+            .contains("exists already")
     );
     // A reward model without its head would start at random elsewhere.
-    write(&first, &config, Heads::default(), target, &mut |spec| Ok(values(3, spec))).unwrap();
-    let refused = convert(&first, &folder.path().join("to"), Kind::InternLm2, None, usize::MAX).unwrap_err();
+    write(&first, &config, OutputHeads::default(), target, &mut |spec| Ok(values(3, spec))).unwrap();
+    let refused = convert(&first, &folder.path().join("to"), ModelFormat::InternLm2, None, usize::MAX).unwrap_err();
     assert!(refused.to_string().contains("has no head"), "{refused}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -226,14 +235,14 @@ fn a_tied_head_is_a_copy_of_the_embedding() {
     let folder = tempfile::tempdir().unwrap();
     let (first, tied) = (folder.path().join("first"), folder.path().join("tied"));
     save(&first, &config(12, false, Architecture::CausalLm), 5);
-    convert(&first, &tied, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+    convert(&first, &tied, ModelFormat::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
     let path = tied.join(FILE);
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true")).unwrap();
     let (loaded, tensors) = load(&tied);
     let get = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone()).unwrap();
     assert_eq!(get("output.weight"), get("model.tok_embeddings.weight"));
-    assert_eq!(loaded, Loaded { heads: Heads { reward: false, lm: true }, unused: vec![] });
+    assert_eq!(loaded, Loaded { heads: OutputHeads { reward: false, lm: true }, unused: vec![] });
     let parameters = |path: &Path| inspect(path, false).unwrap().model.unwrap().parameters;
     assert_eq!(parameters(&first) - parameters(&tied), 13 * 24);
 }
@@ -243,7 +252,7 @@ fn a_reward_model_without_a_next_token_head_gets_none() {
     let folder = tempfile::tempdir().unwrap();
     let first = folder.path().join("first");
     save(&first, &config(12, false, Architecture::RewardModel), 7);
-    for (name, kind) in [("llama", Kind::HuggingFace(Family::Llama)), ("model.gguf", Kind::Gguf)] {
+    for (name, kind) in [("llama", ModelFormat::HuggingFace(Family::Llama)), ("model.gguf", ModelFormat::Gguf)] {
         let (there, back) = (folder.path().join(name), folder.path().join(format!("{name}-back")));
         convert(&first, &there, kind, None, usize::MAX).unwrap();
         if there.is_dir() {
@@ -252,9 +261,9 @@ fn a_reward_model_without_a_next_token_head_gets_none() {
             assert_ne!(tied, text);
             fs::write(there.join(FILE), tied).unwrap();
         }
-        convert(&there, &back, Kind::InternLm2, None, usize::MAX).unwrap();
+        convert(&there, &back, ModelFormat::InternLm2, None, usize::MAX).unwrap();
         for path in [there, back] {
-            assert_eq!(Pretrained::open(&path).unwrap().heads(), Heads { reward: true, lm: false }, "{name}");
+            assert_eq!(Pretrained::open(&path).unwrap().heads(), OutputHeads { reward: true, lm: false }, "{name}");
         }
     }
 }
@@ -265,19 +274,19 @@ fn without_a_type_nothing_is_rounded() {
     let (first, half) = (folder.path().join("first"), folder.path().join("half"));
     save(&first, &config(12, false, Architecture::CausalLm), fresh_seed());
     // What the configuration says of the type is not what the file holds.
-    ModelConfig { dtype: StorageDtype::Bf16, ..read_config(&first).unwrap() }.write(&first).unwrap();
+    ModelConfig { dtype: Dtype::Bf16, ..read_config(&first).unwrap() }.write(&first).unwrap();
     let to = folder.path().join("to");
-    convert(&first, &to, Kind::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
-    assert_eq!((load(&to).1, read_config(&to).unwrap().dtype), (load(&first).1, StorageDtype::F32));
+    convert(&first, &to, ModelFormat::HuggingFace(Family::Llama), None, usize::MAX).unwrap();
+    assert_eq!((load(&to).1, read_config(&to).unwrap().dtype), (load(&first).1, Dtype::F32));
     // Matrices of a GGUF file in float16 stand beside vectors in float32.
     let gguf = folder.path().join("half.gguf");
-    convert(&first, &gguf, Kind::Gguf, Some(Element::F16), usize::MAX).unwrap();
-    convert(&gguf, &half, Kind::InternLm2, None, usize::MAX).unwrap();
-    assert_eq!((load(&half).1, read_config(&half).unwrap().dtype), (load(&gguf).1, StorageDtype::F32));
+    convert(&first, &gguf, ModelFormat::Gguf, Some(Encoding::F16), usize::MAX).unwrap();
+    convert(&gguf, &half, ModelFormat::InternLm2, None, usize::MAX).unwrap();
+    assert_eq!((load(&half).1, read_config(&half).unwrap().dtype), (load(&gguf).1, Dtype::F32));
     let (bf16, again) = (folder.path().join("bf16"), folder.path().join("again"));
-    convert(&first, &bf16, Kind::InternLm2Torch, Some(Element::Bf16), usize::MAX).unwrap();
-    convert(&bf16, &again, Kind::InternLm2, None, usize::MAX).unwrap();
-    assert_eq!((load(&again).1, read_config(&again).unwrap().dtype), (load(&bf16).1, StorageDtype::Bf16));
+    convert(&first, &bf16, ModelFormat::InternLm2Torch, Some(Encoding::BF16), usize::MAX).unwrap();
+    convert(&bf16, &again, ModelFormat::InternLm2, None, usize::MAX).unwrap();
+    assert_eq!((load(&again).1, read_config(&again).unwrap().dtype), (load(&bf16).1, Dtype::Bf16));
 }
 
 #[test]
@@ -285,7 +294,7 @@ fn a_bias_that_a_family_has_may_not_be_missing() {
     let folder = tempfile::tempdir().unwrap();
     let (plain, llama) = (folder.path().join("plain"), folder.path().join("llama"));
     save(&plain, &config(12, false, Architecture::CausalLm), 9);
-    convert(&plain, &llama, Kind::HuggingFace(Family::Qwen2), None, usize::MAX).unwrap();
+    convert(&plain, &llama, ModelFormat::HuggingFace(Family::Qwen2), None, usize::MAX).unwrap();
     // Qwen2's biases under Llama's name: all but that of attention's output.
     let mut keys: Value = serde_json::from_str(&fs::read_to_string(llama.join(FILE)).unwrap()).unwrap();
     for (key, value) in [
@@ -313,7 +322,7 @@ fn no_bias_of_a_gguf_file_is_left_out() {
     ] {
         let (first, file) = (folder.path().join(format!("{bias}")), folder.path().join(format!("{to}-{bias}.gguf")));
         save(&first, &config(12, bias, Architecture::CausalLm), 11);
-        convert(&first, &file, Kind::Gguf, None, usize::MAX).unwrap();
+        convert(&first, &file, ModelFormat::Gguf, None, usize::MAX).unwrap();
         assert_eq!(Pretrained::open(&file).unwrap().config().bias, bias);
         let mut bytes = fs::read(&file).unwrap();
         let place = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();

@@ -3,8 +3,8 @@ use crate::config::ModelSection;
 use crate::model::config::{Architecture, SpecialIds};
 use crate::store::pretrained::{Loaded, Pretrained};
 
-const BOTH: Heads = Heads { reward: true, lm: true };
-const REWARD: Heads = Heads { reward: true, lm: false };
+const BOTH: OutputHeads = OutputHeads { reward: true, lm: true };
+const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
 
 fn config() -> ModelConfig {
     let section = ModelSection {
@@ -24,7 +24,7 @@ fn values(spec: &TensorSpec) -> Vec<f32> {
     (0..spec.elements()).map(|i| ((spec.offset / 16 + i) % 251) as f32 / 8.0 - 12.0).collect()
 }
 
-fn save(dir: &Path, heads: Heads, dtype: StorageDtype, max_shard_bytes: usize) {
+fn save(dir: &Path, heads: OutputHeads, dtype: Dtype, max_shard_bytes: usize) {
     config().write(dir).unwrap();
     let target = Target::safetensors(dtype, max_shard_bytes);
     write(dir, &config(), heads, target, &mut |spec| Ok(values(spec))).unwrap();
@@ -32,7 +32,7 @@ fn save(dir: &Path, heads: Heads, dtype: StorageDtype, max_shard_bytes: usize) {
 
 type Tensors = Vec<(TensorSpec, Vec<f32>)>;
 
-fn load(dir: &Path, heads: Heads) -> Result<(Loaded, Tensors)> {
+fn load(dir: &Path, heads: OutputHeads) -> Result<(Loaded, Tensors)> {
     let mut tensors = Vec::new();
     let loaded = Pretrained::open(dir)?.read_into(heads, &mut |spec, values| {
         tensors.push((spec.clone(), values.to_vec()));
@@ -52,7 +52,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn every_type_and_sharding_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".model.safetensors.tmp-1"), "left by a killed process").unwrap();
-    for dtype in [StorageDtype::F32, StorageDtype::Bf16, StorageDtype::F16] {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
         for max_shard_bytes in [usize::MAX, 1000, 1] {
             save(folder.path(), BOTH, dtype, max_shard_bytes);
             let (loaded, tensors) = load(folder.path(), BOTH).unwrap();
@@ -71,17 +71,17 @@ fn every_type_and_sharding_reads_back() {
 #[test]
 fn heads_are_optional_and_what_is_not_read_is_listed() {
     let folder = tempfile::tempdir().unwrap();
-    save(folder.path(), REWARD, StorageDtype::F32, usize::MAX);
+    save(folder.path(), REWARD, Dtype::F32, usize::MAX);
     assert_eq!(load(folder.path(), BOTH).unwrap().0, Loaded { heads: REWARD, unused: vec![] });
-    let (loaded, tensors) = load(folder.path(), Heads::default()).unwrap();
-    assert_eq!(loaded, Loaded { heads: Heads::default(), unused: vec!["v_head.weight".into()] });
-    assert_eq!(tensors.len(), config().tensors(Heads::default()).len());
+    let (loaded, tensors) = load(folder.path(), OutputHeads::default()).unwrap();
+    assert_eq!(loaded, Loaded { heads: OutputHeads::default(), unused: vec!["v_head.weight".into()] });
+    assert_eq!(tensors.len(), config().tensors(OutputHeads::default()).len());
 }
 
 #[test]
 fn what_does_not_fit_the_configuration_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    save(folder.path(), REWARD, StorageDtype::F32, usize::MAX);
+    save(folder.path(), REWARD, Dtype::F32, usize::MAX);
     let mut wider = config();
     wider.intermediate_size = 16;
     let mut deeper = config();
@@ -115,7 +115,7 @@ fn folders_without_usable_weights_say_why() {
     config().write(folder.path()).unwrap();
     assert!(refusal().contains("holds no weights: neither model.safetensors or model.safetensors.index.json"));
     fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
-    assert!(refusal().contains("pytorch_model.bin: it is no zip archive"), "{}", refusal());
+    assert!(refusal().contains("pytorch_model.bin: it is not a zip archive"), "{}", refusal());
 
     for (index, reason) in [
         ("{", "EOF"),
@@ -129,7 +129,7 @@ fn folders_without_usable_weights_say_why() {
     }
     fs::remove_file(folder.path().join(Format::Safetensors.index())).unwrap();
 
-    save(folder.path(), REWARD, StorageDtype::F32, 1000);
+    save(folder.path(), REWARD, Dtype::F32, 1000);
     let index = fs::read_to_string(folder.path().join(Format::Safetensors.index())).unwrap();
     fs::write(folder.path().join(Format::Safetensors.index()), index.replace("model.norm.weight", "model.form.weight"))
         .unwrap();
@@ -148,14 +148,14 @@ fn folders_without_usable_weights_say_why() {
 #[test]
 fn a_failure_while_writing_leaves_the_former_model() {
     let folder = tempfile::tempdir().unwrap();
-    save(folder.path(), REWARD, StorageDtype::F32, usize::MAX);
+    save(folder.path(), REWARD, Dtype::F32, usize::MAX);
     let before = fs::read(folder.path().join(SINGLE)).unwrap();
-    let target = Target::safetensors(StorageDtype::F16, 1000);
+    let target = Target::safetensors(Dtype::F16, 1000);
     let overflow = write(folder.path(), &config(), REWARD, target, &mut |spec| {
         Ok(if spec.name == "model.norm.weight" { vec![1e6; 8] } else { values(spec) })
     });
     assert!(overflow.unwrap_err().to_string().contains("`model.norm.weight` holds values too large for F16"));
-    let target = Target::safetensors(StorageDtype::F32, 1000);
+    let target = Target::safetensors(Dtype::F32, 1000);
     let short = write(folder.path(), &config(), REWARD, target, &mut |_| Ok(vec![0.0]));
     assert_eq!(short.unwrap_err().exit_code(), 1);
     assert_eq!(names(folder.path()), ["config.json", SINGLE]);

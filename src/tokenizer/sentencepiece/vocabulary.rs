@@ -34,7 +34,7 @@ impl Vocabulary {
             let kind = Kind::try_from(piece.kind.unwrap_or(Kind::Normal as i32))
                 .map_err(|_| bad("its type is none of SentencePiece's"))?;
             if !piece.score().is_finite() {
-                return Err(bad("its score is no number"));
+                return Err(bad("its score is not a number"));
             }
             vocabulary.push(Piece { text: piece.piece().to_owned(), score: piece.score(), kind })?;
         }

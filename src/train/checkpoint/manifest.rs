@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::STATE;
 use crate::files;
 
-/// The layout that this program writes and reads.
-const FORMAT: u32 = 1;
+/// The layout that this program writes. In the one before, 1, which it reads as well, each buffer is one file `NAME.bin`.
+const FORMAT: u32 = 2;
 /// Bytes of a manifest, at most.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -53,12 +53,12 @@ impl Manifest {
     /// The reason for which it is refused: malformed, of another format, or naming files outside of its folder.
     pub fn parse(text: &str) -> Result<Self, String> {
         let manifest: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        if manifest.format != FORMAT {
-            return Err(format!("format {} is not {FORMAT}", manifest.format));
+        if !(1..=FORMAT).contains(&manifest.format) {
+            return Err(format!("format {} is not one of 1 to {FORMAT}", manifest.format));
         }
-        let plain = |name: &str| name == STATE || name.strip_suffix(".bin").is_some_and(is_word);
+        let plain = |name: &str| name == STATE || buffer(name).is_some();
         if let Some(file) = manifest.files.iter().find(|f| !plain(&f.name)) {
-            return Err(format!("{:?} is no file of a checkpoint", file.name));
+            return Err(format!("{:?} is not a file of a checkpoint", file.name));
         }
         if !manifest.files.iter().any(|f| f.name == STATE) {
             return Err(format!("{STATE} is not listed"));
@@ -66,9 +66,28 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The files of the buffer `name` in the order of their ranges, each with its first element.
+    pub(super) fn files_of(&self, name: &str) -> Vec<(u64, &FileRecord)> {
+        let start = |file: &FileRecord| buffer(&file.name).filter(|(of, _)| *of == name).map(|(_, start)| start);
+        let mut files: Vec<_> = self.files.iter().filter_map(|file| Some((start(file)?, file))).collect();
+        files.sort_by_key(|(start, _)| *start);
+        files
+    }
+
     pub(super) fn to_json(&self) -> Vec<u8> {
         format!("{:#}\n", serde_json::json!(self)).into_bytes()
     }
+}
+
+/// The buffer that the file `name` is of, and its first element: `m-4096.bin`, or `m.bin` from the beginning on.
+fn buffer(name: &str) -> Option<(&str, u64)> {
+    let stem = name.strip_suffix(".bin")?;
+    let (buffer, start) = match stem.split_once('-') {
+        Some((buffer, start)) if start.bytes().all(|b| b.is_ascii_digit()) => (buffer, start.parse().ok()?),
+        Some(_) => return None,
+        None => (stem, 0),
+    };
+    is_word(buffer).then_some((buffer, start))
 }
 
 /// Letters, digits and underscores only: no path.

@@ -4,8 +4,8 @@ use maud::{Markup, PreEscaped, html};
 
 use super::{Report, curves};
 use crate::config::ObjectiveKind;
+use crate::eval::sections::{bounds, figure};
 use crate::eval::{Accuracy, Row, Table};
-use crate::page::{bounds, figure};
 
 /// How the model stands to the best baseline, or to chance where there is none. The intervals decide: they belong to
 /// the same pairs, so intervals that do not touch are more than the difference needs to be.

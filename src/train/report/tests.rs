@@ -4,6 +4,7 @@ use crate::eval::{Accuracy, Row};
 use crate::page::plot;
 use crate::rng::stream;
 use crate::train::metrics::ScoreStats;
+use crate::train::rate::Share;
 use rand::RngExt;
 
 /// A run with everything that a page can show.
@@ -80,7 +81,7 @@ fn steps(n: u64) -> Vec<StepMetrics> {
             tokens: 2000,
             seconds: 0.16,
             tokens_per_s: 12_500.0 + 900.0 * noise,
-            peak_share: 0.5,
+            share: Share::RateShare(0.5),
             ..Default::default()
         }
     };

@@ -62,7 +62,7 @@ impl Device {
         let name = target.split(',').next().unwrap_or_default().trim();
         let number = name.strip_prefix("sm_").unwrap_or_default();
         let digits = number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let wanted: u32 = digits.parse().map_err(|_| Error::new(format!(".target {target} is no architecture")))?;
+        let wanted: u32 = digits.parse().map_err(|_| Error::new(format!(".target {target} is not an architecture")))?;
         let (exact, here) = (digits != number, 10 * major + minor);
         if here == wanted || here > wanted && !exact {
             return Ok(());

@@ -120,7 +120,7 @@ impl<'a> Decoder<'a> {
         };
         match base {
             Base::Register(register) => match File::of(self.type_of(*register)) {
-                File::Pred => self.wrong("a predicate is no address"),
+                File::Pred => self.wrong("a predicate is not an address"),
                 file => Ok((self.slot_of(*register), file == File::B64, *offset)),
             },
             Base::Symbol(name) => match self.symbols.get(name.as_str()) {

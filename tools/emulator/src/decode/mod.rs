@@ -245,7 +245,7 @@ pub(crate) fn decode(module: &Module, function: &Function, globals: &HashMap<Str
         decoder.index = index as u32;
         decoder.guard = match instruction.guard {
             Some(guard) if function.registers[guard.register.0 as usize] != Type::Pred => {
-                return Err(Error::at(instruction.line, "the guard is no predicate"));
+                return Err(Error::at(instruction.line, "the guard is not a predicate"));
             }
             Some(guard) => (decoder.slot_of(guard.register), 0u32.wrapping_sub(guard.negated.into())),
             None => (0, 0),
@@ -419,7 +419,7 @@ impl<'a> Decoder<'a> {
             "x" => 0,
             "y" => 1,
             "z" => 2,
-            _ => return self.wrong(&format!("`{name}` is no special register that is supported")),
+            _ => return self.wrong(&format!("`{name}` is not a special register that is supported")),
         };
         let special = match register {
             "%tid" => Special::Tid(axis),
@@ -461,7 +461,7 @@ impl<'a> Decoder<'a> {
                 self.emit(Op::Lanes(arithmetic::widened()), &[wide, narrow], 0);
                 Ok(wide)
             }
-            File::Pred => self.wrong("a special register is no predicate"),
+            File::Pred => self.wrong("a special register is not a predicate"),
         }
     }
 

@@ -102,7 +102,7 @@ impl Driver {
             match setting.split_once('=') {
                 Some(("print", value @ ("on" | "off"))) => self.print = value == "on",
                 Some((name, value)) => self.device.config.set(name, value)?,
-                None => return Err(Error::new(format!("`{setting}` is no setting; settings are `name=value`"))),
+                None => return Err(Error::new(format!("`{setting}` is not a setting; settings are `name=value`"))),
             }
         }
         Ok(())

@@ -225,7 +225,7 @@ impl Parser<'_> {
             .strip_prefix('.')
             .and_then(Type::named)
             .filter(|ty| ty.size() <= 8)
-            .ok_or_else(|| Error::at(line, format!("`{word}` is no type of a register")))?;
+            .ok_or_else(|| Error::at(line, format!("`{word}` is not a type of a register")))?;
         loop {
             word = self.word("the name of a register")?;
             let first = body.function.registers.len();

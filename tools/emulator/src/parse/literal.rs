@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 
 /// Reads an unsigned literal as it is written.
 pub(super) fn literal(text: &str, line: u32) -> Result<Literal> {
-    let bad = || Error::at(line, format!("`{text}` is no number"));
+    let bad = || Error::at(line, format!("`{text}` is not a number"));
     let bits = |digits: &str, length: usize| {
         if digits.len() == length { u64::from_str_radix(digits, 16).map_err(|_| bad()) } else { Err(bad()) }
     };

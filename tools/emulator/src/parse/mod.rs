@@ -236,7 +236,7 @@ impl<'a> Parser<'a> {
                 ".align" => {
                     let n = self.bounded("an alignment", 1 << 20)?;
                     if !n.is_power_of_two() {
-                        return Err(Error::at(line, format!("an alignment of {n} is no power of two")));
+                        return Err(Error::at(line, format!("an alignment of {n} is not a power of two")));
                     }
                     align = Some(n);
                 }
@@ -251,7 +251,7 @@ impl<'a> Parser<'a> {
                 }
                 word => match word.strip_prefix('.').and_then(Type::named) {
                     Some(ty) if ty != Type::Pred => return Ok((ty, align, vector)),
-                    _ => return Err(Error::at(line, format!("`{word}` is no type of a variable"))),
+                    _ => return Err(Error::at(line, format!("`{word}` is not a type of a variable"))),
                 },
             }
         }

@@ -1,28 +1,24 @@
-//! The types in which tensors are stored, and their conversion to and from f32.
+//! How files store the elements of tensors, and their conversion to and from f32.
 
 use std::fmt;
 
 use half::{bf16, f16};
 
-use crate::model::config::StorageDtype;
+use crate::tensor::Dtype;
 
-/// The type of a stored tensor's elements.
+/// How a file stores the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element {
-    /// IEEE 754 single precision.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE 754 half precision.
-    F16,
+pub enum Encoding {
+    /// One little-endian number after the other.
+    Plain(Dtype),
     /// Blocks of 32: a scale `d` as f16 and 32 signed bytes `q`; values `d q`.
     Q8_0,
     /// Blocks of 32: a scale `d` as f16 and 32 nibbles `q`; values `d (q - 8)`.
     Q4_0,
     /// Blocks of 32: a scale `d` and a minimum `m` as f16 and 32 nibbles `q`; values `d q + m`.
     Q4_1,
-    /// A type that is known by name and size alone: it can be listed, and not be read.
-    Other(Opaque),
+    /// A type that is known by name and size alone: it can be listed, and neither be read nor written.
+    Opaque(Opaque),
 }
 
 /// A type of which only the size is known.
@@ -30,25 +26,33 @@ pub enum Element {
 pub struct Opaque {
     /// What its format calls it.
     pub name: &'static str,
-    /// Elements of a block.
+    /// Encodings of a block.
     pub block: usize,
     /// Bits of a block.
     pub bits: usize,
 }
 
-/// Elements of a quantised block.
+/// Encodings of a quantised block.
 const BLOCK: usize = 32;
 
-impl Element {
-    /// Elements that are stored together, and their bits.
+impl Encoding {
+    /// Single precision.
+    pub const F32: Self = Self::Plain(Dtype::F32);
+    /// bfloat16.
+    pub const BF16: Self = Self::Plain(Dtype::Bf16);
+    /// Half precision.
+    pub const F16: Self = Self::Plain(Dtype::F16);
+    /// What the formats call the types that can be read and written.
+    pub const READABLE: &str = "F32, BF16 and F16, and of GGUF Q8_0, Q4_0 and Q4_1";
+
+    /// Encodings that are stored together, and their bits.
     fn block(self) -> (usize, usize) {
         match self {
-            Self::F32 => (1, 32),
-            Self::Bf16 | Self::F16 => (1, 16),
+            Self::Plain(dtype) => (1, 8 * dtype.size()),
             Self::Q8_0 => (BLOCK, 34 * 8),
             Self::Q4_0 => (BLOCK, 18 * 8),
             Self::Q4_1 => (BLOCK, 20 * 8),
-            Self::Other(Opaque { block, bits, .. }) => (block, bits),
+            Self::Opaque(Opaque { block, bits, .. }) => (block, bits),
         }
     }
 
@@ -59,9 +63,13 @@ impl Element {
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// Whether values can be read.
+    /// Whether values can be read, and written.
     pub fn is_readable(self) -> bool {
-        !matches!(self, Self::Other(_))
+        match self {
+            Self::Plain(dtype) => Dtype::STORED.contains(&dtype),
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => true,
+            Self::Opaque(_) => false,
+        }
     }
 
     /// Replaces `values` by the numbers in `bytes`, which are as many.
@@ -69,7 +77,7 @@ impl Element {
         debug_assert_eq!(self.bytes(values.len()), Some(bytes.len()));
         match self {
             Self::F32 => each(bytes, values, |b| f32::from_le_bytes(*b)),
-            Self::Bf16 => each(bytes, values, |b| bf16::from_le_bytes(*b).to_f32()),
+            Self::BF16 => each(bytes, values, |b| bf16::from_le_bytes(*b).to_f32()),
             Self::F16 => each(bytes, values, |b| f16::from_le_bytes(*b).to_f32()),
             Self::Q8_0 => blocks(bytes, values, |b: &[u8; 34], out| {
                 let d = half_at(b, 0);
@@ -83,7 +91,7 @@ impl Element {
                 let (d, m) = (half_at(b, 0), half_at(b, 2));
                 nibbles(&b[4..], out, |q| d * f32::from(q) + m);
             }),
-            Self::Other(_) => values.fill(f32::NAN),
+            Self::Plain(_) | Self::Opaque(_) => values.fill(f32::NAN),
         }
     }
 
@@ -96,7 +104,7 @@ impl Element {
                 bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
                 true
             }
-            Self::Bf16 => {
+            Self::BF16 => {
                 bytes.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
                 values.iter().all(|&v| fits(v, bf16::from_f32(v).to_f32()))
             }
@@ -129,7 +137,7 @@ impl Element {
                 pack(x, bytes, |v| f64::from((v - least) * inverse + 0.5));
                 f16::from_f32(d).is_finite() && f16::from_f32(least).is_finite()
             }),
-            Self::Other(_) => false,
+            Self::Plain(_) | Self::Opaque(_) => false,
         }
     }
 }
@@ -163,27 +171,25 @@ fn pack(x: &[f32; BLOCK], bytes: &mut Vec<u8>, level: impl Fn(f32) -> f64) {
     bytes.extend((0..BLOCK / 2).map(|i| level(x[i]) | level(x[i + BLOCK / 2]) << 4));
 }
 
-impl fmt::Display for Element {
+impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::F32 => "F32",
-            Self::Bf16 => "BF16",
-            Self::F16 => "F16",
+            Self::Plain(Dtype::F64) => "F64",
+            Self::Plain(Dtype::F32) => "F32",
+            Self::Plain(Dtype::Bf16) => "BF16",
+            Self::Plain(Dtype::F16) => "F16",
+            Self::Plain(Dtype::U32) => "U32",
             Self::Q8_0 => "Q8_0",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
-            Self::Other(Opaque { name, .. }) => name,
+            Self::Opaque(Opaque { name, .. }) => name,
         })
     }
 }
 
-impl From<StorageDtype> for Element {
-    fn from(dtype: StorageDtype) -> Self {
-        match dtype {
-            StorageDtype::F32 => Self::F32,
-            StorageDtype::Bf16 => Self::Bf16,
-            StorageDtype::F16 => Self::F16,
-        }
+impl From<Dtype> for Encoding {
+    fn from(dtype: Dtype) -> Self {
+        Self::Plain(dtype)
     }
 }
 
@@ -192,7 +198,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const QUANTISED: [Element; 3] = [Element::Q8_0, Element::Q4_0, Element::Q4_1];
+    const QUANTISED: [Encoding; 3] = [Encoding::Q8_0, Encoding::Q4_0, Encoding::Q4_1];
 
     #[test]
     fn blocks_are_what_their_bytes_say() {
@@ -202,40 +208,40 @@ mod tests {
             (0..16).chain((0..16).rev()).map(|level| value(level as f32)).collect()
         };
         let bytes: Vec<u8> = (0..32).map(|i| (i * 8 - 128) as i8 as u8).collect();
-        for (element, block, expected) in [
-            (Element::Q8_0, [&half(0.5)[..], &bytes].concat(), (0..32).map(|i| 0.5 * (i * 8 - 128) as f32).collect()),
-            (Element::Q4_0, [&half(-2.0)[..], &levels].concat(), low_then_high(&|q| -2.0 * (q - 8.0))),
-            (Element::Q4_1, [&half(0.25)[..], &half(3.0), &levels].concat(), low_then_high(&|q| 0.25 * q + 3.0)),
+        for (encoding, block, expected) in [
+            (Encoding::Q8_0, [&half(0.5)[..], &bytes].concat(), (0..32).map(|i| 0.5 * (i * 8 - 128) as f32).collect()),
+            (Encoding::Q4_0, [&half(-2.0)[..], &levels].concat(), low_then_high(&|q| -2.0 * (q - 8.0))),
+            (Encoding::Q4_1, [&half(0.25)[..], &half(3.0), &levels].concat(), low_then_high(&|q| 0.25 * q + 3.0)),
         ] {
             let mut values = vec![f32::NAN; 32];
-            element.decode(&block, &mut values);
-            assert_eq!(values, expected, "{element}");
+            encoding.decode(&block, &mut values);
+            assert_eq!(values, expected, "{encoding}");
         }
     }
 
     #[test]
     fn sizes_that_are_no_whole_blocks_are_none() {
-        assert_eq!(Element::Q8_0.bytes(64), Some(68));
-        assert_eq!(Element::Q8_0.bytes(33), None);
-        assert_eq!(Element::F32.bytes(usize::MAX), None);
-        assert_eq!(Element::F16.bytes(0), Some(0));
+        assert_eq!(Encoding::Q8_0.bytes(64), Some(68));
+        assert_eq!(Encoding::Q8_0.bytes(33), None);
+        assert_eq!(Encoding::F32.bytes(usize::MAX), None);
+        assert_eq!(Encoding::F16.bytes(0), Some(0));
     }
 
     proptest! {
         #[test]
         fn conversion_rounds_to_nearest(value in any::<f32>()) {
-            for (element, relative, tiny) in [
-                (Element::F32, 0.0, 0.0),
-                (Element::Bf16, 2f64.powi(-8), 2f64.powi(-134)),
-                (Element::F16, 2f64.powi(-11), 2f64.powi(-25)),
+            for (encoding, relative, tiny) in [
+                (Encoding::F32, 0.0, 0.0),
+                (Encoding::BF16, 2f64.powi(-8), 2f64.powi(-134)),
+                (Encoding::F16, 2f64.powi(-11), 2f64.powi(-25)),
             ] {
                 let (mut bytes, mut back) = (Vec::new(), [0.0]);
-                let fits = element.encode(&[value], &mut bytes);
-                element.decode(&bytes, &mut back);
+                let fits = encoding.encode(&[value], &mut bytes);
+                encoding.decode(&bytes, &mut back);
                 if fits && value.is_finite() {
                     let error = (f64::from(back[0]) - f64::from(value)).abs();
                     // Half a unit in the last place of the significand, or of the smallest subnormal.
-                    prop_assert!(error <= (f64::from(value).abs() * relative).max(tiny), "{value} {element}");
+                    prop_assert!(error <= (f64::from(value).abs() * relative).max(tiny), "{value} {encoding}");
                 } else if value.is_finite() {
                     prop_assert!(back[0].is_infinite());
                 } else {
@@ -249,15 +255,15 @@ mod tests {
             let values = if zero { vec![0.0; 32] } else { values };
             let spread = |values: &[f32]| values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
             let range = values.iter().fold(f32::MIN, |m, v| m.max(*v)) - values.iter().fold(f32::MAX, |m, v| m.min(*v));
-            for (element, level) in QUANTISED.into_iter().zip([spread(&values) / 127.0, spread(&values) / 8.0, range / 15.0]) {
+            for (encoding, level) in QUANTISED.into_iter().zip([spread(&values) / 127.0, spread(&values) / 8.0, range / 15.0]) {
                 let (mut bytes, mut back) = (Vec::new(), vec![0.0; 32]);
-                prop_assert!(element.encode(&values, &mut bytes));
-                prop_assert_eq!(Some(bytes.len()), element.bytes(32));
-                element.decode(&bytes, &mut back);
+                prop_assert!(encoding.encode(&values, &mut bytes));
+                prop_assert_eq!(Some(bytes.len()), encoding.bytes(32));
+                encoding.decode(&bytes, &mut back);
                 // Half a level, a whole one at the end that has one level less, and what the scale itself is rounded by.
-                let most = level * if element == Element::Q4_0 { 1.01 } else { 0.51 } + spread(&values) * 2e-3;
+                let most = level * if encoding == Encoding::Q4_0 { 1.01 } else { 0.51 } + spread(&values) * 2e-3;
                 for (a, b) in values.iter().zip(&back) {
-                    prop_assert!((a - b).abs() <= most, "{element}: {a} became {b}");
+                    prop_assert!((a - b).abs() <= most, "{encoding}: {a} became {b}");
                 }
             }
         }

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::plot::{label, ticks};
 use super::{bounds, figure};
 use crate::eval::{Accuracy, Row, Table};
+use crate::page::plot::{label, ticks};
 
 /// What the judges with known names are.
 const MEANINGS: [(&str, &str); 4] = [

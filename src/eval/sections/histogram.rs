@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::plot::Plane;
 use crate::eval::{Row, Table};
+use crate::page::plot::Plane;
 
 /// The section; nothing where nothing was scored.
 pub fn section(table: &Table) -> Markup {
