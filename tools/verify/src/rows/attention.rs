@@ -61,7 +61,7 @@ fn table() -> Vec<Attention> {
             }
             // Keys of two dimensions may lie so close that a sharp distribution's gradient is a difference of almost
             // the same numbers, in which rounding is all there is.
-            let sharp = if heads.dim > 2 { 6.0 } else { 2.0 };
+            let sharp = if heads.dim > 2 { 4.0 } else { 2.0 };
             for asking in [Asking::All, Asking::Last, Asking::Some] {
                 all.push(Attention { rows, heads, asking, size: [1.0, sharp][(i + j) % 2] });
             }
