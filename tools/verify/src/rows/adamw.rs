@@ -3,7 +3,8 @@
 
 use polar_raw::backend::AdamW;
 
-use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
+use crate::arithmetic::Arithmetic;
+use crate::case::{Allowed, Case, Spec, added, overwritten, read, updated};
 use crate::draw::{Class, Draw};
 
 const BASE: AdamW = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
@@ -29,14 +30,43 @@ fn draw_case(draw: &mut Draw, length: usize, norm: f64, update: AdamW) -> Case {
     }
     let operands = vec![
         // What rounding to `float` costs is allowed for in every bound.
-        overwritten("params", Class::Float, &[length], Allowed::Each(p_allowed.clone())),
-        updated("master", Class::Sum, &[length], p, Allowed::Each(p_allowed)),
+        overwritten("params", Class::Float, &[length], Allowed::Each(p_allowed.clone())).without_sums(),
+        added("master", Class::Sum, &[length], p, Allowed::Each(p_allowed)),
         updated("m", Class::Sum, &[length], m, Allowed::Each(m_allowed)),
         updated("v", Class::Sum, &[length], v, Allowed::Relative(error)),
         read("grads", Class::Sum, &[length], g),
         read("norm", Class::Sum, &[1], norm),
     ];
-    Case::new(operands, move |backend, x| backend.adamw(&x[0], &x[1], &x[2], &x[3], &x[4], &x[5], &update))
+    Case::modelled(
+        operands,
+        move |backend, x| backend.adamw(&x[0], &x[1], &x[2], &x[3], &x[4], &x[5], &update),
+        move |a, x| model(a, x, &update),
+    )
+}
+
+fn model(a: &mut Arithmetic, x: &[Vec<f64>], update: &AdamW) -> Vec<Vec<f64>> {
+    let AdamW { lr, beta1, beta2, eps, weight_decay, max_norm, step } = *update;
+    let (mut master, mut m, mut v, grads, norm) = (x[1].clone(), x[2].clone(), x[3].clone(), &x[4], x[5][0]);
+    // What the host computes of the constants, and rounds once.
+    let [beta1, rest1] = [beta1, 1.0 - beta1].map(|c| a.single(c));
+    let [beta2, rest2] = [beta2, 1.0 - beta2].map(|c| a.single(c));
+    let decay = a.single(1.0 - lr * weight_decay);
+    let rate = a.single(lr / (1.0 - update.beta1.powf(step as f64)));
+    let root = a.single(1.0 / (1.0 - update.beta2.powf(step as f64)).sqrt());
+    let clip = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+    let clip = if clip < 1.0 { a.function(clip) } else { clip };
+    for i in 0..master.len() {
+        let g = a.single(grads[i] * clip);
+        m[i] = a.total([beta1 * m[i], rest1 * g]);
+        let square = a.single(g * g);
+        v[i] = a.total([beta2 * v[i], rest2 * square]);
+        let length = a.function(v[i].sqrt());
+        let below = a.chain([length * root, eps]);
+        let moved = a.function(rate * m[i] / below);
+        master[i] = a.add(decay * master[i], [-moved]);
+    }
+    let params = master.iter().map(|&p| a.float(p)).collect();
+    vec![params, master, m, v]
 }
 
 pub fn cases() -> Vec<Spec> {

@@ -13,7 +13,15 @@ pub fn cases() -> Vec<Spec> {
                 overwritten("norm", Class::Sum, &[1], Allowed::Relative(sum_error(length, draw.sum_eps()) / 2.0)),
                 read("x", Class::Sum, &[length], draw.values(Class::Sum, length)),
             ];
-            Case::new(operands, |backend, x| backend.global_norm(&x[0], &x[1]))
+            Case::modelled(
+                operands,
+                |backend, x| backend.global_norm(&x[0], &x[1]),
+                |a, x| {
+                    let squares = a.tree(x[1].iter().map(|x| x * x));
+                    let norm = a.function(squares.sqrt());
+                    vec![vec![a.single(norm)]]
+                },
+            )
         })
     };
     LENGTHS.into_iter().map(spec).collect()
