@@ -8,11 +8,12 @@ use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::params::ALIGNMENT;
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::objective::StepTotals;
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
 use polar_raw::tensor::Dtype;
 use polar_raw::train::checkpoint::{Checkpoints, RunLock};
-use polar_raw::train::{OptimizerState, StepTotals, Trainer};
+use polar_raw::train::{OptimizerState, Trainer};
 use rand::RngExt;
 
 const VOCAB: usize = 300;
@@ -92,13 +93,13 @@ fn shares_of_a_step_add_up() {
     let mut sequence = |n: usize| (0..n).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
     let packs: Vec<Pack> = [3, 1, 2]
         .map(|pairs| {
-            let mut pack = Pack::default();
+            let mut packer = Packer::new(Wanted { next_tokens: true, ..Wanted::SCORES });
             for pair in 0..pairs {
                 let prefix = sequence(9 + pair);
                 let [chosen, rejected] = [17, 12].map(|n| [prefix.clone(), sequence(n)].concat());
-                pack.push_pair(&chosen, &rejected, Wanted { scores: true, next_tokens: true, share_prefix: true });
+                packer.push_pair(&chosen, &rejected).unwrap();
             }
-            pack
+            packer.finish(VOCAB).unwrap()
         })
         .into();
     let capacity = Capacity { tokens: 256, selected: 256, candidates: 16 };

@@ -15,9 +15,9 @@ use crate::train::Trainer;
 use crate::train::checkpoint::{Checkpoints, Latest, RunLock};
 use crate::train::finish::{MODEL, REPORT};
 use crate::train::metrics::{MetricsLog, StepMetrics};
-use crate::train::run::Totals;
 use crate::train::setup::{Initial, Setup, Start};
 use crate::train::tensorboard::EventFile;
+use crate::train::totals::Totals;
 
 /// The resolved configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{AdamW, Backend, BackendExt, Footprint, PairLoss};
-use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
+use crate::backend::{AdamW, Backend, BackendExt, Footprint};
+use crate::config::{ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
-use crate::model::{Flat, Keep, Model, Objective, Workspace};
+use crate::model::{Flat, Keep, LossHeads, Model, Workspace};
+use crate::objective::{self, Objective, ScoreStats, StepTotals};
 use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
 use crate::train::plan::{MemoryPlan, Sizes};
@@ -16,7 +17,7 @@ use crate::train::state::OptimizerState;
 pub struct Trainer {
     model: Rc<Model>,
     state: OptimizerState,
-    objective: ObjectiveSection,
+    objective: Box<dyn Objective>,
     optimizer: OptimizerSection,
     workspace: Workspace,
     grads: Flat,
@@ -76,23 +77,6 @@ pub struct Step {
     pub grad_norm: f64,
 }
 
-/// What a step is the mean over, whoever computes which of its packs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepTotals {
-    /// Pairs compared.
-    pub pairs: usize,
-    /// Tokens that are predicted, by their weights.
-    pub predicted: f64,
-}
-
-impl StepTotals {
-    /// Of all the packs of a step.
-    pub fn of(packs: &[Pack]) -> Self {
-        let pairs = packs.iter().map(|pack| pack.pairs.len()).sum();
-        Self { pairs, predicted: packs.iter().map(Pack::predicted_tokens).sum() }
-    }
-}
-
 impl Trainer {
     /// Takes the memory of `plan` for training `model`, whose parameters `state` belongs to.
     pub fn new(
@@ -107,7 +91,7 @@ impl Trainer {
         let workspace = Workspace::new(backend.as_ref(), config, outputs, plan.capacity, Some(plan.keep))?;
         let grads = model.gradients()?;
         let figures = Figures::new(backend.as_ref(), plan.candidates)?;
-        let (objective, optimizer) = (objective.clone(), optimizer.clone());
+        let (objective, optimizer) = (objective::new(objective), optimizer.clone());
         Ok(Self { model, state, objective, optimizer, workspace, grads, figures, updates: 0 })
     }
 
@@ -135,6 +119,11 @@ impl Trainer {
     /// The model in training.
     pub fn model(&self) -> &Rc<Model> {
         &self.model
+    }
+
+    /// What is said of the scores that a step of `packs` left.
+    pub fn score_stats(&self, packs: &[Pack], scores: &[f32]) -> Option<ScoreStats> {
+        self.objective.score_stats(packs, scores)
     }
 
     /// The gradients of the last step.
@@ -169,11 +158,11 @@ impl Trainer {
         backend.fill(self.grads(), 0.0)?;
         self.model.zero_losses(&self.workspace)?;
         scores.clear();
-        let objective = self.objective(totals);
         let mut candidates = 0;
         for pack in packs {
-            self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
-            if objective.pair_loss.is_some() {
+            let loss = |heads: &LossHeads| self.objective.backward(heads, totals);
+            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
+            if pack.candidates() > 0 {
                 let range = candidates..candidates + pack.candidates();
                 candidates = range.end;
                 self.model.copy_scores(&self.workspace, &self.figures.scores(range))?;
@@ -184,8 +173,7 @@ impl Trainer {
         let figures = self.figures.read(backend.as_ref(), candidates)?;
         let [grad_norm, ranking, next_token] = [figures[0], figures[1], figures[2]];
         scores.extend(figures[Figures::SCORES..].iter().map(|&score| score as f32));
-        let weight = self.lm_weight();
-        let lm_loss = (weight > 0.0).then(|| next_token / weight);
+        let lm_loss = self.objective.mean_next_token_loss(next_token);
         Ok(Step { loss: ranking + next_token, lm_loss, grad_norm })
     }
 
@@ -210,26 +198,6 @@ impl Trainer {
         Ok(step)
     }
 
-    fn lm_weight(&self) -> f64 {
-        match self.objective.kind {
-            ObjectiveKind::Polar => self.objective.lm_weight,
-            ObjectiveKind::Lm => 1.0,
-        }
-    }
-
-    /// Scales that make the losses of all packs of a step means over its pairs and over its predicted tokens.
-    fn objective(&self, totals: &StepTotals) -> Objective {
-        let &StepTotals { pairs, predicted } = totals;
-        let pair_loss = (self.objective.kind == ObjectiveKind::Polar).then(|| PairLoss {
-            kind: self.objective.loss,
-            penalty: self.objective.penalty,
-            penalty_weight: self.objective.penalty_weight,
-            scale: 1.0 / pairs.max(1) as f64,
-        });
-        let lm_weight = self.lm_weight();
-        Objective { pair_loss, lm_scale: (lm_weight > 0.0).then(|| lm_weight / predicted.max(1.0)) }
-    }
-
     /// Where a loss or gradient that is not finite began: a weight, a buffer of the forward pass, or a gradient. Packs
     /// are run again one by one, so that the buffers of the first bad one are looked at.
     fn explain_non_finite(&mut self, step: &Step, packs: &[Pack]) -> Result<Error> {
@@ -246,14 +214,15 @@ impl Trainer {
         if let Some(name) = self.model.first_non_finite(self.model.params())? {
             return Ok(Some(format!("the weight {name}")));
         }
-        let objective = self.objective(&StepTotals::of(packs));
+        let totals = &StepTotals::of(packs);
         for pack in packs {
             if let Some(name) = self.model.first_non_finite_buffer(&mut self.workspace, pack)? {
                 return Ok(Some(format!("the buffer \"{name}\"")));
             }
             backend.fill(self.grads(), 0.0)?;
             self.model.zero_losses(&self.workspace)?;
-            self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
+            let loss = |heads: &LossHeads| self.objective.backward(heads, totals);
+            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
             if let Some(name) = self.model.first_non_finite(self.grads())? {
                 return Ok(Some(format!("the gradient of {name}")));
             }
