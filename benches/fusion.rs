@@ -16,7 +16,7 @@ mod common;
 use std::process::ExitCode;
 
 use criterion::Throughput;
-use polar_raw::backend::{Backend, Gemm, Qkv};
+use polar_raw::backend::{Backend, Gemm, Operations, Qkv};
 use polar_raw::cuda::abi::REWARD_HEAD_FUSED_ROWS;
 use polar_raw::cuda::gemm::{Product, Variant};
 use polar_raw::error::{Error, Result};
