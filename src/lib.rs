@@ -13,6 +13,7 @@ pub mod files;
 pub mod formats;
 pub mod model;
 pub mod objective;
+pub mod ops;
 pub mod page;
 pub mod passes;
 pub mod polar;

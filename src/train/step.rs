@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{AdamW, Backend, BackendExt, Footprint};
+use crate::backend::{AdamW, Backend, BackendExt, Footprint, Operations};
 use crate::config::{ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
 use crate::model::{Flat, Keep, LossHeads, Model, Workspace};

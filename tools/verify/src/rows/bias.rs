@@ -1,5 +1,7 @@
 //! Biases: one addition forward, which is rounded once and so is exact here as well; backward a sum over the rows.
 
+use polar_raw::backend::Operations;
+
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Operand, Spec, added, read, sum_error};
 use crate::draw::Class;

@@ -1,7 +1,7 @@
 //! The fused cross-entropy. A logit may be off by [`sum_error`] of `|x| |table|`, the lengths of the vectors; a loss by
 //! twice that, a probability relatively as much; what they are multiplied with and summed to, by its own sum's error.
 
-use polar_raw::backend::Gemm;
+use polar_raw::backend::{Gemm, Operations};
 
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Spec, added, index, longest, overwritten, read, scratch, sum_error};

@@ -2,7 +2,7 @@
 //! off by the roundings of a sine, a cosine, two products and their sum: 4 epsilons of its length.
 
 use polar_raw::Result;
-use polar_raw::backend::{Backend, Heads, Qkv, rope_angle};
+use polar_raw::backend::{Backend, Heads, Operations, Qkv, rope_angle};
 use polar_raw::tensor::Tensor;
 
 use crate::arithmetic::Arithmetic;
