@@ -3,9 +3,8 @@
 use std::ops::Deref;
 
 use crate::backend::Span;
-use crate::backend::checks::Checks;
 use crate::error::{Error, Result};
-use crate::tensor::Dtype;
+use crate::ops::attention::check_spans;
 
 /// Sequences of token ids laid out for one forward pass, as plain data: [`super::Packer`] makes it, [`Pack::new`] finds
 /// out whether it holds together.
@@ -143,10 +142,11 @@ impl Parts {
         if self.spans.len() != self.selected_spans.len() || !self.spans.iter().zip(&self.selected_spans).all(same) {
             return fail("spans of the selected tokens that are not those of all tokens".into());
         }
-        let checks = Checks::new("pack", Dtype::F32, Dtype::F32);
         let every: Vec<u32> = (0..end).collect();
-        checks.spans(bytemuck::cast_slice(&self.spans), &every, self.tokens())?;
-        checks.spans(bytemuck::cast_slice(&self.selected_spans), &self.selected, self.tokens())?;
+        check_spans(&self.spans, &every, self.tokens())
+            .or_else(|what| fail(format!("spans that do not fit: {what}")))?;
+        check_spans(&self.selected_spans, &self.selected, self.tokens())
+            .or_else(|what| fail(format!("spans that do not fit: {what}")))?;
         let goes_on = |span: &Span| {
             let (start, own) = (span.own_start as usize, span.own as usize);
             self.positions[start..start + own].iter().zip(span.prefix..).all(|(&position, wanted)| position == wanted)

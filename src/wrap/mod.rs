@@ -44,6 +44,10 @@ impl<W: Around> Backend for W {
         self.inner().accumulator()
     }
 
+    fn published_peak(&self) -> Option<f64> {
+        self.inner().published_peak()
+    }
+
     fn footprint(&self) -> Footprint {
         self.inner().footprint()
     }

@@ -2,7 +2,7 @@
 //! its curvature times that. Slopes jump where a score passes the log barrier's clamp and where a focal pair is tied,
 //! so inputs are drawn again until no score or difference is near; and until one pair has something to teach.
 
-use polar_raw::backend::{Operations, PairLoss, RewardHeadGrads};
+use polar_raw::backend::{Backend, Operations, PairLoss, RewardHeadGrads};
 use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
