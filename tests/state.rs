@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use polar_raw::backend::{AdamW, Backend, BackendExt};
+use polar_raw::backend::{AdamW, BackendExt, Operations};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
