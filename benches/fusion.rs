@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use criterion::Throughput;
 use polar_raw::backend::{Backend, Gemm, Operations, Qkv};
-use polar_raw::cuda::gather;
-use polar_raw::cuda::gemm::{Product, Variant, variants};
+use polar_raw::cuda::abi::REWARD_HEAD_FUSED_ROWS;
+use polar_raw::cuda::gemm::{Product, Variant};
 use polar_raw::error::{Error, Result};
 use polar_raw::tensor::Tensor;
 
@@ -28,12 +28,11 @@ use common::shapes::{Model, Pack};
 use common::table::{Table, count};
 use common::timing::Timer;
 
-const EPS: f64 = 1e-5;
 const NT: Product = Product::Plain(Gemm::Nt);
 
 /// The kernel of a product with the largest tile.
-fn large(product: Product) -> &'static Variant {
-    &variants(product, true)[0]
+fn large(machine: &Machine, product: Product) -> Variant {
+    launches::fitting(machine, product, true)[0]
 }
 
 fn main() -> ExitCode {
@@ -48,7 +47,6 @@ fn main() -> ExitCode {
             bench.model = model.name;
             swiglu(&mut bench, &model)?;
             addend(&mut bench, &model)?;
-            rmsnorm(&mut bench, &model)?;
             rope(&mut bench, &model)?;
             reward_head(&mut bench, &model)?;
             adamw(&mut bench, &model)?;
@@ -157,23 +155,23 @@ fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
     let shape = format!("{m}x{ffn}x{k}");
 
     let unfused = Way::new([bytes(&[&x, &w13, &gate_up]), bytes(&[&gate_up, &y])], || {
-        launches::gemm(machine, NT, large(NT), [&gate_up, &x, &w13], None, None)?;
+        launches::gemm(machine, NT, &large(machine, NT), [&gate_up, &x, &w13], None, None)?;
         launches::swiglu(machine, &y, &gate_up, None)
     });
     let fused = Way::new([bytes(&[&x, &w13, &gate_up, &y])], || {
         let product = Product::SwigluForward;
-        launches::gemm(machine, product, large(product), [&y, &x, &w13], None, Some(&gate_up))
+        launches::gemm(machine, product, &large(machine, product), [&y, &x, &w13], None, Some(&gate_up))
     });
     bench.compare("gemm_nt_swiglu", shape.clone(), &unfused, &fused)?;
 
     let unfused = Way::new([bytes(&[&x, &w2, &y]), bytes(&[&y, &gate_up, &gate_up])], || {
         let product = Product::Plain(Gemm::Nn);
-        launches::gemm(machine, product, large(product), [&y, &x, &w2], None, None)?;
+        launches::gemm(machine, product, &large(machine, product), [&y, &x, &w2], None, None)?;
         launches::swiglu(machine, &y, &gate_up, Some(&gate_up))
     });
     let fused = Way::new([bytes(&[&x, &w2, &gate_up, &gate_up])], || {
         let product = Product::SwigluBackward;
-        launches::gemm(machine, product, large(product), [&gate_up, &x, &w2], None, Some(&gate_up))
+        launches::gemm(machine, product, &large(machine, product), [&gate_up, &x, &w2], None, Some(&gate_up))
     });
     bench.compare("gemm_nn_swiglu", shape, &unfused, &fused)
 }
@@ -186,7 +184,8 @@ fn addend(bench: &mut Bench, model: &Model) -> Result<()> {
     for linear in [wo, w2] {
         let [x, w] = [machine.bf16(&[m, linear.k])?, machine.bf16(&[linear.n, linear.k])?];
         let [residual, out] = [machine.bf16(&[m, linear.n])?, machine.bf16(&[m, linear.n])?];
-        let product = |addend: &Tensor| launches::gemm(machine, NT, large(NT), [&out, &x, &w], Some(addend), None);
+        let product =
+            |addend: &Tensor| launches::gemm(machine, NT, &large(machine, NT), [&out, &x, &w], Some(addend), None);
         let fewest = bytes(&[&x, &w, &residual, &out]);
         let unfused = Way::new([fewest], || {
             machine.cuda.copy(&out, &residual)?;
@@ -197,25 +196,6 @@ fn addend(bench: &mut Bench, model: &Model) -> Result<()> {
         bench.compare("gemm addend", format!("{} {m}x{}x{}", linear.name, linear.n, linear.k), &unfused, &fused)?;
     }
     Ok(())
-}
-
-/// The norm that adds a branch to the residual stream first. Unfused, the addition is `gather_backward` of every row.
-fn rmsnorm(bench: &mut Bench, model: &Model) -> Result<()> {
-    let machine = bench.machine;
-    let (rows, hidden) = (model.rows, model.hidden);
-    let [x, branch] = [machine.bf16(&[rows, hidden])?, machine.bf16(&[rows, hidden])?];
-    let [y, sum] = [machine.bf16(&[rows, hidden])?, machine.bf16(&[rows, hidden])?];
-    let [rstd, weight] = [machine.f32(&[rows])?, machine.bf16(&[hidden])?];
-    let every = machine.u32(&(0..rows as u32).collect::<Vec<_>>(), &[rows])?;
-    let add = gather::plan_backward(rows, model.is_aligned());
-    let unfused = Way::new([bytes(&[&x, &x, &branch, &every]), bytes(&[&x, &y, &rstd, &weight])], || {
-        launches::rows(machine, &add, &x, &branch, &every)?;
-        machine.cuda.rmsnorm_forward(&y, &rstd, &x, &weight, EPS)
-    });
-    let fused = Way::new([bytes(&[&x, &branch, &sum, &y, &rstd, &weight])], || {
-        launches::rmsnorm_with_branch(machine, [&y, &sum], &rstd, [&x, &branch], &weight)
-    });
-    bench.compare("rmsnorm_forward branch", format!("{rows}x{hidden}"), &unfused, &fused)
 }
 
 /// Queries, keys and values out of one projection in one pass; unfused, of the queries' and of the others' projection.
@@ -249,12 +229,11 @@ fn rope(bench: &mut Bench, model: &Model) -> Result<()> {
     bench.compare("rope_backward", format!("{rows} tokens"), &unfused, &fused)
 }
 
-/// Scores, loss and gradients in one launch, and scores straight from the rows of the residual stream.
+/// Scores, loss and gradients in one launch, of as many candidates as it takes.
 fn reward_head(bench: &mut Bench, model: &Model) -> Result<()> {
     let machine = bench.machine;
-    let (rows, candidates, hidden) = (model.rows, model.candidates, model.hidden);
-    let x = machine.bf16(&[candidates, hidden])?;
-    let head = RewardHead::new(machine, &x, None, candidates)?;
+    let (candidates, hidden) = (model.candidates.min(REWARD_HEAD_FUSED_ROWS as usize), model.hidden);
+    let head = RewardHead::new(machine, &machine.bf16(&[candidates, hidden])?)?;
     let shape = format!("{candidates}x{hidden}");
     let [forward, pair_loss, backward, all] = head.floors();
     let unfused = Way::new([forward, pair_loss, backward], || {
@@ -263,19 +242,7 @@ fn reward_head(bench: &mut Bench, model: &Model) -> Result<()> {
         head.backward(machine)
     });
     let fused = Way::new([all], || head.loss(machine));
-    bench.compare("reward_head_loss", shape.clone(), &unfused, &fused)?;
-
-    let stream = machine.bf16(&[rows, hidden])?;
-    let last: Vec<u32> = (1..=candidates).map(|i| (i * rows / candidates - 1) as u32).collect();
-    let last = machine.u32(&last, &[candidates])?;
-    let gathering = RewardHead::new(machine, &stream, Some(&last), candidates)?;
-    let gather = gather::plan_forward(candidates, model.is_aligned());
-    let unfused = Way::new([bytes(&[&x, &x, &last]), forward], || {
-        launches::rows(machine, &gather, &x, &stream, &last)?;
-        head.forward(machine)
-    });
-    let fused = Way::new([forward + bytes(&[&last])], || gathering.forward(machine));
-    bench.compare("reward_head_forward select", shape, &unfused, &fused)
+    bench.compare("reward_head_loss", shape, &unfused, &fused)
 }
 
 /// The update of a layer's tensors, which lie in one buffer.

@@ -19,10 +19,12 @@ use std::process::ExitCode;
 
 use criterion::Throughput;
 use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Operations, Qkv};
-use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams};
-use polar_raw::cuda::gemm::{Product, variants};
+use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams, RowsParams};
+use polar_raw::cuda::gemm::Product;
+use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::{embedding, fill, gather, linear_cross_entropy};
 use polar_raw::error::{Error, Result};
+use polar_raw::tensor::Tensor;
 
 use common::launches::{self, Flat, RewardHead, at, bytes};
 use common::machine::{self, Machine, moved};
@@ -128,7 +130,7 @@ impl<'a> Bench<'a> {
         };
         let operations = 2.0 * (side as f64).powi(3);
         let product = Product::Plain(Gemm::Nt);
-        let large = &variants(product, true)[0];
+        let large = &launches::fitting(self.machine, product, true)[0];
         let mut products = rate(operations, &|| launches::gemm(self.machine, product, large, operands, None, None))?;
         if let Some(cublas) = &self.cublas {
             products = products.max(rate(operations, &|| cublas.gemm(Gemm::Nt, operands, false))?);
@@ -274,9 +276,11 @@ fn products(bench: &mut Bench, model: &Model) -> Result<()> {
             // All of a layout's tiles once; otherwise what training takes.
             let product = Product::Plain(layout);
             let all = match (rows_are_aligned, linear.name) {
-                (true, "wo") => [variants(product, true), variants(product, false)].concat(),
-                (true, _) => variants(product, true)[..1].to_vec(),
-                (false, _) => variants(product, false).to_vec(),
+                (true, "wo") => {
+                    [launches::fitting(machine, product, true), launches::fitting(machine, product, false)].concat()
+                }
+                (true, _) => launches::fitting(machine, product, true)[..1].to_vec(),
+                (false, _) => launches::fitting(machine, product, false),
             };
             let addend = accumulate.then_some(operands[0]);
             for variant in &all {
@@ -307,14 +311,14 @@ fn products(bench: &mut Bench, model: &Model) -> Result<()> {
     let [w13, w2] = [machine.bf16(&[2 * ffn, k])?, machine.bf16(&[k, ffn])?];
     let [y, gate_up] = [machine.bf16(&[m, ffn])?, machine.bf16(&[m, 2 * ffn])?];
     let product = Product::SwigluForward;
-    for variant in variants(product, true) {
+    for variant in &launches::fitting(machine, product, true) {
         let kernel = variant.kernel.entry().name;
         let work = Work { operations: 4 * (m * ffn * k) as u64, floors: vec![bytes(&[&x, &w13, &y, &gate_up])] };
         let run = || launches::gemm(machine, product, variant, [&y, &x, &w13], None, Some(&gate_up));
         bench.run(kernel, format!("{m}x{}x{k}", 2 * ffn), work, &run)?;
     }
     let product = Product::SwigluBackward;
-    for variant in variants(product, true) {
+    for variant in &launches::fitting(machine, product, true) {
         let kernel = variant.kernel.entry().name;
         let floors = vec![bytes(&[&x, &w2, &gate_up, &gate_up])];
         let work = Work { operations: 2 * (m * ffn * k) as u64, floors };
@@ -375,11 +379,6 @@ fn norms(bench: &mut Bench, model: &Model) -> Result<()> {
     let shape = format!("{rows}x{hidden}");
     let work = Work::bytes([bytes(&[&x, &y, &rstd, &weight])]);
     bench.run("rmsnorm_forward", shape.clone(), work, &|| machine.cuda.rmsnorm_forward(&y, &rstd, &x, &weight, EPS))?;
-    let sum = machine.bf16(&[rows, hidden])?;
-    let work = Work::bytes([bytes(&[&x, &dx, &sum, &y, &rstd, &weight])]);
-    bench.run("rmsnorm_forward", format!("{shape} with a branch"), work, &|| {
-        launches::rmsnorm_with_branch(machine, [&y, &sum], &rstd, [&x, &dx], &weight)
-    })?;
     let partials = (4 * hidden * rows.div_ceil(abi::RMSNORM_BACKWARD_ROWS as usize)) as u64;
     let work =
         Work::bytes([bytes(&[&dx, &dx, &dy, &x, &rstd, &weight]) + partials, partials + bytes(&[&dweight, &dweight])]);
@@ -422,6 +421,13 @@ fn vocab(machine: &Machine) -> usize {
     if machine.reduced { 1024 } else { 92_544 }
 }
 
+/// Moves rows by a launch of the embedding's forward pass or of gathering.
+fn move_rows(machine: &Machine, launch: &Launch<RowsParams>, out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<()> {
+    let params = RowsParams { out: at(out), from: at(from), ids: at(ids), columns: out.cols() as u32 };
+    // SAFETY: the ids are rows of what they index.
+    unsafe { machine.cuda.device().launch(launch, &params) }
+}
+
 fn rows(bench: &mut Bench, model: &Model) -> Result<()> {
     let machine = bench.machine;
     let (rows, hidden, vocab) = (model.rows, model.hidden, vocab(machine));
@@ -439,7 +445,7 @@ fn rows(bench: &mut Bench, model: &Model) -> Result<()> {
     let table = machine.bf16(&[vocab, hidden])?;
     let launch = embedding::plan_forward(rows, aligned);
     let work = Work::bytes([2 * looked_up + bytes(&[&x, &ids])]);
-    bench.run(launch.kernel.name, shape.clone(), work, &|| launches::rows(machine, &launch, &x, &table, &ids))?;
+    bench.run(launch.kernel.name, shape.clone(), work, &|| move_rows(machine, &launch, &x, &table, &ids))?;
     let dtable = machine.f32(&[vocab, hidden])?;
     let work = Work::bytes([8 * looked_up + bytes(&[&x, &ids])]);
     bench.run("embedding_backward", shape, work, &|| machine.cuda.embedding_backward(&dtable, &ids, &x))?;
@@ -451,10 +457,10 @@ fn rows(bench: &mut Bench, model: &Model) -> Result<()> {
     let shape = format!("{candidates}x{hidden}");
     let launch = gather::plan_forward(candidates, aligned);
     let work = Work::bytes([bytes(&[&y, &y, &last])]);
-    bench.run(launch.kernel.name, shape.clone(), work, &|| launches::rows(machine, &launch, &y, &x, &last))?;
+    bench.run(launch.kernel.name, shape.clone(), work, &|| move_rows(machine, &launch, &y, &x, &last))?;
     let launch = gather::plan_backward(candidates, aligned);
     let work = Work::bytes([bytes(&[&y, &y, &y, &last])]);
-    bench.run(launch.kernel.name, shape, work, &|| launches::rows(machine, &launch, &x, &y, &last))
+    bench.run(launch.kernel.name, shape, work, &|| move_rows(machine, &launch, &x, &y, &last))
 }
 
 fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
@@ -472,14 +478,15 @@ fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
 fn heads(bench: &mut Bench, model: &Model) -> Result<()> {
     let machine = bench.machine;
     let candidates = model.candidates;
-    let x = machine.bf16(&[candidates, model.hidden])?;
-    let head = RewardHead::new(machine, &x, None, candidates)?;
+    let head = RewardHead::new(machine, &machine.bf16(&[candidates, model.hidden])?)?;
     let shape = format!("{candidates}x{}", model.hidden);
     let [forward, pair_loss, backward, loss] = head.floors();
     bench.run("reward_head_forward", shape.clone(), Work::bytes([forward]), &|| head.forward(machine))?;
     bench.run("reward_head_pair_loss", shape.clone(), Work::bytes([pair_loss]), &|| head.pair_loss(machine))?;
     bench.run("reward_head_backward", shape.clone(), Work::bytes([backward]), &|| head.backward(machine))?;
-    bench.run("reward_head_loss", shape, Work::bytes([loss]), &|| head.loss(machine))?;
+    if candidates <= abi::REWARD_HEAD_FUSED_ROWS as usize {
+        bench.run("reward_head_loss", shape, Work::bytes([loss]), &|| head.loss(machine))?;
+    }
 
     // A chunk of the rows of a pack; the products around it are among the products.
     let (rows, vocab) = (model.rows.min(2048), vocab(machine) - usize::from(!model.is_aligned()));

@@ -47,7 +47,7 @@ typedef struct {
 
 // ---- gemm ----
 
-/// Threads of the kernels whose names end in `128x256`.
+/// Threads of the kernels whose names end in `128x256` or `128x256x64`.
 #define GEMM_128X256_THREADS 256
 /// Threads of the kernels whose names end in `128x128`.
 #define GEMM_128X128_THREADS 128
@@ -55,6 +55,9 @@ typedef struct {
 #define GEMM_64X64_THREADS 128
 /// Dynamic shared memory of the kernels whose names end in `128x256`.
 #define GEMM_128X256_SHARED 98304
+/// Dynamic shared memory of the kernels whose names end in `128x256x64`: 64 columns of k a stage, for cards that let a
+/// block have so much.
+#define GEMM_128X256X64_SHARED 147456
 /// Dynamic shared memory of the kernels whose names end in `128x128`.
 #define GEMM_128X128_SHARED 65536
 /// Dynamic shared memory of the kernels whose names end in `64x64` or `any`.
@@ -62,7 +65,8 @@ typedef struct {
 
 /// `out = op(a) op(b) + addend`. One block a tile; grid: tiles along `m` times tiles along `n`.
 ///
-/// Kernels without the suffix `any` need `a` and `b` at multiples of 16 bytes and `lda` and `ldb` multiples of 8.
+/// Kernels without the suffix `any` need rows of `a` and `b` that are a multiple of 8 long, at multiples of 16 bytes: `lda`
+/// and `ldb` are multiples of 8, and so are `k` and, where k goes down the rows, `m` of `a` and `n` of `b`.
 /// `gemm_nt_swiglu`: `b` is `[2 n, k]`, gate above up; `out[m, n] = silu(gate) up`, and gate and up go to `gate_up[m, 2
 /// n]` if that is given; a tile has half as many columns. `gemm_nn_swiglu`: the product is the gradient of SwiGLU's
 /// result; `out[m, 2 n]` is that of `gate_up[m, 2 n]`, whose place it may take.
@@ -177,19 +181,13 @@ typedef struct {
 /// Threads of `rmsnorm_backward_weight`.
 #define RMSNORM_BACKWARD_WEIGHT_THREADS 256
 
-/// `sum = x + branch` if `branch` is given, and `y = x rstd weight` of that or of `x`. One block a row; its threads,
-/// whole warps, hold all columns. The kernels named `vec8` need `columns` to be a multiple of 8 and all rows at
-/// multiples of 16 bytes.
+/// `y = x rstd weight`. One block a row; its threads, whole warps, hold all columns. The kernels named `vec8` need
+/// `columns` to be a multiple of 8 and all rows at multiples of 16 bytes.
 typedef struct {
     POINTER(bf16) y;
     POINTER(float) rstd;
     POINTER(const bf16) x;
-    /// Optional.
-    POINTER(const bf16) branch;
-    /// The sum of `x` and `branch`; written if `branch` is given.
-    POINTER(bf16) sum;
     POINTER(const bf16) weight;
-    uint32_t rows;
     uint32_t columns;
     float eps;
 } RmsnormParams;
@@ -268,7 +266,6 @@ typedef struct {
     POINTER(bf16) out;
     POINTER(const bf16) from;
     POINTER(const uint32_t) ids;
-    uint32_t rows;
     uint32_t columns;
 } RowsParams;
 
@@ -310,9 +307,9 @@ typedef struct {
 #define REWARD_HEAD_THREADS 256
 /// Columns that a block of the gradient owns.
 #define REWARD_HEAD_COLUMNS 128
-/// The most rows that `reward_head_loss` takes: three floats of each lie in the 48 KB of shared memory that a kernel has
-/// without asking, beside 640 bytes of its own.
-#define REWARD_HEAD_MAX_ROWS 4032
+/// The most rows that `reward_head_loss` takes. Each of its blocks scores all rows, 8 at a time; from here on three
+/// launches that share the rows among the multiprocessors are quicker.
+#define REWARD_HEAD_FUSED_ROWS 128
 
 /// Values of `LossKind`.
 #define LOSS_RANKING 0
@@ -323,9 +320,9 @@ typedef struct {
 #define PENALTY_L2 2
 
 /// `reward_head_forward` (a warp a row) writes `scores`, and `rstd` if it is given. `reward_head_loss` (grid: bands of
-/// columns, shared memory: 3 floats a row) does everything. Unfused: `reward_head_pair_loss` (one block) makes `loss`
-/// and `dscores` from `scores`; `reward_head_backward` (grid: bands of columns) the gradients from `dscores` and
-/// `rstd`.
+/// columns) does everything for up to `REWARD_HEAD_FUSED_ROWS` rows. Unfused, for any number: `reward_head_pair_loss`
+/// (grid: any number of blocks, which share the rows) makes `loss` and `dscores` from `scores`; `reward_head_backward`
+/// (grid: bands of columns) the gradients from `dscores` and `rstd`.
 typedef struct {
     ALIASED(float) scores;
     /// Optional in the forward pass: `[rows]`.
@@ -341,8 +338,6 @@ typedef struct {
     /// `[columns]`, added to.
     POINTER(float) dhead;
     POINTER(const bf16) x;
-    /// Optional: `[rows]`; row `i` of the result is row `select[i]` of `x`.
-    POINTER(const uint32_t) select;
     POINTER(const bf16) norm;
     POINTER(const bf16) head;
     /// `[pairs, 2]`: chosen, rejected.
@@ -431,9 +426,9 @@ typedef struct {
     float eps;
 } AdamwParams;
 
-// ---- fill, cast ----
+// ---- fill ----
 
-/// Threads of fills and casts.
+/// Threads of fills.
 #define FILL_THREADS 256
 
 /// `out = value`, `count` times. Grid: any number of blocks.
@@ -443,19 +438,13 @@ typedef struct {
     float value;
 } FillParams;
 
-/// `out = from` in another type. Grid: any number of blocks.
-typedef struct {
-    POINTER(void) out;
-    POINTER(const void) from;
-    uint64_t count;
-} CastParams;
-
 // ---- kernels ----
 
 /// What Rust knows of each kernel beside its PTX: its name (`*` stands for anything), the structure that it takes, and
 /// bytes of dynamic shared memory of a block, 0 also where a launch decides. `build.rs` makes typed constants of it, and
 /// refuses a kernel that no line fits, or two.
 #define ALL_KERNELS                                                                                                    \
+    KERNEL(gemm_*_128x256x64, GemmParams, GEMM_128X256X64_SHARED)                                                      \
     KERNEL(gemm_*_128x256, GemmParams, GEMM_128X256_SHARED)                                                            \
     KERNEL(gemm_*_128x128, GemmParams, GEMM_128X128_SHARED)                                                            \
     KERNEL(gemm_*_64x64, GemmParams, GEMM_64X64_SHARED)                                                                \
@@ -485,5 +474,4 @@ typedef struct {
     KERNEL(linear_cross_entropy_*, CrossEntropyParams, 0)                                                              \
     KERNEL(global_norm_*, GlobalNormParams, 0)                                                                         \
     KERNEL(adamw, AdamwParams, 0)                                                                                      \
-    KERNEL(fill_*, FillParams, 0)                                                                                      \
-    KERNEL(cast_*, CastParams, 0)
+    KERNEL(fill_*, FillParams, 0)

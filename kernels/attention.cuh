@@ -117,6 +117,44 @@ template <int DIM_, bool EXACT> struct Head {
     }
 };
 
+// Starts to copy the keys and values of key/value head `head` from `key` on to the tiles `k` and `v`, as one group.
+template <class Head, int KEYS, int THREADS, class Params>
+__device__ inline void load_keys(const Params &p, uint32_t k, uint32_t v, uint32_t head, uint32_t key) {
+    const uint32_t dim = Head::dim(p.dim);
+    const size_t at = (static_cast<size_t>(head) * p.tokens + key) * dim;
+    const auto load = [&](uint32_t to, const bf16 *from) {
+        load_tile<KEYS, Head::CHUNKS, THREADS>(to, p.tokens - key, dim, Head::aligned(p.dim), [&](uint32_t row) {
+            return from + static_cast<size_t>(row) * dim;
+        });
+    };
+    load(k, p.k + at);
+    load(v, p.v + at);
+    ptx::cp_async_commit();
+}
+
+// `f(buffer, key)` for each block of `KEYS` keys, from `key` on, of which some row of the tile sees one; while it works,
+// `load(buffer, key)` has the next block on its way to the other buffer.
+template <int ROWS, int KEYS, class Load, class F>
+__device__ inline void each_block(const Visible *rows, Load load, F f) {
+    Run run = next_keys<ROWS>(rows, 0);
+    uint32_t key = run.first, buffer = 0;
+    load(buffer, key);
+    for (; !run.empty(); buffer ^= 1) {
+        // The block's keys are there, and all warps are done with the other buffer.
+        ptx::cp_async_wait<0>();
+        __syncthreads();
+        const uint32_t now = key;
+        key = next_block<ROWS, KEYS>(rows, run, key);
+        if (!run.empty()) {
+            load(buffer ^ 1, key);
+        }
+        f(buffer, now);
+    }
+    // The tiles' memory is free for the result once all warps are done with them, and with what they copied.
+    ptx::cp_async_wait<0>();
+    __syncthreads();
+}
+
 // Accumulators of two neighbouring mmas, 16 x 16, as the operand `a` of the next product: they lie as it wants them.
 __device__ inline void as_operand(uint32_t (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = ptx::cvt_bf16x2(left[0], left[1]);

@@ -67,17 +67,6 @@ template <class Head> __device__ inline void attention_backward_q(const Attentio
         const uint32_t query = (first_row + row) / p.group;
         shared.visible[row] = query < p.queries ? load_visible(p.visible + query) : Visible{0, 0, 0, 0};
     }
-    const auto load_keys = [&](uint32_t buffer, uint32_t key) {
-        const size_t at = (static_cast<size_t>(head) * p.tokens + key) * dim;
-        const auto load = [&](uint32_t to, const bf16 *from) {
-            load_tile<STEP, Head::CHUNKS, Q_THREADS>(
-                to + buffer * BUFFER, p.tokens - key, dim, aligned,
-                [&](uint32_t row) { return from + static_cast<size_t>(row) * dim; });
-        };
-        load(k, p.k + at);
-        load(v, p.v + at);
-        ptx::cp_async_commit();
-    };
     const uint32_t warp_row = threadIdx.x / 32 * WARP_ROWS;
     float lse[4], delta[4];
 #pragma unroll
@@ -90,28 +79,17 @@ template <class Head> __device__ inline void attention_backward_q(const Attentio
     float dq[2][Head::DIM / 8][4] = {};
     const float scale_log2 = p.scale * LOG2E;
     __syncthreads();
-    Run run = next_keys<Q_ROWS>(shared.visible, 0);
-    uint32_t key = run.first, buffer = 0;
-    load_keys(buffer, key);
-    for (; !run.empty(); buffer ^= 1) {
-        // The step's keys are there, and all warps are done with the other buffer.
-        ptx::cp_async_wait<0>();
-        __syncthreads();
-        const uint32_t now = key;
-        key = next_block<Q_ROWS, STEP>(shared.visible, run, key);
-        if (!run.empty()) {
-            load_keys(buffer ^ 1, key);
-        }
+    const auto load = [&](uint32_t buffer, uint32_t key) {
+        load_keys<Head, STEP, Q_THREADS>(p, k + buffer * BUFFER, v + buffer * BUFFER, head, key);
+    };
+    each_block<Q_ROWS, STEP>(shared.visible, load, [&](uint32_t buffer, uint32_t key) {
         Products<STEP> scores = {}, dp = {};
         multiply<Head, STEP>(scores, q, warp_row, k + buffer * BUFFER);
-        mask<STEP>(scores, shared.visible + warp_row, now);
+        mask<STEP>(scores, shared.visible + warp_row, key);
         multiply<Head, STEP>(dp, dout, warp_row, v + buffer * BUFFER);
         score_gradient(scores, dp, lse, delta, scale_log2);
         add_weighted<Head, STEP>(dq, scores, k + buffer * BUFFER);
-    }
-    // The tiles' memory is free for the result once all warps are done with them, and with what they copied.
-    ptx::cp_async_wait<0>();
-    __syncthreads();
+    });
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         store_rows(dq[i], p.scale, p.scale, dim, [&](uint32_t within) {
@@ -292,16 +270,8 @@ template <class Head> __device__ inline void attention_backward_kv(const Attenti
     const uint32_t warp_key = first_key + threadIdx.x / 32 * WARP_KEYS;
     const size_t head_rows = static_cast<size_t>(head) * rows;
 
-    const size_t keys_at = (static_cast<size_t>(head) * p.tokens + first_key) * dim;
-    const auto load_keys = [&](uint32_t to, const bf16 *from) {
-        load_tile<KV_KEYS, Head::CHUNKS, KV_THREADS>(to, p.tokens - first_key, dim, aligned, [&](uint32_t row) {
-            return from + static_cast<size_t>(row) * dim;
-        });
-    };
-    load_keys(k, p.k + keys_at);
-    load_keys(v, p.v + keys_at);
-    // Of its own, so that they are waited for even where no query sees these keys and nothing else is loaded.
-    ptx::cp_async_commit();
+    // A group of its own, so that they are waited for even where no query sees these keys and nothing else is loaded.
+    load_keys<Head, KV_KEYS, KV_THREADS>(p, k, v, head, first_key);
     const auto load_rows = [&](Rows<Head> &to, uint32_t first) {
         const bf16 *q_rows = p.q + (head_rows + first) * dim;
         load_tile<STEP, Head::CHUNKS, KV_THREADS>(

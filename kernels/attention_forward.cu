@@ -84,16 +84,6 @@ template <class Head> __device__ inline void attention_forward(const AttentionPa
     }
     constexpr int KEYS = Shared<Head>::KEYS;
     constexpr uint32_t BUFFER = sizeof(shared.k[0]);
-    const auto load_keys = [&](uint32_t buffer, uint32_t key) {
-        const size_t at = (static_cast<size_t>(head) * p.tokens + key) * dim;
-        const auto load = [&](uint32_t to, const bf16 *from) {
-            load_tile<KEYS, Head::CHUNKS, THREADS>(to + buffer * BUFFER, p.tokens - key, dim, aligned,
-                                                   [&](uint32_t row) { return from + static_cast<size_t>(row) * dim; });
-        };
-        load(k, p.k + at);
-        load(v, p.v + at);
-        ptx::cp_async_commit();
-    };
 
     float out[2][Head::DIM / 8][4] = {};
     Statistics statistics;
@@ -105,28 +95,16 @@ template <class Head> __device__ inline void attention_forward(const AttentionPa
     const uint32_t warp_row = threadIdx.x / 32 * WARP_ROWS;
     const float scale_log2 = p.scale * LOG2E;
     __syncthreads();
-    Run run = next_keys<ROWS>(shared.visible, 0);
-    uint32_t key = run.first, buffer = 0;
-    load_keys(buffer, key);
-    for (; !run.empty(); buffer ^= 1) {
-        // The step's keys are there, and all warps are done with the other buffer.
-        ptx::cp_async_wait<0>();
-        __syncthreads();
-        const uint32_t now = key;
-        key = next_block<ROWS, KEYS>(shared.visible, run, key);
-        if (!run.empty()) {
-            load_keys(buffer ^ 1, key);
-        }
+    const auto load = [&](uint32_t buffer, uint32_t key) {
+        load_keys<Head, KEYS, THREADS>(p, k + buffer * BUFFER, v + buffer * BUFFER, head, key);
+    };
+    each_block<ROWS, KEYS>(shared.visible, load, [&](uint32_t buffer, uint32_t key) {
         Products<KEYS> scores = {};
         multiply<Head, KEYS>(scores, q, warp_row, k + buffer * BUFFER);
-        mask<KEYS>(scores, shared.visible + warp_row, now);
+        mask<KEYS>(scores, shared.visible + warp_row, key);
         exponentiate<KEYS>(scores, out, statistics, scale_log2);
         add_weighted<Head, KEYS>(out, scores, v + buffer * BUFFER);
-    }
-
-    // The tiles' memory is free for the result once all warps are done with them, and with what they copied.
-    ptx::cp_async_wait<0>();
-    __syncthreads();
+    });
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float inverse[2];

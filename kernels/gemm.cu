@@ -7,7 +7,8 @@
 // Floor: 2 m n k operations. A tile of BM x BN reads (BM + BN) / (BM BN) elements per multiply-add: 128 x 256 does 85
 // of them for each element that it reads, enough for L2 to keep up with `mma.sync` on every card since sm_80.
 //
-// A block walks along k in steps of 32 columns through a ring of 4 stages that `cp.async` fills three steps ahead. The
+// A block walks along k in steps of 32 columns through a ring of 4 stages that `cp.async` fills three steps ahead; or, on
+// cards that let a block have 144 KB of shared memory, in steps of 64 through a ring of 3, with half as many barriers. The
 // fragments of the next 16 columns are read from shared memory while the tensor cores work on these, across the barrier
 // too. A warp's tile of 64 x 64 reads each of its fragments 4 times from registers; 32 x 32 would make shared memory
 // the limit. Layouts differ only in how a stage lies and whether `ldmatrix` transposes: nothing is transposed in
@@ -15,21 +16,21 @@
 #include "swiglu.cuh"
 #include "tile.cuh"
 
-constexpr int BK = 32;
-constexpr int STAGES = 4;
-
 enum class Layout { Nt, Nn, Tn };
 // What happens to a product before it is stored.
 enum class Epilogue { Add, Swiglu, SwigluBackward };
 
-template <int BM_, int BN_, int WM_, int WN_> struct Shape {
-    static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_;
+// A block's tile, a warp's part of it, columns of k in a stage, and stages.
+template <int BM_, int BN_, int WM_, int WN_, int BK_ = 32, int STAGES_ = 4> struct Shape {
+    static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_, BK = BK_, STAGES = STAGES_;
     static constexpr int THREADS = 32 * (BM / WM) * (BN / WN);
     // Blocks to a multiprocessor that registers have to leave room for: ptxas gives small tiles too few without it.
     static constexpr int BLOCKS = BM == 64 ? 4 : 1;
     static constexpr int STAGE_BYTES = 2 * BK * (BM + BN);
+    static constexpr int SHARED = STAGES * STAGE_BYTES;
 };
 using Shape128x256 = Shape<128, 256, 64, 64>;
+using Shape128x256x64 = Shape<128, 256, 64, 64, 64, 3>;
 using Shape128x128 = Shape<128, 128, 64, 64>;
 using Shape64x64 = Shape<64, 64, 32, 32>;
 // Gate and up of the same columns have to meet in one warp, 32 of each.
@@ -37,9 +38,8 @@ using Shape64x64Swiglu = Shape<64, 64, 16, 64>;
 
 static_assert(Shape128x256::THREADS == GEMM_128X256_THREADS && Shape128x128::THREADS == GEMM_128X128_THREADS);
 static_assert(Shape64x64::THREADS == GEMM_64X64_THREADS && Shape64x64Swiglu::THREADS == GEMM_64X64_THREADS);
-static_assert(STAGES * Shape128x256::STAGE_BYTES == GEMM_128X256_SHARED);
-static_assert(STAGES * Shape128x128::STAGE_BYTES == GEMM_128X128_SHARED);
-static_assert(STAGES * Shape64x64::STAGE_BYTES == GEMM_64X64_SHARED);
+static_assert(Shape128x256::SHARED == GEMM_128X256_SHARED && Shape128x256x64::SHARED == GEMM_128X256X64_SHARED);
+static_assert(Shape128x128::SHARED == GEMM_128X128_SHARED && Shape64x64::SHARED == GEMM_64X64_SHARED);
 
 // One of the two operands: a band of `EXTENT` along m or n. `K_ALONG_ROWS`: a stage is `[EXTENT, BK]`; otherwise
 // `[BK, EXTENT]`. `GATED`: 32 rows of gate, 32 of up, and so on, so that a band of 64 holds both of 32 columns of the
@@ -47,7 +47,7 @@ static_assert(STAGES * Shape64x64::STAGE_BYTES == GEMM_64X64_SHARED);
 //
 // A thread copies the same pieces of every stage, a fixed number of rows apart. What depends on the thread is computed
 // once, and in the loop an address is one addition: instructions compete with those of the tensor cores to be issued.
-template <int EXTENT, bool K_ALONG_ROWS, int THREADS, bool ALIGNED, bool GATED> struct Operand {
+template <int EXTENT, int BK, bool K_ALONG_ROWS, int THREADS, bool ALIGNED, bool GATED> struct Operand {
     static constexpr int CHUNKS = (K_ALONG_ROWS ? BK : EXTENT) / 8;
     static constexpr int PIECES = EXTENT * BK / 8 / THREADS;
     // Rows from one piece to the next. A multiple of 8 rows further on, the swizzle begins anew.
@@ -95,12 +95,12 @@ template <int EXTENT, bool K_ALONG_ROWS, int THREADS, bool ALIGNED, bool GATED> 
         } else {
             const bf16 *first = from + (K_ALONG_ROWS ? first_k : first_k * ld);
             const uint32_t rows = K_ALONG_ROWS ? extent : k - first_k, columns = K_ALONG_ROWS ? k - first_k : extent;
-            const uint32_t bytes = columns > column ? min(16u, 2 * (columns - column)) : 0;
+            const bool inside = column < columns;
 #pragma unroll
             for (int i = 0; i < PIECES; i++) {
                 // Of a piece that does not exist nothing is read, wherever its address points.
                 ptx::cp_async_16(stage + to + 16 * CHUNKS * APART * i, first + rows_to(i) * ld,
-                                 row + counted_rows(i) < rows ? bytes : 0);
+                                 inside && row + counted_rows(i) < rows ? 16 : 0);
             }
         }
     }
@@ -240,7 +240,7 @@ template <Layout LAYOUT, class Shape, bool ALIGNED, Epilogue EPILOGUE>
 __device__ inline void gemm(const GemmParams &p) {
     constexpr bool A_ALONG = LAYOUT != Layout::Tn, B_ALONG = LAYOUT == Layout::Nt;
     constexpr bool GATED = EPILOGUE == Epilogue::Swiglu;
-    constexpr int BM = Shape::BM, BN = Shape::BN, THREADS = Shape::THREADS;
+    constexpr int BM = Shape::BM, BN = Shape::BN, BK = Shape::BK, STAGES = Shape::STAGES, THREADS = Shape::THREADS;
     constexpr int MT = Shape::WM / 16, NT = Shape::WN / 8;
     // Columns of the result that a tile has.
     constexpr int COLUMNS = GATED ? BN / 2 : BN;
@@ -251,19 +251,18 @@ __device__ inline void gemm(const GemmParams &p) {
     const uint32_t warp = threadIdx.x / 32;
     const uint32_t warp_m = warp / (BN / Shape::WN) * Shape::WM, warp_n = warp % (BN / Shape::WN) * Shape::WN;
 
-    const Operand<BM, A_ALONG, THREADS, ALIGNED, false> a(
+    const Operand<BM, BK, A_ALONG, THREADS, ALIGNED, false> a(
         p.a + (A_ALONG ? static_cast<size_t>(first_m) * p.lda : first_m), p.lda, p.m - first_m, 0);
-    const Operand<BN, B_ALONG, THREADS, ALIGNED, GATED> b(
+    const Operand<BN, BK, B_ALONG, THREADS, ALIGNED, GATED> b(
         p.b + (B_ALONG ? static_cast<size_t>(first_n) * p.ldb : first_n), p.ldb, p.n - first_n, p.n);
 
-    const auto load_stage = [&](uint32_t step) {
-        const uint32_t stage = stages + step % STAGES * Shape::STAGE_BYTES;
+    const auto load_stage = [&](uint32_t stage, uint32_t step) {
         a.load(stage, step * BK, p.k);
         b.load(stage + 2 * BK * BM, step * BK, p.k);
     };
     uint32_t a_fragments[2][MT][4], b_fragments[2][NT / 2][4];
-    const auto load_fragments = [&](int to, uint32_t step, int k) {
-        const uint32_t stage_a = stages + step % STAGES * Shape::STAGE_BYTES, stage_b = stage_a + 2 * BK * BM;
+    const auto load_fragments = [&](int to, uint32_t stage_a, int k) {
+        const uint32_t stage_b = stage_a + 2 * BK * BM;
 #pragma unroll
         for (int i = 0; i < MT; i++) {
             if constexpr (A_ALONG) {
@@ -287,30 +286,38 @@ __device__ inline void gemm(const GemmParams &p) {
 #pragma unroll
     for (int step = 0; step < STAGES - 1; step++) {
         if (step < steps) {
-            load_stage(step);
+            load_stage(stages + step * Shape::STAGE_BYTES, step);
         }
         ptx::cp_async_commit();
     }
     ptx::cp_async_wait<STAGES - 2>();
     __syncthreads();
     if (steps > 0) {
-        load_fragments(0, 0, 0);
+        load_fragments(0, stages, 0);
     }
+    // The stage of this step, and the one before it in the ring, which is the next to be filled.
+    uint32_t stage = stages, filled = stages + (STAGES - 1) * Shape::STAGE_BYTES;
     for (uint32_t step = 0; step < steps; step++) {
+        const uint32_t next = stage == stages + (STAGES - 1) * Shape::STAGE_BYTES ? stages : stage + Shape::STAGE_BYTES;
 #pragma unroll
         for (int k = 0; k < BK; k += 16) {
             const int now = k / 16 % 2;
             if (k + 16 < BK) {
-                load_fragments(now ^ 1, step, k + 16);
-                // The stage that is filled was read for the last time before the last barrier.
-                if (step + STAGES - 1 < steps) {
-                    load_stage(step + STAGES - 1);
-                }
-                ptx::cp_async_commit();
-            } else if (step + 1 < steps) {
+                load_fragments(now ^ 1, stage, k + 16);
+            } else {
+                // The last step has no next one, and reads fragments of its own once more that nobody uses: with a branch
+                // around all of it, the loop would be two blocks, and no `ldmatrix` of the one would meet an `mma` of the
+                // other.
                 ptx::cp_async_wait<STAGES - 2>();
                 __syncthreads();
-                load_fragments(now ^ 1, step + 1, 0);
+                load_fragments(now ^ 1, step + 1 < steps ? next : stage, 0);
+            }
+            if (k == 0) {
+                // The stage that is filled was read for the last time before the last barrier.
+                if (step + STAGES - 1 < steps) {
+                    load_stage(filled, step + STAGES - 1);
+                }
+                ptx::cp_async_commit();
             }
 #pragma unroll
             for (int i = 0; i < MT; i++) {
@@ -321,11 +328,13 @@ __device__ inline void gemm(const GemmParams &p) {
                 }
             }
         }
+        filled = stage;
+        stage = next;
     }
 
     // The stages' memory is free for the result once all warps are done with them.
     __syncthreads();
-    static_assert(Staged<Shape::WN>::BYTES * (THREADS / 32) <= STAGES * Shape::STAGE_BYTES);
+    static_assert(Staged<Shape::WN>::BYTES * (THREADS / 32) <= Shape::SHARED);
     finish<EPILOGUE>(p, acc, first_m + warp_m, first_n + (GATED ? warp_n / 2 : warp_n));
 }
 
@@ -336,6 +345,7 @@ __device__ inline void gemm(const GemmParams &p) {
     }
 #define KERNELS(prefix, layout)                                                                                        \
     KERNEL(prefix##_128x256, layout, Shape128x256, true, Add)                                                          \
+    KERNEL(prefix##_128x256x64, layout, Shape128x256x64, true, Add)                                                    \
     KERNEL(prefix##_128x128, layout, Shape128x128, true, Add)                                                          \
     KERNEL(prefix##_64x64, layout, Shape64x64, true, Add)                                                              \
     KERNEL(prefix##_any, layout, Shape64x64, false, Add)
@@ -344,6 +354,8 @@ KERNELS(gemm_nt, Nt)
 KERNELS(gemm_nn, Nn)
 KERNELS(gemm_tn, Tn)
 KERNEL(gemm_nt_swiglu_128x256, Nt, Shape128x256, true, Swiglu)
+KERNEL(gemm_nt_swiglu_128x256x64, Nt, Shape128x256x64, true, Swiglu)
 KERNEL(gemm_nt_swiglu_64x64, Nt, Shape64x64Swiglu, true, Swiglu)
 KERNEL(gemm_nn_swiglu_128x256, Nn, Shape128x256, true, SwigluBackward)
+KERNEL(gemm_nn_swiglu_128x256x64, Nn, Shape128x256x64, true, SwigluBackward)
 KERNEL(gemm_nn_swiglu_64x64, Nn, Shape64x64, true, SwigluBackward)

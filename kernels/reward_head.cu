@@ -1,15 +1,16 @@
-// Final norm, scalar head and ranking loss of the selected rows, with all gradients.
+// Final norm, scalar head and ranking loss of rows, with all gradients.
 //
-// There are a few dozen rows, one for each candidate, so that time is latency: launches count, bytes do not. Fused, one
-// launch does everything. A gradient of the weights needs the slopes of all rows, and a slope the scores of all pairs,
-// which would take a barrier across the card between the two; instead each block has a band of columns and computes all
-// scores itself, the same in every block, from rows that the first one to come has brought to L2.
+// A row is a candidate: a few dozen in a short pack, 485 in one of 32,768 tokens, thousands where candidates are a few
+// tokens long. Of few rows, time is latency: launches count, bytes do not, and one launch does everything. A gradient of
+// the weights needs the slopes of all rows, and a slope the scores of all pairs, which would take a barrier across the
+// card between the two; instead each block has a band of columns and computes all scores itself, the same in every
+// block, from rows that the first one to come has brought to L2. Of many rows that repetition is what takes time: then
+// there are three launches, which share them among all multiprocessors, and what a row's gradient depends on lies in
+// global memory. Both ways give the same bits.
 //
 // The losses are those of xtuner's `model/reward.py`, as `src/reference/reward_head.rs` has them.
 #include "numeric.cuh"
 #include "reduce.cuh"
-
-extern __shared__ float shared_rows[];
 
 constexpr uint32_t WARPS = REWARD_HEAD_THREADS / 32;
 
@@ -21,7 +22,7 @@ struct RowValues {
 };
 
 __device__ inline const bf16 *row_of(const RewardHeadParams &p, uint32_t row) {
-    return p.x + static_cast<size_t>(p.select ? p.select[row] : row) * p.columns;
+    return p.x + static_cast<size_t>(row) * p.columns;
 }
 
 // The score of a row and the inverse of its root mean square, by one warp, in every lane.
@@ -165,7 +166,8 @@ extern "C" __global__ void __launch_bounds__(REWARD_HEAD_THREADS)
 extern "C" __global__ void __launch_bounds__(REWARD_HEAD_THREADS)
     reward_head_loss(const __grid_constant__ RewardHeadParams p) {
     __shared__ float sums[32];
-    const RowValues rows = {shared_rows, shared_rows + p.rows, shared_rows + 2 * p.rows};
+    __shared__ float values[3][REWARD_HEAD_FUSED_ROWS];
+    const RowValues rows = {values[0], values[1], values[2]};
     for (uint32_t row = threadIdx.x / 32; row < p.rows; row += WARPS) {
         const float2 score = score_row(p, row);
         if (threadIdx.x % 32 == 0) {
@@ -190,10 +192,13 @@ extern "C" __global__ void __launch_bounds__(REWARD_HEAD_THREADS)
 extern "C" __global__ void __launch_bounds__(REWARD_HEAD_THREADS)
     reward_head_pair_loss(const __grid_constant__ RewardHeadParams p) {
     __shared__ float sums[32];
-    for (uint32_t row = threadIdx.x; row < p.rows; row += REWARD_HEAD_THREADS) {
+    const uint32_t first = blockIdx.x * REWARD_HEAD_THREADS + threadIdx.x;
+    for (uint32_t row = first; row < p.rows; row += gridDim.x * REWARD_HEAD_THREADS) {
         p.dscores[row] = slope_of(p, p.scores, row);
     }
-    add_loss(p, p.scores, sums);
+    if (blockIdx.x == 0) {
+        add_loss(p, p.scores, sums);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(REWARD_HEAD_THREADS)

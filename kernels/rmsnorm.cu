@@ -1,7 +1,7 @@
-// Root mean square normalisation of rows, with the residual stream's addition before it if wanted.
+// Root mean square normalisation of rows.
 //
-// Floor, forward: a row is read once and written once, 4 bytes an element (8 with the addition). A block keeps its row
-// in registers between the sum of squares and the scaling. Backward: three rows read and one written, 8 bytes an
+// Floor, forward: a row is read once and written once, 4 bytes an element. A block keeps its row in
+// registers between the sum of squares and the scaling. Backward: three rows read and one written, 8 bytes an
 // element; the weight's gradient is a sum over all rows, which would be a race or an atomic: instead each block sums a
 // few rows in registers and writes a row of partial sums, 1/16 of an f32 for each element, and a second kernel adds
 // those in order.
@@ -50,13 +50,6 @@ template <int N, int KEPT> __device__ inline void rmsnorm_forward(const RmsnormP
     using Row = Row<N, KEPT>;
     Row x;
     x.load(p.x + start, p.columns);
-    if (p.branch) {
-        Row branch;
-        branch.load(p.branch + start, p.columns);
-        // Rounded here, so that what is normalised is what the residual stream goes on with.
-        Row::each([&](int i, int j) { x.at[i].at[j] = rounded(x.at[i].at[j] + branch.at[i].at[j]); });
-        x.store(p.sum + start, p.columns);
-    }
     float squares = 0.0f;
     Row::each([&](int i, int j) { squares += x.at[i].at[j] * x.at[i].at[j]; });
     const float rstd = ptx::rsqrt(block_sum(squares, sums) / static_cast<float>(p.columns) + p.eps);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use polar_raw::backend::Backend;
 use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
+use polar_raw::cuda::Cuda;
 use polar_raw::model::{Keep, Model, OutputHeads};
 use polar_raw::objective::StepTotals;
 use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
@@ -60,10 +61,13 @@ fn folder() -> PathBuf {
 }
 
 fn load() -> (Golden, Rc<Model>) {
+    load_on(Rc::new(Cpu::new()))
+}
+
+fn load_on(backend: Rc<dyn Backend>) -> (Golden, Rc<Model>) {
     let dir = folder();
     let golden = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
     let pretrained = Pretrained::open(&dir).unwrap();
-    let backend: Rc<dyn Backend> = Rc::new(Cpu::new());
     let model = Model::new(backend, pretrained.config().clone(), REWARD).unwrap();
     pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
     (golden, Rc::new(model))
@@ -142,4 +146,22 @@ fn ten_adamw_steps() {
             assert_relative(step.grad_norm, want.grad_norm, 1e-4, &format!("gradient norm of step {i}"));
         }
     }
+}
+
+/// On a card, where weights and activations are bf16: scores and loss within what 8 bits of each number leave.
+#[test]
+#[ignore = "needs a card: tools/card/run runs it there"]
+fn scores_and_loss_on_a_card() {
+    let (golden, model) = load_on(Rc::new(Cuda::open(0).unwrap()));
+    let mut trainer = trainer(&golden, model);
+    let mut scores = Vec::new();
+    let packs = packs(&golden, true, true);
+    let step = trainer.gradients(&packs, &StepTotals::of(&packs), &mut scores).unwrap();
+    let wanted = golden.scores.iter().flat_map(|want| [want.chosen, want.rejected]);
+    for (got, want) in scores.iter().zip(wanted) {
+        println!("score {got:10.6}, {want:10.6} wanted");
+        assert!((f64::from(*got) - want).abs() <= 0.02 + 0.02 * want.abs(), "score {got}, not {want}");
+    }
+    println!("loss {:10.6}, {:10.6} wanted", step.loss, golden.loss);
+    assert!((step.loss - golden.loss).abs() <= 0.02 * golden.loss, "loss {}, not {}", step.loss, golden.loss);
 }

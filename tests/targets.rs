@@ -93,7 +93,7 @@ fn race(cuda: &Cuda) -> (Result<(), Error>, Result<Vec<f32>, Error>) {
     let ids = cuda.tensor(Dtype::U32, &[2]).unwrap();
     cuda.write_u32(&ids, &[1, 1]).unwrap();
     let [to, from, at] = [&out, &from, &ids].map(|tensor| tensor.address() as u64);
-    let params = RowsParams { out: to, from, ids: at, rows: 2, columns: 8 };
+    let params = RowsParams { out: to, from, ids: at, columns: 8 };
     // SAFETY: all addresses are inside of their tensors; that two rows are one is what is tried.
     let launched = unsafe { cuda.device().launch(&gather::plan_backward(2, true), &params) };
     (launched, cuda.read_f32(&out))

@@ -1,11 +1,11 @@
 //! Launches by hand: of variants that the backend does not choose by itself, or not at these sizes.
 
 use polar_raw::backend::{Gemm, Operations};
-use polar_raw::cuda::abi::{self, AdamwParams, GemmParams, RewardHeadParams, RmsnormParams, RowsParams, SwigluParams};
-use polar_raw::cuda::gemm::{Product, Variant};
+use polar_raw::cuda::abi::{self, AdamwParams, GemmParams, RewardHeadParams, SwigluParams};
+use polar_raw::cuda::gemm::{Product, Variant, variants};
 use polar_raw::cuda::kernel::Launch;
-use polar_raw::cuda::{adamw, reward_head, rmsnorm, swiglu};
-use polar_raw::error::Result;
+use polar_raw::cuda::{adamw, reward_head, swiglu};
+use polar_raw::error::{Error, Result};
 use polar_raw::tensor::{Dtype, Tensor};
 
 use super::machine::Machine;
@@ -18,6 +18,12 @@ pub fn at(tensor: &Tensor) -> u64 {
 /// Bytes of tensors.
 pub fn bytes(tensors: &[&Tensor]) -> u64 {
     tensors.iter().map(|t| (t.len() * t.dtype().size()) as u64).sum()
+}
+
+/// The kernels of a product that a block of this device has the shared memory for, the largest tile first.
+pub fn fitting(machine: &Machine, product: Product, aligned: bool) -> Vec<Variant> {
+    let room = machine.properties().shared_per_block;
+    variants(product, aligned).iter().filter(|variant| variant.kernel.shared as usize <= room).copied().collect()
 }
 
 /// `out = op(a) op(b) + addend` by a kernel of one of the products, or of those that are fused with SwiGLU.
@@ -53,31 +59,6 @@ pub fn gemm(
     };
     // SAFETY: the shapes are those of the operands, and the launch the kernel's for them.
     unsafe { machine.cuda.device().launch(&variant.launch(m, n), &params) }
-}
-
-/// `sum = x + branch` and `y`, the norm of that, in one launch.
-pub fn rmsnorm_with_branch(
-    machine: &Machine,
-    [y, sum]: [&Tensor; 2],
-    rstd: &Tensor,
-    [x, branch]: [&Tensor; 2],
-    weight: &Tensor,
-) -> Result<()> {
-    let columns = x.cols();
-    let params = RmsnormParams {
-        y: at(y),
-        rstd: at(rstd),
-        x: at(x),
-        branch: at(branch),
-        sum: at(sum),
-        weight: at(weight),
-        rows: x.rows() as u32,
-        columns: columns as u32,
-        eps: 1e-5,
-    };
-    let launch = rmsnorm::plan_forward(x.rows(), columns, columns.is_multiple_of(8))?;
-    // SAFETY: as in `gemm`.
-    unsafe { machine.cuda.device().launch(&launch, &params) }
 }
 
 /// SwiGLU forward (`y` from `gate_up`), or backward with `dgate_up` (from `y`, which is then its gradient).
@@ -157,9 +138,9 @@ pub struct RewardHead {
 }
 
 impl RewardHead {
-    /// For `rows` candidates, each in one pair, which are `x` or what `select` names of its rows.
-    pub fn new(machine: &Machine, x: &Tensor, select: Option<&Tensor>, rows: usize) -> Result<Self> {
-        let columns = x.cols();
+    /// For the rows of `x`, each in one pair.
+    pub fn new(machine: &Machine, x: &Tensor) -> Result<Self> {
+        let (rows, columns) = (x.rows(), x.cols());
         let pairs: Vec<u32> = (0..rows as u32).collect();
         let scores = machine.f32(&[rows])?;
         let rstd = machine.f32(&[rows])?;
@@ -178,7 +159,6 @@ impl RewardHead {
             dnorm: at(&dnorm),
             dhead: at(&dhead),
             x: at(x),
-            select: select.map_or(0, at),
             norm: at(&norm),
             head: at(&head),
             pairs: at(&pairs),
@@ -191,8 +171,7 @@ impl RewardHead {
             scale: 1.0,
             eps: 1e-5,
         };
-        let mut tensors = vec![x.clone(), scores, rstd, dscores, loss, dx, dnorm, dhead, norm, head, pairs];
-        tensors.extend(select.cloned());
+        let tensors = vec![x.clone(), scores, rstd, dscores, loss, dx, dnorm, dhead, norm, head, pairs];
         Ok(Self { rows, columns, _tensors: tensors, params })
     }
 
@@ -206,16 +185,17 @@ impl RewardHead {
     }
 
     pub fn pair_loss(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, &reward_head::plan_unfused(self.columns)[0])
+        self.launch(machine, &reward_head::plan_unfused(self.rows, self.columns)[1])
     }
 
     pub fn backward(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, &reward_head::plan_unfused(self.columns)[1])
+        self.launch(machine, &reward_head::plan_unfused(self.rows, self.columns)[2])
     }
 
-    /// All of these in one launch.
+    /// All of these in one launch; more rows than it takes are an error.
     pub fn loss(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, &reward_head::plan_loss(self.rows, self.columns))
+        let too_many = || Error::machine(format!("{} rows are more than one launch takes", self.rows));
+        self.launch(machine, &reward_head::plan_loss(self.rows, self.columns).ok_or_else(too_many)?)
     }
 
     /// The fewest bytes of each of the four, in that order. `rstd` is written by the first and read by the third.
@@ -230,12 +210,4 @@ impl RewardHead {
             x + dx + weights + grads + 4 * rows + pairs + loss,
         ]
     }
-}
-
-/// Moves rows by a launch of the embedding's forward pass or of gathering.
-pub fn rows(machine: &Machine, launch: &Launch<RowsParams>, out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<()> {
-    let params =
-        RowsParams { out: at(out), from: at(from), ids: at(ids), rows: ids.len() as u32, columns: out.cols() as u32 };
-    // SAFETY: the ids are rows of what they index.
-    unsafe { machine.cuda.device().launch(launch, &params) }
 }

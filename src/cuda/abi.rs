@@ -4,6 +4,7 @@ pub const GEMM_128X256_THREADS: u32 = 256;
 pub const GEMM_128X128_THREADS: u32 = 128;
 pub const GEMM_64X64_THREADS: u32 = 128;
 pub const GEMM_128X256_SHARED: u32 = 98304;
+pub const GEMM_128X256X64_SHARED: u32 = 147456;
 pub const GEMM_128X128_SHARED: u32 = 65536;
 pub const GEMM_64X64_SHARED: u32 = 32768;
 pub const ATTENTION_ROWS: u32 = 128;
@@ -36,7 +37,7 @@ pub const EMBEDDING_BACKWARD_THREADS: u32 = 256;
 pub const SWIGLU_THREADS: u32 = 256;
 pub const REWARD_HEAD_THREADS: u32 = 256;
 pub const REWARD_HEAD_COLUMNS: u32 = 128;
-pub const REWARD_HEAD_MAX_ROWS: u32 = 4032;
+pub const REWARD_HEAD_FUSED_ROWS: u32 = 128;
 pub const LOSS_RANKING: u32 = 0;
 pub const LOSS_FOCAL: u32 = 1;
 pub const PENALTY_NONE: u32 = 0;
@@ -92,7 +93,7 @@ const _: () = {
     ["Offset of field: Visible::own_start"][::std::mem::offset_of!(Visible, own_start) - 8usize];
     ["Offset of field: Visible::own_end"][::std::mem::offset_of!(Visible, own_end) - 12usize];
 };
-#[doc = " `out = op(a) op(b) + addend`. One block a tile; grid: tiles along `m` times tiles along `n`.\n\n Kernels without the suffix `any` need `a` and `b` at multiples of 16 bytes and `lda` and `ldb` multiples of 8.\n `gemm_nt_swiglu`: `b` is `[2 n, k]`, gate above up; `out[m, n] = silu(gate) up`, and gate and up go to `gate_up[m, 2\n n]` if that is given; a tile has half as many columns. `gemm_nn_swiglu`: the product is the gradient of SwiGLU's\n result; `out[m, 2 n]` is that of `gate_up[m, 2 n]`, whose place it may take."]
+#[doc = " `out = op(a) op(b) + addend`. One block a tile; grid: tiles along `m` times tiles along `n`.\n\n Kernels without the suffix `any` need rows of `a` and `b` that are a multiple of 8 long, at multiples of 16 bytes: `lda`\n and `ldb` are multiples of 8, and so are `k` and, where k goes down the rows, `m` of `a` and `n` of `b`.\n `gemm_nt_swiglu`: `b` is `[2 n, k]`, gate above up; `out[m, n] = silu(gate) up`, and gate and up go to `gate_up[m, 2\n n]` if that is given; a tile has half as many columns. `gemm_nn_swiglu`: the product is the gradient of SwiGLU's\n result; `out[m, 2 n]` is that of `gate_up[m, 2 n]`, whose place it may take."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct GemmParams {
@@ -234,35 +235,27 @@ const _: () = {
     ["Offset of field: AttentionBackwardParams::scale"]
         [::std::mem::offset_of!(AttentionBackwardParams, scale) - 128usize];
 };
-#[doc = " `sum = x + branch` if `branch` is given, and `y = x rstd weight` of that or of `x`. One block a row; its threads,\n whole warps, hold all columns. The kernels named `vec8` need `columns` to be a multiple of 8 and all rows at\n multiples of 16 bytes."]
+#[doc = " `y = x rstd weight`. One block a row; its threads, whole warps, hold all columns. The kernels named `vec8` need\n `columns` to be a multiple of 8 and all rows at multiples of 16 bytes."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct RmsnormParams {
     pub y: u64,
     pub rstd: u64,
     pub x: u64,
-    #[doc = " Optional."]
-    pub branch: u64,
-    #[doc = " The sum of `x` and `branch`; written if `branch` is given."]
-    pub sum: u64,
     pub weight: u64,
-    pub rows: u32,
     pub columns: u32,
     pub eps: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RmsnormParams"][::std::mem::size_of::<RmsnormParams>() - 64usize];
+    ["Size of RmsnormParams"][::std::mem::size_of::<RmsnormParams>() - 40usize];
     ["Alignment of RmsnormParams"][::std::mem::align_of::<RmsnormParams>() - 8usize];
     ["Offset of field: RmsnormParams::y"][::std::mem::offset_of!(RmsnormParams, y) - 0usize];
     ["Offset of field: RmsnormParams::rstd"][::std::mem::offset_of!(RmsnormParams, rstd) - 8usize];
     ["Offset of field: RmsnormParams::x"][::std::mem::offset_of!(RmsnormParams, x) - 16usize];
-    ["Offset of field: RmsnormParams::branch"][::std::mem::offset_of!(RmsnormParams, branch) - 24usize];
-    ["Offset of field: RmsnormParams::sum"][::std::mem::offset_of!(RmsnormParams, sum) - 32usize];
-    ["Offset of field: RmsnormParams::weight"][::std::mem::offset_of!(RmsnormParams, weight) - 40usize];
-    ["Offset of field: RmsnormParams::rows"][::std::mem::offset_of!(RmsnormParams, rows) - 48usize];
-    ["Offset of field: RmsnormParams::columns"][::std::mem::offset_of!(RmsnormParams, columns) - 52usize];
-    ["Offset of field: RmsnormParams::eps"][::std::mem::offset_of!(RmsnormParams, eps) - 56usize];
+    ["Offset of field: RmsnormParams::weight"][::std::mem::offset_of!(RmsnormParams, weight) - 24usize];
+    ["Offset of field: RmsnormParams::columns"][::std::mem::offset_of!(RmsnormParams, columns) - 32usize];
+    ["Offset of field: RmsnormParams::eps"][::std::mem::offset_of!(RmsnormParams, eps) - 36usize];
 };
 #[doc = " `dx += d/dx`, and `partials[block, columns]`, which `rmsnorm_backward_weight` (a block for 32 columns) adds to\n `dweight`."]
 #[repr(C)]
@@ -362,7 +355,6 @@ pub struct RowsParams {
     pub out: u64,
     pub from: u64,
     pub ids: u64,
-    pub rows: u32,
     pub columns: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -372,8 +364,7 @@ const _: () = {
     ["Offset of field: RowsParams::out"][::std::mem::offset_of!(RowsParams, out) - 0usize];
     ["Offset of field: RowsParams::from"][::std::mem::offset_of!(RowsParams, from) - 8usize];
     ["Offset of field: RowsParams::ids"][::std::mem::offset_of!(RowsParams, ids) - 16usize];
-    ["Offset of field: RowsParams::rows"][::std::mem::offset_of!(RowsParams, rows) - 24usize];
-    ["Offset of field: RowsParams::columns"][::std::mem::offset_of!(RowsParams, columns) - 28usize];
+    ["Offset of field: RowsParams::columns"][::std::mem::offset_of!(RowsParams, columns) - 24usize];
 };
 #[doc = " `dtable[ids[i]] += dy[i]` in the order of `i`. Grid: `rows`, bands of columns. A thread has 4 columns if the name\n ends in `vec4` (`columns` a multiple of 4, `dtable` at a multiple of 16 bytes, `dy` of 8), otherwise one."]
 #[repr(C)]
@@ -420,7 +411,7 @@ const _: () = {
     ["Offset of field: SwigluParams::rows"][::std::mem::offset_of!(SwigluParams, rows) - 24usize];
     ["Offset of field: SwigluParams::columns"][::std::mem::offset_of!(SwigluParams, columns) - 28usize];
 };
-#[doc = " `reward_head_forward` (a warp a row) writes `scores`, and `rstd` if it is given. `reward_head_loss` (grid: bands of\n columns, shared memory: 3 floats a row) does everything. Unfused: `reward_head_pair_loss` (one block) makes `loss`\n and `dscores` from `scores`; `reward_head_backward` (grid: bands of columns) the gradients from `dscores` and\n `rstd`."]
+#[doc = " `reward_head_forward` (a warp a row) writes `scores`, and `rstd` if it is given. `reward_head_loss` (grid: bands of\n columns) does everything for up to `REWARD_HEAD_FUSED_ROWS` rows. Unfused, for any number: `reward_head_pair_loss`\n (grid: any number of blocks, which share the rows) makes `loss` and `dscores` from `scores`; `reward_head_backward`\n (grid: bands of columns) the gradients from `dscores` and `rstd`."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct RewardHeadParams {
@@ -438,8 +429,6 @@ pub struct RewardHeadParams {
     #[doc = " `[columns]`, added to."]
     pub dhead: u64,
     pub x: u64,
-    #[doc = " Optional: `[rows]`; row `i` of the result is row `select[i]` of `x`."]
-    pub select: u64,
     pub norm: u64,
     pub head: u64,
     #[doc = " `[pairs, 2]`: chosen, rejected."]
@@ -455,7 +444,7 @@ pub struct RewardHeadParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RewardHeadParams"][::std::mem::size_of::<RewardHeadParams>() - 128usize];
+    ["Size of RewardHeadParams"][::std::mem::size_of::<RewardHeadParams>() - 120usize];
     ["Alignment of RewardHeadParams"][::std::mem::align_of::<RewardHeadParams>() - 8usize];
     ["Offset of field: RewardHeadParams::scores"][::std::mem::offset_of!(RewardHeadParams, scores) - 0usize];
     ["Offset of field: RewardHeadParams::rstd"][::std::mem::offset_of!(RewardHeadParams, rstd) - 8usize];
@@ -465,20 +454,19 @@ const _: () = {
     ["Offset of field: RewardHeadParams::dnorm"][::std::mem::offset_of!(RewardHeadParams, dnorm) - 40usize];
     ["Offset of field: RewardHeadParams::dhead"][::std::mem::offset_of!(RewardHeadParams, dhead) - 48usize];
     ["Offset of field: RewardHeadParams::x"][::std::mem::offset_of!(RewardHeadParams, x) - 56usize];
-    ["Offset of field: RewardHeadParams::select"][::std::mem::offset_of!(RewardHeadParams, select) - 64usize];
-    ["Offset of field: RewardHeadParams::norm"][::std::mem::offset_of!(RewardHeadParams, norm) - 72usize];
-    ["Offset of field: RewardHeadParams::head"][::std::mem::offset_of!(RewardHeadParams, head) - 80usize];
-    ["Offset of field: RewardHeadParams::pairs"][::std::mem::offset_of!(RewardHeadParams, pairs) - 88usize];
-    ["Offset of field: RewardHeadParams::rows"][::std::mem::offset_of!(RewardHeadParams, rows) - 96usize];
-    ["Offset of field: RewardHeadParams::columns"][::std::mem::offset_of!(RewardHeadParams, columns) - 100usize];
-    ["Offset of field: RewardHeadParams::n_pairs"][::std::mem::offset_of!(RewardHeadParams, n_pairs) - 104usize];
-    ["Offset of field: RewardHeadParams::loss_kind"][::std::mem::offset_of!(RewardHeadParams, loss_kind) - 108usize];
+    ["Offset of field: RewardHeadParams::norm"][::std::mem::offset_of!(RewardHeadParams, norm) - 64usize];
+    ["Offset of field: RewardHeadParams::head"][::std::mem::offset_of!(RewardHeadParams, head) - 72usize];
+    ["Offset of field: RewardHeadParams::pairs"][::std::mem::offset_of!(RewardHeadParams, pairs) - 80usize];
+    ["Offset of field: RewardHeadParams::rows"][::std::mem::offset_of!(RewardHeadParams, rows) - 88usize];
+    ["Offset of field: RewardHeadParams::columns"][::std::mem::offset_of!(RewardHeadParams, columns) - 92usize];
+    ["Offset of field: RewardHeadParams::n_pairs"][::std::mem::offset_of!(RewardHeadParams, n_pairs) - 96usize];
+    ["Offset of field: RewardHeadParams::loss_kind"][::std::mem::offset_of!(RewardHeadParams, loss_kind) - 100usize];
     ["Offset of field: RewardHeadParams::penalty_kind"]
-        [::std::mem::offset_of!(RewardHeadParams, penalty_kind) - 112usize];
+        [::std::mem::offset_of!(RewardHeadParams, penalty_kind) - 104usize];
     ["Offset of field: RewardHeadParams::penalty_weight"]
-        [::std::mem::offset_of!(RewardHeadParams, penalty_weight) - 116usize];
-    ["Offset of field: RewardHeadParams::scale"][::std::mem::offset_of!(RewardHeadParams, scale) - 120usize];
-    ["Offset of field: RewardHeadParams::eps"][::std::mem::offset_of!(RewardHeadParams, eps) - 124usize];
+        [::std::mem::offset_of!(RewardHeadParams, penalty_weight) - 108usize];
+    ["Offset of field: RewardHeadParams::scale"][::std::mem::offset_of!(RewardHeadParams, scale) - 112usize];
+    ["Offset of field: RewardHeadParams::eps"][::std::mem::offset_of!(RewardHeadParams, eps) - 116usize];
 };
 #[doc = " A chunk of `rows` of logits. `linear_cross_entropy_softmax_*` (grid: rows; `vec8`: `columns` a multiple of 8,\n `logits` at a multiple of 16 bytes) writes `losses`, and turns `logits` into their gradient if `gradient` is not\n zero; `linear_cross_entropy_sum` (one block) adds the `rows` losses to `loss`."]
 #[repr(C)]
@@ -593,20 +581,4 @@ const _: () = {
     ["Offset of field: FillParams::out"][::std::mem::offset_of!(FillParams, out) - 0usize];
     ["Offset of field: FillParams::count"][::std::mem::offset_of!(FillParams, count) - 8usize];
     ["Offset of field: FillParams::value"][::std::mem::offset_of!(FillParams, value) - 16usize];
-};
-#[doc = " `out = from` in another type. Grid: any number of blocks."]
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct CastParams {
-    pub out: u64,
-    pub from: u64,
-    pub count: u64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of CastParams"][::std::mem::size_of::<CastParams>() - 24usize];
-    ["Alignment of CastParams"][::std::mem::align_of::<CastParams>() - 8usize];
-    ["Offset of field: CastParams::out"][::std::mem::offset_of!(CastParams, out) - 0usize];
-    ["Offset of field: CastParams::from"][::std::mem::offset_of!(CastParams, from) - 8usize];
-    ["Offset of field: CastParams::count"][::std::mem::offset_of!(CastParams, count) - 16usize];
 };

@@ -35,8 +35,7 @@ pub(super) fn backward(device: &Device, dx: &Tensor, dy: &Tensor, rows: &Tensor)
 }
 
 fn params(out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<RowsParams> {
-    let (rows, columns) = (size(ids.len())?, size(out.cols())?);
-    Ok(RowsParams { out: at(out), from: at(from), ids: at(ids), rows, columns })
+    Ok(RowsParams { out: at(out), from: at(from), ids: at(ids), columns: size(out.cols())? })
 }
 
 impl Run<GatherForward<'_>> for Cuda {

@@ -137,6 +137,7 @@ fn scratch(extent: &Extent) -> usize {
         rmsnorm::scratch(extent.tokens, extent.hidden),
         bias::scratch(extent.tokens, widest),
         global_norm::scratch(extent.parameters),
+        reward_head::scratch(extent.tokens),
         attention::scratch(extent.tokens, extent.heads),
     ];
     needed.into_iter().fold(0, usize::max)

@@ -7,7 +7,7 @@ use super::kernel::Launch;
 use super::kernels;
 use super::{at, size};
 use crate::backend::{PairLoss, RewardHeadGrads};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::reward_head::{LossKind, PenaltyKind};
 use crate::ops::{RewardHeadForward, RewardHeadLoss, Run};
 use crate::tensor::Tensor;
@@ -20,16 +20,24 @@ pub fn plan_forward(rows: usize) -> Launch<RewardHeadParams> {
     kernels::REWARD_HEAD_FORWARD.on([rows.div_ceil(ROWS), 1])
 }
 
-/// The one launch that makes scores, loss and gradients of `rows` of `columns`.
-pub fn plan_loss(rows: usize, columns: usize) -> Launch<RewardHeadParams> {
-    // Score, slope and inverse root mean square of each row, of which there are at most `REWARD_HEAD_MAX_ROWS`.
-    let shared = 3 * size_of::<f32>() * rows;
-    kernels::REWARD_HEAD_LOSS.on([bands(columns), 1]).with_shared(shared as u32)
+/// The one launch that makes scores, loss and gradients of `rows` of `columns`; of more rows than it takes, nothing.
+pub fn plan_loss(rows: usize, columns: usize) -> Option<Launch<RewardHeadParams>> {
+    (rows <= REWARD_HEAD_FUSED_ROWS as usize).then(|| kernels::REWARD_HEAD_LOSS.on([bands(columns), 1]))
 }
 
-/// The same in two launches behind [`plan_forward`]: the loss from the scores, then the gradients.
-pub fn plan_unfused(columns: usize) -> [Launch<RewardHeadParams>; 2] {
-    [kernels::REWARD_HEAD_PAIR_LOSS.on([1, 1]), kernels::REWARD_HEAD_BACKWARD.on([bands(columns), 1])]
+/// The same in three launches, for any number of rows: the scores, the loss and its slopes, the gradients.
+pub fn plan_unfused(rows: usize, columns: usize) -> [Launch<RewardHeadParams>; 3] {
+    let shares = rows.div_ceil(REWARD_HEAD_THREADS as usize);
+    [
+        plan_forward(rows),
+        kernels::REWARD_HEAD_PAIR_LOSS.on([shares, 1]),
+        kernels::REWARD_HEAD_BACKWARD.on([bands(columns), 1]),
+    ]
+}
+
+/// Bytes of what the three launches hand on of each row: its inverse root mean square, and its slope.
+pub(super) fn scratch(rows: usize) -> usize {
+    2 * size_of::<f32>() * rows
 }
 
 /// Blocks that share the columns.
@@ -61,15 +69,12 @@ pub(super) fn loss(
     eps: f32,
 ) -> Result<()> {
     let [x, ..] = operands_;
-    if x.rows() > REWARD_HEAD_MAX_ROWS as usize {
-        return Err(Error::user(format!(
-            "{} candidates in one pack are more than the {REWARD_HEAD_MAX_ROWS} that the reward head's kernel takes: \
-             lower data.pack_length",
-            x.rows()
-        )));
-    }
+    let fused = plan_loss(x.rows(), x.cols());
+    let values = if fused.is_some() { 0 } else { device.scratch(scratch(x.rows()))? };
     let params = RewardHeadParams {
         scores: at(scores),
+        rstd: values,
+        dscores: values + (size_of::<f32>() * x.rows()) as u64,
         loss: at(loss),
         dx: at(grads.dx),
         dnorm: at(grads.dnorm),
@@ -90,8 +95,14 @@ pub(super) fn loss(
         eps,
         ..operands(operands_)?
     };
-    // SAFETY: the operands were checked to have these shapes; pairs name rows of their pack.
-    unsafe { device.launch(&plan_loss(x.rows(), x.cols()), &params) }
+    // SAFETY: the operands were checked to have these shapes; pairs name rows of their pack; the scratch memory has room
+    // for two values a row.
+    unsafe {
+        match fused {
+            Some(launch) => device.launch(&launch, &params),
+            None => plan_unfused(x.rows(), x.cols()).iter().try_for_each(|launch| device.launch(launch, &params)),
+        }
+    }
 }
 
 fn operands([x, norm, head]: [&Tensor; 3]) -> Result<RewardHeadParams> {

@@ -67,17 +67,7 @@ pub(super) fn scratch(rows: usize, columns: usize) -> usize {
 pub(super) fn forward(device: &Device, y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f32) -> Result<()> {
     let (rows, columns) = (x.rows(), x.cols());
     let launch = plan_forward(rows, columns, vec8(columns, &[y, x, weight]))?;
-    let params = RmsnormParams {
-        y: at(y),
-        rstd: at(rstd),
-        x: at(x),
-        branch: 0,
-        sum: 0,
-        weight: at(weight),
-        rows: size(rows)?,
-        columns: size(columns)?,
-        eps,
-    };
+    let params = RmsnormParams { y: at(y), rstd: at(rstd), x: at(x), weight: at(weight), columns: size(columns)?, eps };
     // SAFETY: the operands were checked to have these shapes.
     unsafe { device.launch(&launch, &params) }
 }

@@ -99,9 +99,20 @@ fn run(kernels: &Kernels, case: &Case) {
 
 const LAYOUTS: [Gemm; 3] = [Gemm::Nt, Gemm::Nn, Gemm::Tn];
 
+/// Sizes near `mnk` with which the rows of both operands are a multiple of 8 long, as kernels for aligned rows need it.
+fn with_whole_rows(layout: Gemm, [m, n, k]: [usize; 3]) -> [usize; 3] {
+    let whole = |size: usize| size.next_multiple_of(8);
+    match layout {
+        Gemm::Nt => [m, n, whole(k)],
+        Gemm::Nn => [m, whole(n), whole(k)],
+        Gemm::Tn => [whole(m), whole(n), k],
+    }
+}
+
 pub fn ragged_products(kernels: &Kernels) {
     for layout in LAYOUTS {
         for mnk in [[64, 64, 32], [72, 40, 40], [1, 1, 1], [65, 136, 200], [63, 61, 31], [5, 66, 45]] {
+            let mnk = with_whole_rows(layout, mnk);
             for (out_is_f32, addend) in [(false, Addend::None), (true, Addend::Same), (false, Addend::Other)] {
                 run(kernels, &Case { tile: "64x64", layout, mnk, beyond: 8, addend, out_is_f32 });
             }
@@ -121,11 +132,43 @@ pub fn products_that_are_not_aligned(kernels: &Kernels) {
 
 pub fn large_tiles(kernels: &Kernels) {
     for layout in LAYOUTS {
-        for tile in ["128x128", "128x256"] {
-            for (mnk, out_is_f32) in [([136, 264, 72], false), ([120, 248, 168], true)] {
+        for tile in ["128x128", "128x256", "128x256x64"] {
+            // Fewer steps than stages, and more.
+            for (mnk, out_is_f32) in [([136, 264, 72], false), ([120, 248, 168], true), ([130, 8, 296], true)] {
+                let mnk = with_whole_rows(layout, mnk);
                 run(kernels, &Case { tile, layout, mnk, beyond: 0, addend: Addend::Same, out_is_f32 });
             }
         }
+    }
+}
+
+/// The tiles of one product, however they walk along k, add in one order: the bits are the same.
+pub fn stages_do_not_change_a_bit(kernels: &Kernels) {
+    for layout in LAYOUTS {
+        let [m, n, k] = [128, 256, 200];
+        let (device, mut draw) = (Device::new(kernels), Draw::new(7));
+        let (a, b) = (device.bf16(&draw.bf16(m * k, 1.0)), device.bf16(&draw.bf16(n * k, 1.0)));
+        let outs: Vec<Vec<f64>> = variants(Product::Plain(layout), true)
+            .iter()
+            .map(|&variant| {
+                let params = GemmParams {
+                    out: device.poisoned(4 * m * n),
+                    a,
+                    b,
+                    m: m as u32,
+                    n: n as u32,
+                    k: k as u32,
+                    lda: if layout == Gemm::Tn { m } else { k } as u32,
+                    ldb: if layout == Gemm::Nt { k } else { n } as u32,
+                    ldout: n as u32,
+                    out_is_f32: 1,
+                    ..GemmParams::default()
+                };
+                launch(&device, variant, &params);
+                device.read_f32(params.out, m * n)
+            })
+            .collect();
+        assert!(outs.len() > 3 && outs.iter().all(|out| *out == outs[0]), "{layout:?}");
     }
 }
 
@@ -145,7 +188,9 @@ pub fn many_tiles(kernels: &Kernels) {
 }
 
 pub fn fused_with_swiglu(kernels: &Kernels) {
-    for (tile, [m, f, k]) in [("64x64", [65, 40, 72]), ("64x64", [3, 8, 8]), ("128x256", [130, 136, 48])] {
+    for (tile, [m, f, k]) in
+        [("64x64", [65, 40, 72]), ("64x64", [3, 8, 8]), ("128x256", [130, 136, 48]), ("128x256x64", [130, 136, 328])]
+    {
         let variant = variant(Product::SwigluForward, tile);
         let (device, mut draw) = (Device::new(kernels), Draw::new(3));
         let (x, w) = (draw.bf16(m * k, 1.0), draw.bf16(2 * f * k, 1.0));
@@ -176,9 +221,12 @@ pub fn fused_with_swiglu(kernels: &Kernels) {
 }
 
 pub fn fused_with_swiglu_backward(kernels: &Kernels) {
-    for (tile, [m, f, k], in_place) in
-        [("64x64", [65, 72, 40], true), ("64x64", [3, 8, 8], false), ("128x256", [130, 264, 48], true)]
-    {
+    for (tile, [m, f, k], in_place) in [
+        ("64x64", [65, 72, 40], true),
+        ("64x64", [3, 8, 8], false),
+        ("128x256", [130, 264, 48], true),
+        ("128x256x64", [130, 264, 328], true),
+    ] {
         let variant = variant(Product::SwigluBackward, tile);
         let (device, mut draw) = (Device::new(kernels), Draw::new(4));
         let (dx, w2, before) = (draw.bf16(m * k, 1.0), draw.bf16(k * f, 1.0), draw.bf16(m * 2 * f, 3.0));

@@ -25,6 +25,10 @@ fn shapes() -> Vec<(usize, usize, Vec<u32>)> {
         (5, 77, vec![4, 0, 1, 2]),
         (9, 264, vec![0, 1, 2, 3, 4, 5, 6, 7, 0, 7]),
         (40, 136, (0..40).collect()),
+        // More pairs than a block has threads, of few rows.
+        (20, 8, (0..300).flat_map(|i| [i % 20, (3 * i + 1) % 20]).collect()),
+        // As many as the fused kernel takes.
+        (abi::REWARD_HEAD_FUSED_ROWS as usize, 24, (0..abi::REWARD_HEAD_FUSED_ROWS).collect()),
         // More rows, and more pairs, than a block has threads.
         (300, 8, (0..290).flat_map(|i| [i, (i * 7 + 1) % 300]).collect()),
     ]
@@ -50,7 +54,6 @@ pub fn reward_head(kernels: &Kernels) {
                         dnorm: device.f32(&dnorm),
                         dhead: device.f32(&dhead),
                         x: device.bf16(&x),
-                        select: 0,
                         norm: device.bf16(&norm),
                         head: device.bf16(&head),
                         pairs: device.u32(&pairs),
@@ -63,12 +66,14 @@ pub fn reward_head(kernels: &Kernels) {
                         scale: 0.125,
                         eps: EPS as f32,
                     };
-                    if fused {
-                        device.launch(&head_kernels::plan_loss(rows, columns), &params);
-                    } else {
-                        device.launch(&head_kernels::plan_forward(rows), &params);
-                        for launch in head_kernels::plan_unfused(columns) {
-                            device.launch(&launch, &params);
+                    let fused_launch = head_kernels::plan_loss(rows, columns);
+                    match (fused, fused_launch) {
+                        (true, Some(launch)) => drop(device.launch(&launch, &params)),
+                        (true, None) => continue,
+                        (false, _) => {
+                            for launch in head_kernels::plan_unfused(rows, columns) {
+                                device.launch(&launch, &params);
+                            }
                         }
                     }
                     let (scores, total) = (empty(&[rows]), tensor(&[3.0], &[1]));
@@ -90,28 +95,51 @@ pub fn reward_head(kernels: &Kernels) {
     }
 }
 
-pub fn reward_head_of_selected_rows(kernels: &Kernels) {
-    let (all, rows, columns) = (20, 11, 72);
-    let (device, mut draw) = (Device::new(kernels), Draw::new(1));
-    let (x, select) = (draw.bf16(all * columns, 1.0), draw.distinct(rows, all as u32));
-    let (norm, head) = (draw.bf16(columns, 1.0), draw.bf16(columns, 1.0));
+/// More candidates than any block could hold values of: 4,500 in 2,250 pairs, which a pass of short candidates has.
+pub fn reward_head_of_thousands(kernels: &Kernels) {
+    let (rows, columns) = (4500, 8);
+    let (device, mut draw) = (Device::new(kernels), Draw::new(11));
+    let x = draw.bf16(rows * columns, 2.0);
+    let (norm, head) = (draw.bf16(columns, 1.0), draw.bf16(columns, 0.5));
+    let pairs: Vec<u32> = (0..rows as u32).collect();
+    let scale = 1.0 / 2250.0;
     let params = RewardHeadParams {
         scores: device.poisoned(4 * rows),
+        rstd: device.poisoned(4 * rows),
+        dscores: device.poisoned(4 * rows),
+        loss: device.f32(&[0.0]),
+        dx: device.poisoned(2 * rows * columns),
+        dnorm: device.f32(&vec![0.0; columns]),
+        dhead: device.f32(&vec![0.0; columns]),
         x: device.bf16(&x),
-        select: device.u32(&select),
         norm: device.bf16(&norm),
         head: device.bf16(&head),
+        pairs: device.u32(&pairs),
         rows: rows as u32,
         columns: columns as u32,
+        n_pairs: pairs.len() as u32 / 2,
+        loss_kind: LOSSES[0].1,
+        penalty_kind: PENALTIES[0].1,
+        penalty_weight: 0.0,
+        scale: scale as f32,
         eps: EPS as f32,
-        ..RewardHeadParams::default()
     };
-    device.launch(&head_kernels::plan_forward(rows), &params);
-    let (gathered, want) = (empty(&[rows, columns]), empty(&[rows]));
-    Reference.gather_forward(&gathered, &tensor(&x, &[all, columns]), &indices(&select, &[rows])).unwrap();
-    let (norm, head) = (tensor(&norm, &[columns]), tensor(&head, &[1, columns]));
-    Reference.reward_head_forward(&want, &gathered, &norm, &head, f64::from(EPS as f32)).unwrap();
-    close("scores", &device.read_f32(params.scores, rows), &values_of(&want), 1e-6, 1e-5);
+    assert!(head_kernels::plan_loss(rows, columns).is_none());
+    for launch in head_kernels::plan_unfused(rows, columns) {
+        device.launch(&launch, &params);
+    }
+    let (scores, total, dx) = (empty(&[rows]), tensor(&[0.0], &[1]), empty(&[rows, columns]));
+    let (dnorm, dhead) = (tensor(&vec![0.0; columns], &[columns]), tensor(&vec![0.0; columns], &[1, columns]));
+    let grads = RewardHeadGrads { dx: &dx, dnorm: &dnorm, dhead: &dhead };
+    let (x, norm) = (tensor(&x, &[rows, columns]), tensor(&norm, &[columns]));
+    let (head, pairs) = (tensor(&head, &[1, columns]), indices(&pairs, &[rows / 2, 2]));
+    let loss = PairLoss { kind: LOSSES[0].0, penalty: PENALTIES[0].0, penalty_weight: 0.0, scale };
+    Reference.reward_head_loss(&scores, &total, grads, &x, &norm, &head, &pairs, &loss, f64::from(EPS as f32)).unwrap();
+    close("scores", &device.read_f32(params.scores, rows), &values_of(&scores), 1e-6, 1e-5);
+    close("loss", &device.read_f32(params.loss, 1), &values_of(&total), 1e-5, 1e-5);
+    close("dx", &device.read_bf16(params.dx, rows * columns), &values_of(&dx), 1.1 * BF16, 1e-7);
+    close("dnorm", &device.read_f32(params.dnorm, columns), &values_of(&dnorm), 1e-5, 1e-5);
+    close("dhead", &device.read_f32(params.dhead, columns), &values_of(&dhead), 1e-5, 1e-5);
 }
 
 /// The softmax from logits of its own, against the reference through a table that makes the same logits: the identity.

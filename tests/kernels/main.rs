@@ -34,8 +34,8 @@ tests! {
     flat:
         fill_writes_all_and_nothing_else global_norm global_norm_of_many_chunks adamw;
     gemm:
-        ragged_products products_that_are_not_aligned large_tiles many_tiles fused_with_swiglu
+        ragged_products products_that_are_not_aligned large_tiles stages_do_not_change_a_bit many_tiles fused_with_swiglu
         fused_with_swiglu_backward;
-    heads: reward_head reward_head_of_selected_rows linear_cross_entropy linear_cross_entropy_in_chunks;
+    heads: reward_head reward_head_of_thousands linear_cross_entropy linear_cross_entropy_in_chunks;
     rows: rmsnorm_forward rmsnorm_backward bias rope embedding gather swiglu order_does_not_matter;
 }

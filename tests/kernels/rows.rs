@@ -24,34 +24,24 @@ const EPS: f64 = 1e-5;
 
 pub fn rmsnorm_forward(kernels: &Kernels) {
     for (rows, columns) in [(1, 1), (3, 8), (2, 120), (3, 77), (2, 1032), (1, 2048), (1, 300)] {
-        for residual in [false, true] {
-            let (device, mut draw) = (Device::new(kernels), Draw::new(columns as u64));
-            let n = rows * columns;
-            let (x, branch, weight) = (draw.bf16(n, 2.0), draw.bf16(n, 1.0), draw.bf16(columns, 1.0));
-            let params = RmsnormParams {
-                y: device.poisoned(2 * n),
-                rstd: device.poisoned(4 * rows),
-                x: device.bf16(&x),
-                branch: if residual { device.bf16(&branch) } else { 0 },
-                sum: device.poisoned(2 * n),
-                weight: device.bf16(&weight),
-                rows: rows as u32,
-                columns: columns as u32,
-                eps: EPS as f32,
-            };
-            device.launch(&rmsnorm::plan_forward(rows, columns, aligned(columns)).unwrap(), &params);
-            let mut normed = x.clone();
-            if residual {
-                normed = x.iter().zip(&branch).map(|(x, b)| round_bf16(x + b)).collect();
-                close("sum", &device.read_bf16(params.sum, n), &normed, 0.0, 0.0);
-            }
-            let (y, rstd) = (empty(&[rows, columns]), empty(&[rows]));
-            let eps = f64::from(EPS as f32);
-            let (x, weight) = (tensor(&normed, &[rows, columns]), tensor(&weight, &[columns]));
-            Reference.rmsnorm_forward(&y, &rstd, &x, &weight, eps).unwrap();
-            close("rstd", &device.read_f32(params.rstd, rows), &values_of(&rstd), 40.0 * F32, 0.0);
-            close("y", &device.read_bf16(params.y, n), &values_of(&y), 1.01 * BF16, 0.0);
-        }
+        let (device, mut draw) = (Device::new(kernels), Draw::new(columns as u64));
+        let n = rows * columns;
+        let (x, weight) = (draw.bf16(n, 2.0), draw.bf16(columns, 1.0));
+        let params = RmsnormParams {
+            y: device.poisoned(2 * n),
+            rstd: device.poisoned(4 * rows),
+            x: device.bf16(&x),
+            weight: device.bf16(&weight),
+            columns: columns as u32,
+            eps: EPS as f32,
+        };
+        device.launch(&rmsnorm::plan_forward(rows, columns, aligned(columns)).unwrap(), &params);
+        let (y, rstd) = (empty(&[rows, columns]), empty(&[rows]));
+        let eps = f64::from(EPS as f32);
+        let (x, weight) = (tensor(&x, &[rows, columns]), tensor(&weight, &[columns]));
+        Reference.rmsnorm_forward(&y, &rstd, &x, &weight, eps).unwrap();
+        close("rstd", &device.read_f32(params.rstd, rows), &values_of(&rstd), 40.0 * F32, 0.0);
+        close("y", &device.read_bf16(params.y, n), &values_of(&y), 1.01 * BF16, 0.0);
     }
 }
 
@@ -198,7 +188,6 @@ pub fn embedding(kernels: &Kernels) {
             out: device.poisoned(2 * tokens * columns),
             from: device.bf16(&table),
             ids: device.u32(&ids),
-            rows: tokens as u32,
             columns: columns as u32,
         };
         device.launch(&table_kernels::plan_forward(tokens, aligned(columns)), &params);
@@ -231,7 +220,6 @@ pub fn gather(kernels: &Kernels) {
             out: device.poisoned(2 * selected * columns),
             from: device.bf16(&x),
             ids: device.u32(&rows),
-            rows: selected as u32,
             columns: columns as u32,
         };
         device.launch(&gathering::plan_forward(selected, aligned(columns)), &params);

@@ -214,6 +214,14 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         Kind::WaitRelaxed,
+        "gemm_nt_128x256x64",
+        "one more stage may be under way",
+        (WAIT, "", 1),
+        Edit::Replace("wait_group 1", "wait_group 2"),
+        case!(gemm::large_tiles),
+    ),
+    mutant(
+        Kind::WaitRelaxed,
         "attention_forward_64",
         "the newest keys may be under way",
         (WAIT, "", 0),
@@ -619,14 +627,6 @@ pub const MUTANTS: &[Mutant] = &[
         ("shl.b32", "blockIdx.y * THREADS", 0),
         Edit::Replace(", 8;", ", 7;"),
         case!(rows::embedding),
-    ),
-    mutant(
-        Kind::WrongStride,
-        "reward_head_loss",
-        "from one step over the rows to the next",
-        ("add.s32", "row = threadIdx.x; row < p.rows; row += REWARD_HEAD_THREADS", 0),
-        Edit::Replace("256", "288"),
-        case!(heads::reward_head),
     ),
     mutant(
         Kind::WrongStride,

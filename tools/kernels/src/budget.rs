@@ -1,10 +1,13 @@
-//! What a kernel may use and what its machine code must contain: `budgets.toml`.
+//! What a kernel may use, how many blocks of it share a multiprocessor, and what its machine code must contain:
+//! `budgets.toml`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::architecture::Architecture;
+use crate::measure::Kernel;
 use crate::{Result, read};
 
 /// From the repository's root.
@@ -23,21 +26,21 @@ pub struct Budgets {
 pub struct Budget {
     kernels: Vec<String>,
     registers: u32,
+    /// Bytes of static shared memory.
     #[serde(default)]
     shared: u32,
+    /// The name in `kernels/abi.h` of the bytes of dynamic shared memory that it is launched with.
+    dynamic: Option<String>,
+    /// Blocks on a multiprocessor, by architecture; 0 where none fits.
+    #[serde(default)]
+    blocks: BTreeMap<String, u32>,
+    /// The fewest warps on a multiprocessor, for kernels that say nothing of blocks.
+    warps: Option<u32>,
+    /// Bytes of stack and spills, by architecture; none where it says nothing.
+    #[serde(default)]
+    local: BTreeMap<String, u32>,
     #[serde(default)]
     instructions: Vec<String>,
-}
-
-/// What ptxas says of a kernel.
-#[derive(Default)]
-pub struct Usage {
-    /// Registers of a thread.
-    pub registers: u32,
-    /// Bytes of static shared memory.
-    pub shared: u32,
-    /// Bytes of stack, and of registers spilled to it, stored and loaded.
-    pub local: u32,
 }
 
 impl Budgets {
@@ -64,27 +67,53 @@ impl Budgets {
 }
 
 impl Budget {
-    /// What a kernel does that its budget does not allow, one line each. `machine_code` maps instructions to how often
-    /// they occur.
-    pub fn violations(&self, usage: &Usage, machine_code: &BTreeMap<String, usize>) -> Vec<String> {
+    /// Bytes of dynamic shared memory, as `header`, which is `kernels/abi.h`, has them.
+    pub fn dynamic(&self, header: &str) -> Result<u32> {
+        let Some(name) = &self.dynamic else { return Ok(0) };
+        let defined =
+            |line: &str| line.strip_prefix("#define ")?.trim().strip_prefix(name.as_str())?.trim().parse().ok();
+        header.lines().find_map(defined).ok_or_else(|| format!("{PATH}: kernels/abi.h has no number called {name}"))
+    }
+
+    /// What a kernel does on an architecture that its budget does not allow, one line each. `dynamic` is its dynamic shared
+    /// memory.
+    pub fn violations(&self, kernel: &Kernel, architecture: &Architecture, dynamic: u32) -> Vec<String> {
         let mut found = Vec::new();
+        let usage = &kernel.usage;
         if usage.registers > self.registers {
             found.push(format!("{} registers, {} allowed", usage.registers, self.registers));
         }
         if usage.shared > self.shared {
             found.push(format!("{} bytes of static shared memory, {} allowed", usage.shared, self.shared));
         }
-        if usage.local > 0 {
-            found.push(format!("{} bytes of stack and spills, none allowed", usage.local));
+        let local = self.local.get(architecture.name).copied().unwrap_or(0);
+        if usage.local > local {
+            found.push(format!("{} bytes of stack and spills, {local} allowed", usage.local));
         }
         for instruction in &self.instructions {
-            if !machine_code.contains_key(instruction) {
+            if !kernel.code.contains(instruction) {
                 found.push(format!("no {instruction} in its machine code"));
             }
         }
         for spill in ["LDL", "STL"] {
-            if machine_code.contains_key(spill) {
+            if local == 0 && kernel.code.contains(spill) {
                 found.push(format!("{spill} in its machine code: it uses local memory"));
+            }
+        }
+        let blocks = architecture.blocks(kernel.threads, usage.registers, usage.shared + dynamic);
+        match (self.blocks.get(architecture.name), self.warps) {
+            (Some(&budget), _) if budget != blocks => {
+                found.push(format!("{blocks} blocks share a multiprocessor, the budget says {budget}"));
+            }
+            (Some(_), _) => {}
+            (None, Some(fewest)) if blocks * kernel.threads / 32 < fewest => {
+                let warps = blocks * kernel.threads / 32;
+                found.push(format!("{warps} warps share a multiprocessor, {fewest} are the fewest"));
+            }
+            (None, Some(_)) => {}
+            (None, None) => {
+                found
+                    .push(format!("no budget of blocks or warps for {}; there are {blocks} blocks", architecture.name));
             }
         }
         found
@@ -101,6 +130,9 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::ALL;
+    use crate::listing;
+    use crate::measure::Usage;
 
     #[test]
     fn patterns() {
@@ -114,10 +146,37 @@ mod tests {
 
     #[test]
     fn what_a_kernel_may_not_do() {
-        let budget = Budget { kernels: vec![], registers: 32, shared: 16, instructions: vec!["HMMA".into()] };
-        let good = BTreeMap::from([("HMMA".to_owned(), 4)]);
-        assert!(budget.violations(&Usage { registers: 32, shared: 16, local: 0 }, &good).is_empty());
-        let bad = BTreeMap::from([("LDL".to_owned(), 1)]);
-        assert_eq!(budget.violations(&Usage { registers: 33, shared: 17, local: 1 }, &bad).len(), 5);
+        let budget = |text: &str| toml::from_str::<Budgets>(text).unwrap().budget.remove(0);
+        let strict = "[[budget]]\nkernels = [\"k\"]\nregisters = 32\nshared = 16\ninstructions = [\"HMMA\"]\n";
+        let kernel = |registers, shared, local, instruction: &str| Kernel {
+            name: "k".into(),
+            threads: 128,
+            usage: Usage { registers, shared, local },
+            code: listing::read(&format!("\t.section\t.text.k,\"ax\"\n /*0000*/ {instruction} R1 ;\n"))
+                .remove("k")
+                .unwrap(),
+        };
+        let a100 = ALL[0];
+        let blocks = budget(&format!("{strict}blocks = {{ sm_80 = 16 }}"));
+        assert!(blocks.violations(&kernel(32, 16, 0, "HMMA"), &a100, 0).is_empty());
+        // Too many registers and so too few blocks, shared memory, spills, no product, local memory.
+        assert_eq!(blocks.violations(&kernel(33, 17, 1, "LDL"), &a100, 0).len(), 6);
+        // The dynamic shared memory counts: 100 KB leave room for one.
+        assert_eq!(blocks.violations(&kernel(32, 16, 0, "HMMA"), &a100, 100 << 10).len(), 1);
+        let warps = budget(&format!("{strict}warps = 8\nlocal = {{ sm_80 = 8 }}"));
+        assert!(warps.violations(&kernel(32, 16, 8, "HMMA"), &a100, 50 << 10).is_empty());
+        assert_eq!(warps.violations(&kernel(32, 16, 0, "HMMA"), &a100, 100 << 10).len(), 1);
+        assert_eq!(budget(strict).violations(&kernel(32, 16, 0, "HMMA"), &a100, 0).len(), 1);
     }
+
+    #[test]
+    fn dynamic_shared_memory_has_its_name_in_the_header() {
+        let budget = |name: &str| Budget { dynamic: Some(name.into()), ..toml::from_str(EMPTY).unwrap() };
+        let header = "#define A_SHARED 4096\n/// Of b.\n#define A_SHARED_2  8192\n";
+        assert_eq!(budget("A_SHARED").dynamic(header), Ok(4096));
+        assert_eq!(budget("A_SHARED_2").dynamic(header), Ok(8192));
+        assert!(budget("B_SHARED").dynamic(header).is_err());
+    }
+
+    const EMPTY: &str = "kernels = []\nregisters = 1";
 }

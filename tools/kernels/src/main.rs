@@ -1,14 +1,19 @@
 //! Compiles `kernels/` to `ptx/` and checks that what is committed is what the pinned compilers make of it.
 //!
 //! `build` writes `ptx/`, its manifest, and the Rust form of `kernels/abi.h`. `check` compiles again and requires the
-//! same bytes; has several generations of ptxas accept them; and holds every kernel to its budget. Both install the
-//! compilers, NVIDIA's from PyPI, into a folder that git ignores.
+//! same bytes; has several generations of ptxas accept them; and holds every kernel to its budget on every architecture.
+//! `loops` shows the loops that products spend their time in. All install the compilers, NVIDIA's from PyPI, into a folder
+//! that git ignores.
 
+mod architecture;
 mod bindings;
 mod budget;
 mod check;
 mod compile;
+mod listing;
+mod loops;
 mod manifest;
+mod measure;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +41,21 @@ enum Task {
     Build(BuildArgs),
     /// Compile again and compare; ask several ptxas; hold each kernel to its budget.
     Check,
+    /// Show the hottest loop of each kernel of the tensor cores, as machine code.
+    Loops(LoopsArgs),
+}
+
+#[derive(Args)]
+struct LoopsArgs {
+    /// Only kernels whose names contain this.
+    #[arg(default_value = "")]
+    pattern: String,
+    /// The architecture; may be given several times.
+    #[arg(long, value_name = "sm_XX", default_values = ["sm_80", "sm_90"])]
+    arch: Vec<String>,
+    /// A file of PTX in place of the committed ones, an earlier state of one for instance.
+    #[arg(long, value_name = "FILE")]
+    ptx: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -52,6 +72,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Task::Build(args) => build(&args),
         Task::Check => check::run(&root()),
+        Task::Loops(args) => loops::run(&root(), &args.pattern, &args.arch, args.ptx.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
