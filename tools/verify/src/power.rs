@@ -26,7 +26,7 @@ pub enum Sabotage {
     FivePercent,
     /// A tile of 16 rows and 8 columns is zero.
     Tile,
-    /// The first head has the second one's values.
+    /// A head has its neighbour's values: the one that differs most from it, since heads may look at the same key.
     Head,
     /// Each sum lacks its strongest term.
     Term,
@@ -171,8 +171,17 @@ fn spoil(sabotage: Sabotage, operand: &Operand, right: &[f64]) -> Option<Vec<f64
         }
         Sabotage::Head => {
             let axis = operand.heads.filter(|axis| axis.heads > 1)?;
-            for heads in wrong.chunks_mut(axis.heads * axis.inner) {
-                heads.copy_within(axis.inner..2 * axis.inner, 0);
+            let all = axis.heads * axis.inner;
+            let difference = |head: usize| {
+                let apart = |heads: &[f64]| -> f64 {
+                    let at = |i: usize| heads[head * axis.inner + i] - heads[(head + 1) * axis.inner + i];
+                    (0..axis.inner).map(|i| at(i).powi(2)).sum()
+                };
+                right.chunks(all).map(apart).sum::<f64>()
+            };
+            let head = largest((0..axis.heads - 1).map(difference));
+            for heads in wrong.chunks_mut(all) {
+                heads.copy_within((head + 1) * axis.inner..(head + 2) * axis.inner, head * axis.inner);
             }
         }
         Sabotage::Overwritten => {

@@ -51,7 +51,7 @@ fn table() -> Vec<Attention> {
         &[(515, &[20, 600, 1])],
     ];
     let heads = |query, kv, dim| Heads { query, kv, dim };
-    let heads = [heads(8, 4, 2), heads(4, 2, 16), heads(6, 2, 8), heads(8, 8, 64), heads(3, 1, 128)];
+    let heads = [heads(16, 8, 2), heads(4, 2, 16), heads(6, 2, 8), heads(8, 8, 64), heads(3, 1, 128)];
     let mut all = Vec::new();
     for (i, rows) in PACKS.into_iter().enumerate() {
         for (j, heads) in heads.into_iter().enumerate() {
@@ -59,8 +59,11 @@ fn table() -> Vec<Attention> {
             if i > 7 && heads.query * heads.dim > 64 {
                 continue;
             }
+            // Keys of two dimensions may lie so close that a sharp distribution's gradient is a difference of almost
+            // the same numbers, in which rounding is all there is.
+            let sharp = if heads.dim > 2 { 4.0 } else { 2.0 };
             for asking in [Asking::All, Asking::Last, Asking::Some] {
-                all.push(Attention { rows, heads, asking, size: [1.0, 6.0][(i + j) % 2] });
+                all.push(Attention { rows, heads, asking, size: [1.0, sharp][(i + j) % 2] });
             }
         }
     }

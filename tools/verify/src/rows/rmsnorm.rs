@@ -40,7 +40,9 @@ fn gradients(a: &mut Arithmetic, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let row = t * cols..(t + 1) * cols;
         let n: Vec<f64> = x[row.clone()].iter().map(|x| a.single(x * rstd[t])).collect();
         let wdy: Vec<f64> = dy[row.clone()].iter().zip(weight).map(|(dy, w)| a.single(dy * w)).collect();
-        let product = a.total((0..cols).map(|j| n[j] * wdy[j]));
+        // Of a row's only element the product is next to nothing, where `eps` is most of the mean square.
+        let products = (0..cols).map(|j| n[j] * wdy[j]);
+        let product = if cols > 1 { a.total(products) } else { a.chain(products) };
         let mean = a.single(product / cols as f64);
         for (j, dx) in dx[row].iter_mut().enumerate() {
             let difference = a.chain([wdy[j], -n[j] * mean]);
