@@ -24,6 +24,7 @@ pub mod store;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;
+pub mod wrap;
 pub mod zoo;
 
 pub use error::{Error, Result};

@@ -6,11 +6,12 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use polar_raw::backend::{Backend, BackendExt};
-use polar_raw::config::{LossKind, ModelSection, ObjectiveKind, ObjectiveSection, OptimizerSection, PenaltyKind};
+use polar_raw::config::{ModelSection, ObjectiveKind, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
 use polar_raw::objective::StepTotals;
+use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
 use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::reference::Reference;
 use polar_raw::rng;

@@ -3,9 +3,10 @@
 
 use super::{LearnsFrom, Objective, ScoreStats, StepTotals};
 use crate::backend::PairLoss;
-use crate::config::{LossKind, ObjectiveSection, PenaltyKind};
+use crate::config::ObjectiveSection;
 use crate::error::Result;
 use crate::model::{LossHeads, OutputHeads};
+use crate::ops::reward_head::{LossKind, PenaltyKind};
 use crate::passes::{Pack, Wanted};
 
 /// Rank candidates.

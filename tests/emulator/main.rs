@@ -6,7 +6,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use polar_raw::backend::wrap::Rounded;
 use polar_raw::backend::{Backend, BackendExt, Operations};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
@@ -23,6 +22,7 @@ use polar_raw::tensor::Dtype;
 use polar_raw::train::checkpoint::{Checkpoints, RunLock};
 use polar_raw::train::plan::Sizes;
 use polar_raw::train::{OptimizerState, Trainer};
+use polar_raw::wrap::Rounded;
 use rand::RngExt;
 use serde_json::Value;
 

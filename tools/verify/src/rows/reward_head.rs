@@ -3,7 +3,7 @@
 //! so inputs are drawn again until no score or difference is near; and until one pair has something to teach.
 
 use polar_raw::backend::{Backend, Operations, PairLoss, RewardHeadGrads};
-use polar_raw::config::{LossKind, PenaltyKind};
+use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 

@@ -14,7 +14,7 @@ pub use traced::{Line, Traced};
 
 use std::rc::Rc;
 
-use super::{Backend, BackendExt, Checked, Extent, Footprint};
+use crate::backend::{Backend, BackendExt, Checked, Extent, Footprint};
 use crate::error::Result;
 use crate::ops::{AnyOp, Work};
 use crate::tensor::{Dtype, Storage, Tensor};
