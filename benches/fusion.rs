@@ -252,7 +252,7 @@ fn adamw(bench: &mut Bench, model: &Model) -> Result<()> {
     tensors.extend([model.hidden; 2]);
     let len = tensors.iter().sum();
     let flat = Flat::new(machine, len)?;
-    let unfused = Way::new(tensors.iter().map(|&n| 30 * n as u64 + 4).collect::<Vec<_>>(), || {
+    let unfused = Way::new(tensors.iter().map(|&n| 30 * n as u64 + 12).collect::<Vec<_>>(), || {
         let mut first = 0;
         for &count in &tensors {
             flat.adamw(machine, first, count)?;
@@ -260,6 +260,6 @@ fn adamw(bench: &mut Bench, model: &Model) -> Result<()> {
         }
         Ok(())
     });
-    let fused = Way::new([30 * len as u64 + 4], || flat.adamw(machine, 0, len));
+    let fused = Way::new([30 * len as u64 + 12], || flat.adamw(machine, 0, len));
     bench.compare("adamw", format!("{len} in {} tensors", tensors.len()), &unfused, &fused)
 }

@@ -523,13 +523,14 @@ fn flat(bench: &mut Bench, model: &Model) -> Result<()> {
     let len = if machine.reduced { (1 << 17) + 3 } else { of_a_layer };
     let flat = Flat::new(machine, len)?;
     let shape = len.to_string();
-    let Flat { master, weights, m, v, grads, norm } = &flat;
-    let work = Work::bytes([bytes(&[master, master, weights, m, m, v, v, grads, norm])]);
+    let Flat { master, weights, m, v, grads, squares, losses } = &flat;
+    let work = Work::bytes([bytes(&[master, master, weights, m, m, v, v, grads, squares, losses])]);
     bench.run("adamw", shape.clone(), work, &|| flat.adamw(machine, 0, len))?;
 
-    let partials = 4 * len.div_ceil(abi::GLOBAL_NORM_CHUNK as usize) as u64;
-    let work = Work::bytes([bytes(&[grads]) + partials, partials + bytes(&[norm])]);
-    bench.run("global_norm", shape.clone(), work, &|| machine.cuda.global_norm(norm, grads))?;
+    let partials = 4 * len.div_ceil(abi::FLAT_SUM_CHUNK as usize) as u64;
+    let work = || Work::bytes([bytes(&[grads]) + partials, partials + bytes(&[squares])]);
+    bench.run("sum_of_squares", shape.clone(), work(), &|| machine.cuda.sum_of_squares(squares, grads))?;
+    bench.run("count_non_finite", shape.clone(), work(), &|| machine.cuda.count_non_finite(squares, grads))?;
 
     for x in [m, weights] {
         let launch = fill::plan(x.dtype(), len, &machine.properties());

@@ -11,7 +11,7 @@ use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
 use polar_raw::train::Trainer;
 use rand::RngExt;
@@ -48,11 +48,11 @@ fn trainer(size: (&str, usize, usize, usize, usize, usize)) -> Trainer {
 fn batch() -> Pack {
     let mut random = rng::stream(1, "bench", 0);
     let mut sequence = || (0..SEQUENCE).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
-    let mut pack = Pack::default();
+    let mut packer = Packer::new(Wanted { share_prefix: false, ..Wanted::SCORES });
     for _ in 0..PAIRS {
-        pack.push_pair(&sequence(), &sequence(), Wanted { scores: true, next_tokens: false, share_prefix: false });
+        packer.push_pair(&sequence(), &sequence()).expect("no sequence is empty");
     }
-    pack
+    packer.finish(VOCAB).expect("ids below the vocabulary")
 }
 
 fn train_step(c: &mut Criterion) {

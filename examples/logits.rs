@@ -13,7 +13,7 @@ use std::{env, fs};
 use polar_raw::backend::Backend;
 use polar_raw::cpu::Cpu;
 use polar_raw::model::{Model, OutputHeads, Workspace};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::passes::{Capacity, Packer, Wanted};
 use polar_raw::store::Pretrained;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -37,9 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         if ids.is_empty() || ids.iter().any(|&id| id as usize >= config.vocab_size) {
             return Err(format!("not a list of ids below {}: {line}", config.vocab_size).into());
         }
-        let mut pack = Pack::default();
         // Scored, the last token is among the selected too.
-        pack.push(&[&ids], Wanted { scores: true, next_tokens: true, share_prefix: false });
+        let mut packer = Packer::new(Wanted { scores: true, next_tokens: true, share_prefix: false });
+        packer.push(&[&ids])?;
+        let pack = packer.finish(config.vocab_size)?;
         let capacity = Capacity { tokens: ids.len(), selected: ids.len(), candidates: 1 };
         let mut workspace = Workspace::new(backend.as_ref(), &config, outputs, capacity, None)?;
         let mut bytes = Vec::new();

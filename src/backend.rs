@@ -4,8 +4,6 @@
 //! operation. The operations are those of [`crate::ops`], which also checks them; the model is written against
 //! [`Operations`] alone.
 
-pub mod wrap;
-
 use std::rc::Rc;
 
 use crate::error::Result;

@@ -1,13 +1,36 @@
 //! Files that are either whole or absent: written beside their place, flushed to the disk, then renamed.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
 /// What stands between a file's name and the process's number in the name of a file that is not whole.
 const TEMPORARY: &str = ".tmp-";
+
+/// A file without a name, to be written and read back: the system removes it with the process.
+///
+/// # Errors
+/// When the folder for temporary files (`TMPDIR`) cannot be written.
+pub fn unnamed() -> Result<File> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let folder = std::env::temp_dir();
+    let failed = |e: std::io::Error| Error::io("write", &folder, &e);
+    loop {
+        let name = format!("polar-raw-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = folder.join(name);
+        match File::options().read(true).write(true).create_new(true).open(&path) {
+            Ok(file) => {
+                fs::remove_file(&path).map_err(failed)?;
+                return Ok(file);
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+}
 
 /// A file being written under a temporary name in its own folder. Dropped without [`Staged::commit`], it vanishes.
 pub struct Staged {

@@ -12,6 +12,7 @@ pub mod eval;
 pub mod files;
 pub mod formats;
 pub mod model;
+pub mod objective;
 pub mod ops;
 pub mod page;
 pub mod passes;
@@ -23,6 +24,7 @@ pub mod store;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;
+pub mod wrap;
 pub mod zoo;
 
 pub use error::{Error, Result};

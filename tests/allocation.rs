@@ -18,7 +18,7 @@ use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
 use polar_raw::train::Trainer;
 use rand::RngExt;
@@ -117,13 +117,13 @@ fn packs(step: u64, next_tokens: bool) -> [Pack; 2] {
     let mut random = rng::stream(1, "allocation", step);
     let mut sequence = |n: usize| (0..n).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
     [40, 60].map(|most| {
-        let mut pack = Pack::default();
+        let mut packer = Packer::new(Wanted { next_tokens, ..Wanted::SCORES });
         for pair in 0..4 {
             let (prefix, n) = (sequence(10 + pair), most - (step as usize * 7 + pair) % 30);
             let [chosen, rejected] = [n, n - 5].map(|n| [prefix.clone(), sequence(n)].concat());
-            pack.push_pair(&chosen, &rejected, Wanted { scores: true, next_tokens, share_prefix: true });
+            packer.push_pair(&chosen, &rejected).unwrap();
         }
-        pack
+        packer.finish(VOCAB).unwrap()
     })
 }
 

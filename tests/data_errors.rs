@@ -173,16 +173,18 @@ fn good_files() {
     let row =
         format!(r#"{{"prompt": {messages}, "reference": "r", "chosen": "c", "rejected": "d", "wrapper": "pretrain"}}"#);
     let Records::Preferences(triples) = read(&folder.file("a", row)).unwrap() else { panic!("another kind") };
-    assert_eq!((triples[0].prompt.as_str(), triples[0].wrapper), ("a\nb", Some(polar_raw::data::Wrapper::Pretrain)));
+    let first = triples.get(0).unwrap();
+    assert_eq!((first.prompt.as_str(), first.wrapper), ("a\nb", Some(polar_raw::data::Wrapper::Pretrain)));
 
     let Records::Documents(texts) = read(&folder.file("a.txt", "one\ntwo\n\n \nthree\r\n")).unwrap() else {
         panic!("another kind")
     };
-    let texts: Vec<&str> = texts.iter().map(|document| document.output.as_str()).collect();
+    let texts: Vec<String> = texts.iter().map(|document| document.unwrap().output).collect();
     assert_eq!(texts, ["one\ntwo", "three"]);
 
     let Records::Documents(texts) = read(&folder.file("b", "{\"text\": \"x\"}\n")).unwrap() else {
         panic!("another kind")
     };
-    assert_eq!((texts[0].prompt.as_str(), texts[0].output.as_str()), ("", "x"));
+    let text = texts.get(0).unwrap();
+    assert_eq!((text.prompt.as_str(), text.output.as_str()), ("", "x"));
 }

@@ -10,9 +10,10 @@ use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::cuda::Cuda;
 use polar_raw::model::{Keep, Model, OutputHeads};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::objective::StepTotals;
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::store::Pretrained;
-use polar_raw::train::{StepTotals, Trainer};
+use polar_raw::train::Trainer;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -75,14 +76,13 @@ fn load_on(backend: Rc<dyn Backend>) -> (Golden, Rc<Model>) {
 /// All pairs of the fixture in one pack, or each in its own.
 fn packs(golden: &Golden, share_prefix: bool, one_pack: bool) -> Vec<Pack> {
     let wanted = Wanted { scores: true, next_tokens: false, share_prefix };
-    let mut packs = vec![Pack::default()];
-    for (i, pair) in golden.pairs.iter().enumerate() {
-        if !one_pack && i > 0 {
-            packs.push(Pack::default());
-        }
-        packs.last_mut().unwrap().push_pair(&pair.chosen, &pair.rejected, wanted);
-    }
-    packs
+    let of = |pairs: &[IdPair]| {
+        let mut packer = Packer::new(wanted);
+        let ids = pairs.iter().flat_map(|pair| pair.chosen.iter().chain(&pair.rejected));
+        pairs.iter().for_each(|pair| packer.push_pair(&pair.chosen, &pair.rejected).unwrap());
+        packer.finish(1 + *ids.max().unwrap() as usize).unwrap()
+    };
+    golden.pairs.chunks(if one_pack { golden.pairs.len() } else { 1 }).map(of).collect()
 }
 
 fn trainer(golden: &Golden, model: Rc<Model>) -> Trainer {
@@ -155,7 +155,8 @@ fn scores_and_loss_on_a_card() {
     let (golden, model) = load_on(Rc::new(Cuda::open(0).unwrap()));
     let mut trainer = trainer(&golden, model);
     let mut scores = Vec::new();
-    let step = trainer.gradients(&packs(&golden, true, true), &mut scores).unwrap();
+    let packs = packs(&golden, true, true);
+    let step = trainer.gradients(&packs, &StepTotals::of(&packs), &mut scores).unwrap();
     let wanted = golden.scores.iter().flat_map(|want| [want.chosen, want.rejected]);
     for (got, want) in scores.iter().zip(wanted) {
         println!("score {got:10.6}, {want:10.6} wanted");

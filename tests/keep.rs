@@ -7,7 +7,7 @@ use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
 use polar_raw::train::Trainer;
 use rand::RngExt;
@@ -19,13 +19,13 @@ fn packs(step: u64, next_tokens: bool) -> [Pack; 2] {
     let mut random = rng::stream(u64::from(std::process::id()), "packs to keep", step);
     let mut sequence = |n: usize| (0..n).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
     [40, 61].map(|most| {
-        let mut pack = Pack::default();
+        let mut packer = Packer::new(Wanted { next_tokens, ..Wanted::SCORES });
         for pair in 0..3 {
             let (prefix, n) = (sequence(10 + pair), most - (step as usize * 7 + pair) % 30);
             let [chosen, rejected] = [n, n - 5].map(|n| [prefix.clone(), sequence(n)].concat());
-            pack.push_pair(&chosen, &rejected, Wanted { scores: true, next_tokens, share_prefix: true });
+            packer.push_pair(&chosen, &rejected).unwrap();
         }
-        pack
+        packer.finish(VOCAB).unwrap()
     })
 }
 

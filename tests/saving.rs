@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use polar_raw::backend::{Backend, BackendExt};
+use polar_raw::backend::{BackendExt, Operations};
 use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};

@@ -6,14 +6,16 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use polar_raw::backend::{Backend, BackendExt};
-use polar_raw::config::{LossKind, ModelSection, ObjectiveKind, ObjectiveSection, OptimizerSection, PenaltyKind};
+use polar_raw::config::{ModelSection, ObjectiveKind, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::objective::StepTotals;
+use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::reference::Reference;
 use polar_raw::rng;
-use polar_raw::train::{StepTotals, Trainer};
+use polar_raw::train::Trainer;
 use rand::{Rng, RngExt};
 
 const VOCAB: usize = 40;
@@ -58,15 +60,25 @@ fn wanted(objective: &ObjectiveSection, share_prefix: bool) -> Wanted {
 }
 
 fn pack(groups: &[Vec<Vec<u32>>], wanted: Wanted) -> Pack {
-    let mut pack = Pack::default();
+    pack_with_candidates(groups, wanted).0
+}
+
+/// All groups in one pack, and which candidate of it each sequence is. Without sharing every sequence is one of its own.
+fn pack_with_candidates(groups: &[Vec<Vec<u32>>], wanted: Wanted) -> (Pack, Vec<u32>) {
+    let mut packer = Packer::new(wanted);
+    let mut all = Vec::new();
     for group in groups {
-        let first = pack.candidates() as u32;
-        pack.push(&group.iter().map(Vec::as_slice).collect::<Vec<_>>(), wanted);
+        let sequences: Vec<&[u32]> = group.iter().map(Vec::as_slice).collect();
+        let candidates = match wanted.share_prefix {
+            true => packer.push(&sequences).unwrap(),
+            false => sequences.iter().flat_map(|ids| packer.push(&[ids]).unwrap()).collect(),
+        };
         if wanted.scores {
-            pack.pairs.extend((1..group.len() as u32).map(|other| [first, first + other]));
+            candidates[1..].iter().for_each(|&other| packer.compare([candidates[0], other]));
         }
+        all.extend(candidates);
     }
-    pack
+    (packer.finish(VOCAB).unwrap(), all)
 }
 
 fn config(random: &mut impl Rng, layers: usize, group: usize, dim: usize, bias: bool) -> ModelConfig {
@@ -128,7 +140,15 @@ fn compute(trainer: &mut Trainer, packs: &[Pack]) -> Computed {
         (spec.name.clone(), model.backend().read_f64(&view).unwrap())
     });
     let losses = [step.loss].into_iter().chain(step.lm_loss).collect();
-    Computed { losses, scores: scores.into_iter().map(f64::from).collect(), grads: grads.collect() }
+    // In the order of the pairs: equal sequences have one score.
+    let mut rest = &scores[..];
+    let mut of_pairs = Vec::new();
+    for pack in packs {
+        let (these, others) = rest.split_at(if pack.pairs.is_empty() { 0 } else { pack.candidates() });
+        of_pairs.extend(pack.pairs.iter().flatten().map(|&candidate| f64::from(these[candidate as usize])));
+        rest = others;
+    }
+    Computed { losses, scores: of_pairs, grads: grads.collect() }
 }
 
 /// The norm of the difference over the norm.
@@ -195,6 +215,31 @@ fn sharing_changes_nothing() {
     }
 }
 
+/// Wherever in a pass they stand, beside whatever: equal sequences have one score and their pair the loss of a tie.
+#[test]
+fn equal_sequences_tie_to_the_last_bit() {
+    let mut random = rng::stream(11, "ties", 0);
+    let objective = ObjectiveSection::default();
+    let config = config(&mut random, 2, 2, 8, false);
+    let mut trainer = trainer(model(Rc::new(Cpu::new()), &config, outputs(&objective), 3), &objective);
+    for share_prefix in [true, false] {
+        let packs: Vec<Pack> = (0..10)
+            .map(|_| {
+                let mut packer = Packer::new(Wanted { share_prefix, ..Wanted::SCORES });
+                for _ in 0..random.random_range(1..6) {
+                    let same = sequence(&mut random, 2..=40);
+                    packer.push_pair(&same, &same).unwrap();
+                }
+                packer.finish(VOCAB).unwrap()
+            })
+            .collect();
+        let computed = compute(&mut trainer, &packs);
+        assert!(computed.scores.chunks(2).all(|pair| pair[0] == pair[1]), "{:?}", computed.scores);
+        assert!((computed.losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{:?}", computed.losses);
+        assert!(computed.grads.iter().all(|(_, grads)| grads.iter().all(|&grad| grad == 0.0)), "a tie teaches nothing");
+    }
+}
+
 #[test]
 fn gradients_are_those_of_finite_differences() {
     const STEP: f64 = 1e-5;
@@ -238,15 +283,14 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 fn scores(model: &Model, groups: &Groups) -> Vec<f32> {
-    let wanted = Wanted { scores: true, next_tokens: false, share_prefix: true };
-    let pack = pack(groups, wanted);
+    let (pack, candidates) = pack_with_candidates(groups, Wanted::SCORES);
     let capacity = Capacity { tokens: pack.tokens(), selected: pack.candidates(), candidates: pack.candidates() };
     let backend = model.backend().as_ref();
     let mut workspace = Workspace::new(backend, model.config(), model.outputs(), capacity, None).unwrap();
     model.score(&mut workspace, &pack).unwrap();
     let mut scores = Vec::new();
     model.read_scores(&workspace, pack.candidates(), &mut scores).unwrap();
-    scores
+    candidates.iter().map(|&candidate| scores[candidate as usize]).collect()
 }
 
 #[test]
@@ -254,7 +298,9 @@ fn rows_and_candidates_do_not_see_each_other() {
     let mut random = rng::stream(9, "isolation", 0);
     let config = config(&mut random, 3, 2, 8, true);
     let model = model(Rc::new(Cpu::new()), &config, OutputHeads { reward: true, lm: false }, 2);
-    let groups = groups(&mut random);
+    let mut groups = groups(&mut random);
+    // Of equal sequences one changes, and the other is laid out anew.
+    groups.retain(|group| group.iter().enumerate().all(|(i, ids)| !group[..i].contains(ids)));
     let before = scores(&model, &groups);
     let mut candidate = 0;
     for (g, group) in groups.iter().enumerate() {
@@ -283,9 +329,11 @@ fn tokens_do_not_see_what_follows() {
     let text = sequence(&mut random, 50..=50);
     // The loss of the first `n` predictions alone.
     let mut loss = |text: &[u32], n: usize| {
-        let mut pack = Pack::default();
-        pack.push(&[text], Wanted { scores: false, next_tokens: true, share_prefix: false });
-        pack.target_weights[n..].fill(0.0);
+        let mut packer = Packer::new(Wanted { scores: false, next_tokens: true, share_prefix: false });
+        packer.push(&[text]).unwrap();
+        let mut parts = packer.finish(VOCAB).unwrap().into_parts();
+        parts.target_weights[n..].fill(0.0);
+        let pack = Pack::new(parts, VOCAB).unwrap();
         model.zero_losses(&workspace).unwrap();
         model.next_token_loss(&mut workspace, &pack, 1.0).unwrap();
         model.losses(&workspace).unwrap().1

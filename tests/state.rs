@@ -2,17 +2,18 @@
 
 use std::rc::Rc;
 
-use polar_raw::backend::{AdamW, Backend, BackendExt};
+use polar_raw::backend::{AdamW, BackendExt, Operations};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::params::ALIGNMENT;
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
-use polar_raw::passes::{Capacity, Pack, Wanted};
+use polar_raw::objective::StepTotals;
+use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
 use polar_raw::tensor::Dtype;
 use polar_raw::train::checkpoint::{Checkpoints, RunLock};
-use polar_raw::train::{OptimizerState, StepTotals, Trainer};
+use polar_raw::train::{OptimizerState, Trainer};
 use rand::RngExt;
 
 const VOCAB: usize = 300;
@@ -55,13 +56,14 @@ fn ranges_update_as_the_whole_does() {
     let states: Vec<_> = ranges.iter().map(|range| OptimizerState::new(&parts, range.clone()).unwrap()).collect();
     assert_eq!(states.iter().map(|state| state.bytes(&parts)).sum::<usize>(), state.bytes(&whole));
 
-    let (grads, norm) = (cpu.tensor(Dtype::F32, &[n]).unwrap(), cpu.tensor(Dtype::F32, &[1]).unwrap());
+    let (grads, squares) = (cpu.tensor(Dtype::F32, &[n]).unwrap(), cpu.tensor(Dtype::F32, &[1]).unwrap());
+    let losses = cpu.tensor(Dtype::F32, &[2]).unwrap();
     for step in 1..=3 {
         cpu.write_f32(&grads, &random(n, &format!("gradients {step}"))).unwrap();
-        cpu.global_norm(&norm, &grads).unwrap();
+        cpu.sum_of_squares(&squares, &grads).unwrap();
         let update = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, max_norm: 1.0, step };
-        state.update(&whole, &grads, &norm, &update).unwrap();
-        states.iter().for_each(|state| state.update(&parts, &grads, &norm, &update).unwrap());
+        state.update(&whole, &grads, &squares, &losses, &update).unwrap();
+        states.iter().for_each(|state| state.update(&parts, &grads, &squares, &losses, &update).unwrap());
     }
     let read = |model: &Model| cpu.read_f32(model.params()).unwrap();
     assert!(read(&whole) == read(&parts));
@@ -84,6 +86,60 @@ fn ranges_update_as_the_whole_does() {
     assert!(OptimizerState::new(&whole, 0..n + 1).is_err());
 }
 
+/// Where the norm or a loss is not finite no bit of weights and moments changes, and what is not finite is not saved: the
+/// tensor is named.
+#[test]
+fn what_is_not_finite_changes_nothing_and_is_not_saved() {
+    let cpu = Rc::new(Cpu::new());
+    let model = model(cpu.clone());
+    let n = model.params().len();
+    let state = OptimizerState::new(&model, 0..n).unwrap();
+    let [grads, squares, losses] = [n, 1, 2].map(|n| cpu.tensor(Dtype::F32, &[n]).unwrap());
+    let update = |update: &AdamW| state.update(&model, &grads, &squares, &losses, update).unwrap();
+    let bits = || -> Vec<u32> {
+        let buffers = [model.params(), state.master()].into_iter().chain(state.moments());
+        buffers.flat_map(|t| cpu.read_f32(t).unwrap()).map(f32::to_bits).collect()
+    };
+    let base = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_norm: 1.0, step: 1 };
+    cpu.write_f32(&grads, &random(n, "gradients")).unwrap();
+    let (nan, infinite) = (f32::NAN, f32::INFINITY);
+    let mut before = bits();
+    for (number, loss) in [
+        (2.0, [0.5, 0.5]),
+        (nan, [0.5, 0.5]),
+        (infinite, [0.5, 0.5]),
+        (2.0, [nan, 0.5]),
+        (2.0, [0.5, infinite]),
+        (2.0, [-infinite, 0.5]),
+    ] {
+        cpu.write_f32(&squares, &[number]).unwrap();
+        cpu.write_f32(&losses, &loss).unwrap();
+        let finite = number.is_finite() && loss.iter().all(|loss| loss.is_finite());
+        // Without clipping too: then nothing else looks at the norm.
+        for max_norm in [1.0, 0.0] {
+            update(&AdamW { max_norm, ..base });
+            let after = bits();
+            assert_eq!(before != after, finite, "{number} {loss:?} {max_norm}");
+            before = after;
+        }
+    }
+
+    state.check(&model, 7).unwrap();
+    let [m, v] = state.moments();
+    for (what, buffer) in [("weight", state.master()), ("first moment of", m), ("second moment of", v)] {
+        for spec in [&model.specs()[0], &model.specs()[5], model.specs().last().unwrap()] {
+            let last = buffer.window(spec.offset + spec.elements() - 1, &[1]);
+            let value = cpu.read_f32(&last).unwrap();
+            for wrong in [nan, infinite, -infinite] {
+                cpu.write_f32(&last, &[wrong]).unwrap();
+                let error = state.check(&model, 7).unwrap_err().to_string();
+                assert!(error.contains(&format!("the {what} {} is not finite after update 7", spec.name)), "{error}");
+            }
+            cpu.write_f32(&last, &value).unwrap();
+        }
+    }
+}
+
 /// Losses and gradients of shares of a step, whose totals are the step's, add up to those of the step.
 #[test]
 fn shares_of_a_step_add_up() {
@@ -92,13 +148,13 @@ fn shares_of_a_step_add_up() {
     let mut sequence = |n: usize| (0..n).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
     let packs: Vec<Pack> = [3, 1, 2]
         .map(|pairs| {
-            let mut pack = Pack::default();
+            let mut packer = Packer::new(Wanted { next_tokens: true, ..Wanted::SCORES });
             for pair in 0..pairs {
                 let prefix = sequence(9 + pair);
                 let [chosen, rejected] = [17, 12].map(|n| [prefix.clone(), sequence(n)].concat());
-                pack.push_pair(&chosen, &rejected, Wanted { scores: true, next_tokens: true, share_prefix: true });
+                packer.push_pair(&chosen, &rejected).unwrap();
             }
-            pack
+            packer.finish(VOCAB).unwrap()
         })
         .into();
     let capacity = Capacity { tokens: 256, selected: 256, candidates: 16 };

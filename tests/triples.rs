@@ -1,6 +1,6 @@
 //! Triples are what POLAR trains on: reference and chosen by one policy, rejected by another, for one prompt.
 
-use polar_raw::data::{Trajectory, TripleSource, split_by_prompt};
+use polar_raw::data::{Rows, Trajectory, TripleSource, split_by_prompt};
 use polar_raw::error::Kind;
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -48,8 +48,8 @@ fn without_a_triple_the_message_says_what_is_missing() {
 fn epochs_depend_on_seed_and_number_alone() {
     let rows = signed(&[("p", "a", 4), ("p", "b", 4), ("q", "a", 3), ("q", "c", 2), ("r", "b", 2), ("r", "c", 2)]);
     let source = TripleSource::new(rows.clone()).unwrap();
-    let triples = |seed, epoch| source.epoch(seed, epoch).collect::<Vec<_>>();
-    assert_eq!(triples(1, 0), TripleSource::new(rows).unwrap().epoch(1, 0).collect::<Vec<_>>());
+    let triples = |seed, epoch| source.epoch(seed, epoch).map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(triples(1, 0), TripleSource::new(rows).unwrap().epoch(1, 0).map(Result::unwrap).collect::<Vec<_>>());
     assert_ne!(triples(1, 0), triples(1, 1));
     assert_ne!(triples(1, 0), triples(2, 0));
     assert_eq!(triples(1, 0).len(), 6);
@@ -60,7 +60,11 @@ fn every_pair_and_every_negative_is_drawn() {
     let source = TripleSource::new(signed(&[("p", "a", 3), ("p", "b", 1), ("p", "c", 2)])).unwrap();
     let mut seen = HashSet::new();
     for epoch in 0..400 {
-        let drawn = source.epoch(7, epoch).filter(|triple| author(&triple.reference) == "p a").collect::<Vec<_>>();
+        let drawn = source
+            .epoch(7, epoch)
+            .map(Result::unwrap)
+            .filter(|triple| author(&triple.reference) == "p a")
+            .collect::<Vec<_>>();
         seen.extend(drawn.into_iter().map(|triple| (triple.reference, triple.chosen, triple.rejected)));
     }
     assert_eq!(seen.len(), 3 * 2 * 3, "ordered pairs of three samples, three negatives");
@@ -69,7 +73,11 @@ fn every_pair_and_every_negative_is_drawn() {
 #[test]
 fn all_rows_of_a_prompt_stay_together() {
     let rows: Vec<(String, usize)> = (0..3000).map(|i| (format!("prompt {}", i / 3), i)).collect();
-    let split = |fraction, seed| split_by_prompt(rows.clone(), |row| &row.0, fraction, seed);
+    let split = |fraction, seed| {
+        let (train, eval) = split_by_prompt(rows.clone(), |row| &row.0, fraction, seed).unwrap();
+        let all = |rows: Rows<(String, usize)>| rows.iter().map(Result::unwrap).collect::<Vec<_>>();
+        (all(train), all(eval))
+    };
     let (train, eval) = split(0.2, 1);
     let prompts = |part: &[(String, usize)]| part.iter().map(|row| row.0.clone()).collect::<HashSet<_>>();
     assert!(prompts(&train).is_disjoint(&prompts(&eval)));
@@ -101,7 +109,7 @@ proptest! {
             rows.iter().any(|row| row.prompt == prompt && row.policy == policy && row.output == text)
         };
         let Ok(source) = TripleSource::new(rows.clone()) else { return Ok(()) };
-        for triple in source.epoch(seed, epoch) {
+        for triple in source.epoch(seed, epoch).map(Result::unwrap) {
             prop_assert_ne!(&triple.chosen, &triple.rejected);
             let valid = (0..4u8).any(|policy| {
                 let own = policy.to_string();

@@ -83,7 +83,8 @@ pub struct Flat {
     pub m: Tensor,
     pub v: Tensor,
     pub grads: Tensor,
-    pub norm: Tensor,
+    pub squares: Tensor,
+    pub losses: Tensor,
 }
 
 impl Flat {
@@ -95,10 +96,12 @@ impl Flat {
             m: machine.f32(&[len])?,
             v: machine.f32(&[len])?,
             grads: machine.f32(&[len])?,
-            norm: machine.f32(&[1])?,
+            squares: machine.f32(&[1])?,
+            losses: machine.f32(&[2])?,
         };
         machine.cuda.fill(&flat.v, 0.01)?;
-        machine.cuda.fill(&flat.norm, 2.0)?;
+        machine.cuda.fill(&flat.squares, 4.0)?;
+        machine.cuda.fill(&flat.losses, 0.5)?;
         Ok(flat)
     }
 
@@ -111,8 +114,10 @@ impl Flat {
             m: part(&self.m),
             v: part(&self.v),
             grads: part(&self.grads),
-            norm: at(&self.norm),
+            squares: at(&self.squares),
+            losses: at(&self.losses),
             count: count as u64,
+            n_losses: self.losses.len() as u32,
             max_norm: 1.0,
             beta1: 0.9,
             beta2: 0.95,

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 use crate::data::Wrapper;
+use crate::ops::reward_head::{LossKind, PenaltyKind};
 use crate::tensor::Dtype;
 
 /// Everything that decides a run. Saved, resolved, as `config.toml` in the run's folder.
@@ -169,28 +170,6 @@ pub enum ObjectiveKind {
     Polar,
     /// Predict the next token.
     Lm,
-}
-
-/// The ranking losses of xtuner's `reward.py`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossKind {
-    /// Bradley-Terry: `-log sigmoid(d)`.
-    Ranking,
-    /// `(1 - p)^2 * -log sigmoid(d)` with `p = 2 relu(sigmoid(d) - 0.5)`.
-    Focal,
-}
-
-/// The score penalties of xtuner's `reward.py`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PenaltyKind {
-    /// No penalty.
-    None,
-    /// `-log(5 - s) - log(s + 5)`, with `s` clamped to 1e-3 within the bounds.
-    LogBarrier,
-    /// `s^2`.
-    L2,
 }
 
 /// `[optimizer]`: AdamW with decoupled weight decay on every tensor, as in POLAR's configuration.

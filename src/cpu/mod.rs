@@ -1,5 +1,5 @@
-//! The fast CPU backend: f32, matrix products by the `gemm` crate, everything else vectorised by run-time dispatch and
-//! spread over rayon's threads.
+//! The fast CPU backend: f32, matrix products by the `gemm-f32` crate, everything else vectorised by run-time dispatch
+//! and spread over rayon's threads.
 //!
 //! Sums never depend on timing: whatever is reduced across tasks is cut into pieces of fixed size, and the pieces are
 //! added in order.
@@ -32,7 +32,7 @@ use crate::tensor::{Dtype, Element, HostMemory, Storage, Tensor};
 
 /// Tells the C library to keep freed memory for the next allocation instead of giving it back to the system.
 ///
-/// The `gemm` crate takes and frees its packing buffers in every product. Given back each time, they come as fresh
+/// The `gemm-f32` crate takes and frees its packing buffers in every product. Given back each time, they come as fresh
 /// pages that the kernel has to clear: a tenth of a training step of a 4M-parameter model. It is the program's to
 /// decide, not a library's, so the binary and the benches call it. Elsewhere than on glibc it does nothing.
 pub fn keep_freed_memory() {

@@ -2,8 +2,8 @@ use super::math::{sum3, vectorised};
 use super::rmsnorm::inverse_rms;
 use super::{Cpu, values, values_mut};
 use crate::backend::PairLoss;
-use crate::config::{LossKind, PenaltyKind};
 use crate::error::Result;
+use crate::ops::reward_head::{LossKind, PenaltyKind};
 use crate::ops::{RewardHeadForward, RewardHeadLoss, Run};
 
 /// Scores of a handful of rows: no more threads than one.

@@ -45,8 +45,8 @@ pub const PENALTY_LOG_BARRIER: u32 = 1;
 pub const PENALTY_L2: u32 = 2;
 pub const LINEAR_CROSS_ENTROPY_THREADS: u32 = 512;
 pub const LINEAR_CROSS_ENTROPY_SUM_THREADS: u32 = 256;
-pub const GLOBAL_NORM_THREADS: u32 = 512;
-pub const GLOBAL_NORM_CHUNK: u32 = 32768;
+pub const FLAT_SUM_THREADS: u32 = 512;
+pub const FLAT_SUM_CHUNK: u32 = 32768;
 pub const ADAMW_THREADS: u32 = 256;
 pub const FILL_THREADS: u32 = 256;
 #[doc = " One run of tokens and what it may see; the layout of `backend::Span`."]
@@ -496,26 +496,27 @@ const _: () = {
     ["Offset of field: CrossEntropyParams::columns"][::std::mem::offset_of!(CrossEntropyParams, columns) - 44usize];
     ["Offset of field: CrossEntropyParams::gradient"][::std::mem::offset_of!(CrossEntropyParams, gradient) - 48usize];
 };
-#[doc = " `partials[i]` is the sum of the squares of chunk `i` (grid: chunks of `x`); `global_norm_finish` (one block) takes\n the root of their sum."]
+#[doc = " `partials[i]` is the sum over chunk `i` (grid: chunks of `x`); the kernels named `finish` (one block) add these up."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct GlobalNormParams {
-    pub norm: u64,
+pub struct FlatSumParams {
+    #[doc = " `[1]`."]
+    pub sum: u64,
     pub x: u64,
-    #[doc = " `[ceil(count / GLOBAL_NORM_CHUNK)]`. Scratch."]
+    #[doc = " `[ceil(count / FLAT_SUM_CHUNK)]`. Scratch."]
     pub partials: u64,
     pub count: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GlobalNormParams"][::std::mem::size_of::<GlobalNormParams>() - 32usize];
-    ["Alignment of GlobalNormParams"][::std::mem::align_of::<GlobalNormParams>() - 8usize];
-    ["Offset of field: GlobalNormParams::norm"][::std::mem::offset_of!(GlobalNormParams, norm) - 0usize];
-    ["Offset of field: GlobalNormParams::x"][::std::mem::offset_of!(GlobalNormParams, x) - 8usize];
-    ["Offset of field: GlobalNormParams::partials"][::std::mem::offset_of!(GlobalNormParams, partials) - 16usize];
-    ["Offset of field: GlobalNormParams::count"][::std::mem::offset_of!(GlobalNormParams, count) - 24usize];
+    ["Size of FlatSumParams"][::std::mem::size_of::<FlatSumParams>() - 32usize];
+    ["Alignment of FlatSumParams"][::std::mem::align_of::<FlatSumParams>() - 8usize];
+    ["Offset of field: FlatSumParams::sum"][::std::mem::offset_of!(FlatSumParams, sum) - 0usize];
+    ["Offset of field: FlatSumParams::x"][::std::mem::offset_of!(FlatSumParams, x) - 8usize];
+    ["Offset of field: FlatSumParams::partials"][::std::mem::offset_of!(FlatSumParams, partials) - 16usize];
+    ["Offset of field: FlatSumParams::count"][::std::mem::offset_of!(FlatSumParams, count) - 24usize];
 };
-#[doc = " One update of all parameters. Grid: any number of blocks, which share the work."]
+#[doc = " One update of all parameters; none where the norm or a loss is not finite. Grid: any number of blocks, which share\n the work."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct AdamwParams {
@@ -526,9 +527,12 @@ pub struct AdamwParams {
     pub m: u64,
     pub v: u64,
     pub grads: u64,
-    #[doc = " `[1]`: the global norm of `grads`."]
-    pub norm: u64,
+    #[doc = " `[1]`: the sum of the squares of all gradients, whose root is the norm."]
+    pub squares: u64,
+    #[doc = " `[n_losses]`."]
+    pub losses: u64,
     pub count: u64,
+    pub n_losses: u32,
     #[doc = " 0 leaves the gradients alone."]
     pub max_norm: f32,
     pub beta1: f32,
@@ -547,24 +551,26 @@ pub struct AdamwParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AdamwParams"][::std::mem::size_of::<AdamwParams>() - 96usize];
+    ["Size of AdamwParams"][::std::mem::size_of::<AdamwParams>() - 104usize];
     ["Alignment of AdamwParams"][::std::mem::align_of::<AdamwParams>() - 8usize];
     ["Offset of field: AdamwParams::master"][::std::mem::offset_of!(AdamwParams, master) - 0usize];
     ["Offset of field: AdamwParams::weights"][::std::mem::offset_of!(AdamwParams, weights) - 8usize];
     ["Offset of field: AdamwParams::m"][::std::mem::offset_of!(AdamwParams, m) - 16usize];
     ["Offset of field: AdamwParams::v"][::std::mem::offset_of!(AdamwParams, v) - 24usize];
     ["Offset of field: AdamwParams::grads"][::std::mem::offset_of!(AdamwParams, grads) - 32usize];
-    ["Offset of field: AdamwParams::norm"][::std::mem::offset_of!(AdamwParams, norm) - 40usize];
-    ["Offset of field: AdamwParams::count"][::std::mem::offset_of!(AdamwParams, count) - 48usize];
-    ["Offset of field: AdamwParams::max_norm"][::std::mem::offset_of!(AdamwParams, max_norm) - 56usize];
-    ["Offset of field: AdamwParams::beta1"][::std::mem::offset_of!(AdamwParams, beta1) - 60usize];
-    ["Offset of field: AdamwParams::beta2"][::std::mem::offset_of!(AdamwParams, beta2) - 64usize];
-    ["Offset of field: AdamwParams::rest1"][::std::mem::offset_of!(AdamwParams, rest1) - 68usize];
-    ["Offset of field: AdamwParams::rest2"][::std::mem::offset_of!(AdamwParams, rest2) - 72usize];
-    ["Offset of field: AdamwParams::decay"][::std::mem::offset_of!(AdamwParams, decay) - 76usize];
-    ["Offset of field: AdamwParams::rate"][::std::mem::offset_of!(AdamwParams, rate) - 80usize];
-    ["Offset of field: AdamwParams::root"][::std::mem::offset_of!(AdamwParams, root) - 84usize];
-    ["Offset of field: AdamwParams::eps"][::std::mem::offset_of!(AdamwParams, eps) - 88usize];
+    ["Offset of field: AdamwParams::squares"][::std::mem::offset_of!(AdamwParams, squares) - 40usize];
+    ["Offset of field: AdamwParams::losses"][::std::mem::offset_of!(AdamwParams, losses) - 48usize];
+    ["Offset of field: AdamwParams::count"][::std::mem::offset_of!(AdamwParams, count) - 56usize];
+    ["Offset of field: AdamwParams::n_losses"][::std::mem::offset_of!(AdamwParams, n_losses) - 64usize];
+    ["Offset of field: AdamwParams::max_norm"][::std::mem::offset_of!(AdamwParams, max_norm) - 68usize];
+    ["Offset of field: AdamwParams::beta1"][::std::mem::offset_of!(AdamwParams, beta1) - 72usize];
+    ["Offset of field: AdamwParams::beta2"][::std::mem::offset_of!(AdamwParams, beta2) - 76usize];
+    ["Offset of field: AdamwParams::rest1"][::std::mem::offset_of!(AdamwParams, rest1) - 80usize];
+    ["Offset of field: AdamwParams::rest2"][::std::mem::offset_of!(AdamwParams, rest2) - 84usize];
+    ["Offset of field: AdamwParams::decay"][::std::mem::offset_of!(AdamwParams, decay) - 88usize];
+    ["Offset of field: AdamwParams::rate"][::std::mem::offset_of!(AdamwParams, rate) - 92usize];
+    ["Offset of field: AdamwParams::root"][::std::mem::offset_of!(AdamwParams, root) - 96usize];
+    ["Offset of field: AdamwParams::eps"][::std::mem::offset_of!(AdamwParams, eps) - 100usize];
 };
 #[doc = " `out = value`, `count` times. Grid: any number of blocks."]
 #[repr(C)]

@@ -2,11 +2,11 @@
 
 use super::Cuda;
 use super::abi::AdamwParams;
-use super::{at, size};
 use super::device::Device;
 use super::kernel::Launch;
 use super::kernels;
 use super::properties::Properties;
+use super::{at, size};
 use crate::backend::AdamW;
 use crate::error::Result;
 use crate::ops::{AdamwOp, Run};

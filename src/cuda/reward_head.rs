@@ -7,8 +7,8 @@ use super::kernel::Launch;
 use super::kernels;
 use super::{at, size};
 use crate::backend::{PairLoss, RewardHeadGrads};
-use crate::config::{LossKind, PenaltyKind};
 use crate::error::Result;
+use crate::ops::reward_head::{LossKind, PenaltyKind};
 use crate::ops::{RewardHeadForward, RewardHeadLoss, Run};
 use crate::tensor::Tensor;
 

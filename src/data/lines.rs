@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::store::Raw;
 use crate::{Error, Result};
 
 /// The longest line that is read. A row of training data is some kilobytes.
@@ -20,13 +22,23 @@ pub(crate) struct Lines {
     /// Number of the line that was read last, from 1.
     number: usize,
     line: Vec<u8>,
+    /// First byte of that line.
+    start: u64,
+    compressed: bool,
+    /// The file itself, if it can be read anywhere.
+    again: Option<(File, u64)>,
 }
 
 impl Lines {
     /// Opens a file; zstd is known by its first bytes.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io("read", path, &error))?;
-        Self::new(path, file, MAX_LINE)
+        let unread = |error: std::io::Error| Error::io("read", path, &error);
+        let file = File::open(path).map_err(unread)?;
+        let found = file.metadata().map_err(unread)?;
+        let again = found.is_file().then(|| File::open(path)).transpose().map_err(unread)?;
+        let mut lines = Self::new(path, file, MAX_LINE)?;
+        lines.again = again.filter(|_| !lines.compressed).map(|file| (file, found.len()));
+        Ok(lines)
     }
 
     /// Reads from anything; `path` is for messages.
@@ -41,7 +53,8 @@ impl Lines {
         } else {
             Box::new(whole)
         };
-        Ok(Self { path: path.to_owned(), reader, max_line, number: 0, line: Vec::new() })
+        let (path, line) = (path.to_owned(), Vec::new());
+        Ok(Self { path, reader, max_line, number: 0, line, start: 0, compressed, again: None })
     }
 
     /// The next line without its line end; `None` at the end of the file.
@@ -81,8 +94,24 @@ impl Lines {
         Error::user(format!("{}: there is nothing in it; give a file with at least one row", self.path.display()))
     }
 
+    /// The line that was read last as it stands in the file, its end with it.
+    pub(super) fn raw<'a>(&'a self, file: &'a Arc<Path>, plain_text: bool) -> Raw<'a> {
+        Raw { bytes: &self.line, file, line: self.number, plain_text }
+    }
+
+    /// Where in the file that line begins.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The file once more and its length, once, if it can be read anywhere and is not compressed.
+    pub(super) fn file_to_read_again(&mut self) -> Option<(File, u64)> {
+        self.again.take()
+    }
+
     /// Reads a line with its end into `self.line`; false at the end of the file.
     fn fill(&mut self) -> Result<bool> {
+        self.start += self.line.len() as u64;
         self.line.clear();
         let limit = self.max_line as u64 + 1;
         let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line);

@@ -1,17 +1,26 @@
-//! Rows of data: trajectories, preferences, pairs of token ids, documents, and rows to score; how they are read, and how
-//! triples are drawn from trajectories.
+//! Rows of data: trajectories, preferences, pairs of token ids, documents, and rows to score; how files of them are read,
+//! and how triples are drawn from trajectories.
+//!
+//! Data stream. A file is read once to find its mistakes; then a row is read when it is wanted, and in memory are the
+//! places of the rows alone ([`Rows`]).
 
+mod formats;
+mod items;
 mod lines;
+mod read;
 #[cfg(test)]
 mod reader_tests;
 mod records;
 mod row;
+mod rows;
 mod sampling;
 mod score_rows;
-mod triple;
+mod store;
 
+pub use items::{Document, IdPair, Trajectory, Triple, Wrapper};
 pub(crate) use lines::Lines;
-pub use records::{Document, IdPair, Records, read, read_all, read_from};
+pub use read::{read, read_all, read_from};
+pub use records::Records;
+pub use rows::{Rows, Sequences};
 pub use sampling::{Summary, TripleSource, split_by_prompt};
 pub use score_rows::{ScoreInput, ScoreRow, ScoreRows};
-pub use triple::{Trajectory, Triple, Wrapper};

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use super::lines::Lines;
-use super::records::read_lines;
+use super::read::read_lines;
 use super::score_rows::ScoreRows;
 use crate::error::Kind;
 

@@ -65,6 +65,11 @@ impl Kind {
         &SHAPES[SHAPES.iter().position(|shape| shape.kind == self).unwrap_or_default()]
     }
 
+    /// The kind that rows of this kind are read together with.
+    pub(super) fn group(self) -> Self {
+        if self == Self::Text { Self::Document } else { self }
+    }
+
     /// What users call such rows.
     pub(super) fn name(self) -> &'static str {
         self.shape().name

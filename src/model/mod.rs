@@ -8,7 +8,7 @@ mod workspace;
 
 pub use config::{ModelConfig, OutputHeads};
 pub use params::{LayerParam, Param, TensorSpec};
-pub use transformer::Objective;
+pub use transformer::LossHeads;
 pub use workspace::{Keep, Workspace};
 
 use std::rc::Rc;

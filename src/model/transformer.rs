@@ -3,6 +3,8 @@
 //! After the last layer's keys and values, everything is computed for the selected tokens alone: those that are scored
 //! or that predict a next token.
 
+use std::cell::Cell;
+
 use super::workspace::LayerSlots;
 use super::{Flat, Keep, LayerViews, Model, Views, Workspace};
 use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, Operations, PairLoss, Qkv, RewardHeadGrads};
@@ -10,24 +12,15 @@ use crate::error::{Error, Result};
 use crate::passes::Pack;
 use crate::tensor::{Slot, Tensor};
 
-/// What a pass over a pack computes besides scores.
-#[derive(Clone, Copy, Debug)]
-pub struct Objective {
-    /// The ranking loss, if candidates are compared.
-    pub pair_loss: Option<PairLoss>,
-    /// What multiplies the sum of next-token losses, if next tokens are predicted.
-    pub lm_scale: Option<f64>,
-}
-
 impl Model {
     /// Runs a pack forward as far as the last residual.
     pub fn forward(&self, workspace: &mut Workspace, pack: &Pack) -> Result<()> {
-        Pass::new(self, workspace, pack, 0.0)?.forward()
+        Pass::new(self, workspace, pack)?.forward()
     }
 
     /// Runs a pack forward and leaves one score for each candidate in the workspace.
     pub fn score(&self, workspace: &mut Workspace, pack: &Pack) -> Result<()> {
-        let pass = Pass::new(self, workspace, pack, 0.0)?;
+        let pass = Pass::new(self, workspace, pack)?;
         pass.forward()?;
         let backend = self.backend.as_ref();
         let head = pass.reward_head()?;
@@ -37,9 +30,9 @@ impl Model {
 
     /// Runs a pack forward and leaves the sum of its next-token losses, times `lm_scale`, added to the workspace's.
     pub fn next_token_loss(&self, workspace: &mut Workspace, pack: &Pack, lm_scale: f64) -> Result<()> {
-        let pass = Pass::new(self, workspace, pack, lm_scale)?;
+        let pass = Pass::new(self, workspace, pack)?;
         pass.forward()?;
-        pass.lm_head(None)
+        pass.lm_head(lm_scale, None)
     }
 
     /// Runs a pack forward and hands the next-token logits of its selected tokens to `sink`, a row of `vocab_size` for
@@ -49,7 +42,7 @@ impl Model {
     /// # Errors
     /// The user's, when the model has no next-token head.
     pub fn logits(&self, workspace: &mut Workspace, pack: &Pack, sink: &mut dyn FnMut(&[f32])) -> Result<()> {
-        let pass = Pass::new(self, workspace, pack, 0.0)?;
+        let pass = Pass::new(self, workspace, pack)?;
         pass.forward()?;
         let (normed, table) = (pass.normed()?, pass.lm_table()?);
         let scratch = pass.workspace.arena.get(pass.workspace.output.logits);
@@ -62,26 +55,29 @@ impl Model {
         Ok(())
     }
 
-    /// Runs a pack forward and backward: losses are added to the workspace's, gradients to the flat buffer `grads`.
+    /// Runs a pack forward and backward: gradients are added to the flat buffer `grads`. Between the two, `loss` computes
+    /// on the heads what is minimised; its losses are added to the workspace's.
     pub fn accumulate_gradients(
         &self,
         workspace: &mut Workspace,
         pack: &Pack,
-        objective: &Objective,
+        loss: &dyn Fn(&LossHeads) -> Result<()>,
         grads: &Flat,
     ) -> Result<()> {
         if workspace.keep.is_none() {
-            return Err(Error::machine("a workspace planned for scores alone has no room for gradients"));
+            return Err(Error::machine("a workspace planned for scores alone has no buffers for gradients"));
         }
-        let pass = Pass::new(self, workspace, pack, objective.lm_scale.unwrap_or(0.0))?;
+        let pass = Pass::new(self, workspace, pack)?;
         pass.forward()?;
-        pass.heads_backward(&grads.views, objective)?;
+        let heads = LossHeads { pass: &pass, grads: &grads.views, begun: Cell::new(false) };
+        loss(&heads)?;
+        heads.begin()?;
         pass.backward(&grads.views)
     }
 
     /// Runs a pack forward, layer by layer, up to the first buffer that then holds an infinity or a NaN: its name.
     pub fn first_non_finite_buffer(&self, workspace: &mut Workspace, pack: &Pack) -> Result<Option<String>> {
-        let pass = Pass::new(self, workspace, pack, 0.0)?;
+        let pass = Pass::new(self, workspace, pack)?;
         pass.embed()?;
         for l in 0..pass.workspace.layers.len() {
             pass.layer_forward(l)?;
@@ -141,19 +137,18 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(model: &'a Model, workspace: &'a mut Workspace, pack: &'a Pack, lm_scale: f64) -> Result<Self> {
+    fn new(model: &'a Model, workspace: &'a mut Workspace, pack: &'a Pack) -> Result<Self> {
         let (t, s, c) = (pack.tokens(), pack.selected.len(), pack.candidates());
         let room = workspace.capacity;
         if t > room.tokens || s > room.selected || c > room.candidates || pack.pairs.len() > room.candidates {
             return Err(Error::machine(format!("a pack of {t} tokens, {s} selected, {c} candidates exceeds {room:?}")));
         }
-        if s == 0 {
-            return Err(Error::machine("a pack with nothing to compute"));
+        let (vocabulary, known) = (pack.vocabulary(), model.config.vocab_size);
+        if vocabulary > known {
+            return Err(Error::machine(format!("a pack of ids below {vocabulary} for a vocabulary of {known}")));
         }
         workspace.selected_positions.clear();
         workspace.selected_positions.extend(pack.selected.iter().map(|&token| pack.positions[token as usize]));
-        workspace.target_weights.clear();
-        workspace.target_weights.extend(pack.target_weights.iter().map(|&w| (f64::from(w) * lm_scale) as f32));
         let workspace: &Workspace = workspace;
         let backend = model.backend.as_ref();
         let input = |slot: Slot, values: &[u32], dims: &[usize]| -> Result<Tensor> {
@@ -372,14 +367,18 @@ impl<'a> Pass<'a> {
         Ok(rows)
     }
 
-    /// Final norm and logits of the selected rows; gradients of the normed rows and of the head if `grads` are given.
-    fn lm_head(&self, grads: Option<&Views>) -> Result<()> {
+    /// Final norm and logits of the selected rows, and `scale` times the sum of their losses; gradients of the normed rows
+    /// and of the head if `grads` are given.
+    fn lm_head(&self, scale: f64, grads: Option<&Views>) -> Result<()> {
         let (b, s, output) = (self.backend, self.pack.selected.len(), &self.workspace.output);
         let (normed, table) = (self.normed()?, self.lm_table()?);
         let targets = self.buffer(self.workspace.inputs.targets, &[s]);
         b.write_u32(&targets, &self.pack.targets)?;
         let weights = self.buffer(self.workspace.inputs.target_weights, &[s]);
-        b.write_f32(&weights, &self.workspace.target_weights)?;
+        let mut scaled = self.workspace.target_weights.borrow_mut();
+        scaled.clear();
+        scaled.extend(self.pack.target_weights.iter().map(|&w| (f64::from(w) * scale) as f32));
+        b.write_f32(&weights, &scaled)?;
         let logits = self.workspace.arena.get(output.logits);
         let loss = self.workspace.arena.get(output.lm_loss);
         let Some(grads) = grads else {
@@ -407,40 +406,6 @@ impl<'a> Pass<'a> {
         let (rstd, x) = (self.buffer(output.rstd, &[s]), self.rows(output.x, s));
         self.backend.rmsnorm_forward(&normed, &rstd, &x, &self.params.norm, self.model.config.rms_norm_eps)?;
         Ok(normed)
-    }
-
-    /// Losses, and their gradient in the last residual.
-    fn heads_backward(&self, grads: &Views, objective: &Objective) -> Result<()> {
-        let (b, s, c) = (self.backend, self.pack.selected.len(), self.pack.candidates());
-        let output = &self.workspace.output;
-        let dx = self.rows(self.workspace.temporaries.dx_selected, s);
-        let part = self.scores_are_a_part();
-        if part || objective.pair_loss.is_none() {
-            b.fill(&dx, 0.0)?;
-        }
-        if let Some(pair_loss) = &objective.pair_loss {
-            let score_x = self.score_rows_forward()?;
-            let dscore_x = if part { self.rows(output.dscore_x, c) } else { dx.clone() };
-            let pairs = self.buffer(self.workspace.inputs.pairs, &[self.pack.pairs.len(), 2]);
-            b.write_u32(&pairs, bytemuck::cast_slice(&self.pack.pairs))?;
-            let dhead = grads.reward_head.as_ref().ok_or_else(|| Error::machine("no gradient for the reward head"))?;
-            b.reward_head_loss(
-                &self.scores(),
-                self.workspace.arena.get(output.loss),
-                RewardHeadGrads { dx: &dscore_x, dnorm: &grads.norm, dhead },
-                &score_x,
-                &self.params.norm,
-                self.reward_head()?,
-                &pairs,
-                pair_loss,
-                self.model.config.rms_norm_eps,
-            )?;
-            if part {
-                let rows = self.buffer(self.workspace.inputs.score_rows, &[c]);
-                b.gather_backward(&dx, &dscore_x, &rows)?;
-            }
-        }
-        if objective.lm_scale.is_some() { self.lm_head(Some(grads)) } else { Ok(()) }
     }
 
     fn backward(&self, grads: &Views) -> Result<()> {
@@ -540,6 +505,76 @@ impl<'a> Pass<'a> {
             b.gemm(Gemm::Tn, &dwq, &columns, &selected, Some(&dwq))?;
         }
         b.gather_backward(dnormed, &dselected, &self.selected)
+    }
+}
+
+/// The heads of a training pass that has run forward: each loss is computed here, and adds its gradient to that of the
+/// last residual.
+pub struct LossHeads<'a, 'b> {
+    pass: &'a Pass<'b>,
+    grads: &'a Views,
+    /// Whether the residual's gradient holds something.
+    begun: Cell<bool>,
+}
+
+impl LossHeads<'_, '_> {
+    /// The pack of the pass.
+    pub fn pack(&self) -> &Pack {
+        self.pass.pack
+    }
+
+    fn residual_gradient(&self) -> Tensor {
+        self.pass.rows(self.pass.workspace.temporaries.dx_selected, self.pack().selected.len())
+    }
+
+    /// Zero, unless there is something in it.
+    fn begin(&self) -> Result<()> {
+        if self.begun.replace(true) { Ok(()) } else { self.pass.backend.fill(&self.residual_gradient(), 0.0) }
+    }
+
+    /// The loss of the pack's pairs, and the scores of all candidates.
+    ///
+    /// # Errors
+    /// Where only scored tokens are selected, no other loss may come before.
+    pub fn ranking_loss(&self, pair_loss: &PairLoss) -> Result<()> {
+        let pass = self.pass;
+        let (b, c, output) = (pass.backend, pass.pack.candidates(), &pass.workspace.output);
+        let dx = self.residual_gradient();
+        let part = pass.scores_are_a_part();
+        if part {
+            self.begin()?;
+        } else if self.begun.replace(true) {
+            return Err(Error::machine("the ranking loss overwrites another loss's gradient: compute it first"));
+        }
+        let score_x = pass.score_rows_forward()?;
+        let dscore_x = if part { pass.rows(output.dscore_x, c) } else { dx.clone() };
+        let pairs = pass.buffer(pass.workspace.inputs.pairs, &[pass.pack.pairs.len(), 2]);
+        b.write_u32(&pairs, bytemuck::cast_slice(&pass.pack.pairs))?;
+        let dhead = self.grads.reward_head.as_ref().ok_or_else(|| Error::machine("no gradient for the reward head"))?;
+        b.reward_head_loss(
+            &pass.scores(),
+            pass.workspace.arena.get(output.loss),
+            RewardHeadGrads { dx: &dscore_x, dnorm: &self.grads.norm, dhead },
+            &score_x,
+            &pass.params.norm,
+            pass.reward_head()?,
+            &pairs,
+            pair_loss,
+            pass.model.config.rms_norm_eps,
+        )?;
+        if !part {
+            return Ok(());
+        }
+        b.gather_backward(&dx, &dscore_x, &pass.buffer(pass.workspace.inputs.score_rows, &[c]))
+    }
+
+    /// `scale` times the weighted sum of the losses of all targets.
+    ///
+    /// # Errors
+    /// When the model has no next-token head.
+    pub fn next_token_loss(&self, scale: f64) -> Result<()> {
+        self.begin()?;
+        self.pass.lm_head(scale, Some(self.grads))
     }
 }
 

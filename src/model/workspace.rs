@@ -1,5 +1,6 @@
 //! The plan of a forward and backward pass: every buffer, its size and its life, before memory is taken.
 
+use std::cell::RefCell;
 use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
@@ -111,7 +112,7 @@ pub struct Workspace {
     pub(super) output: OutputSlots,
     /// Host copies of what is derived from a pack, kept so that a step need not take memory for them.
     pub(super) selected_positions: Vec<u32>,
-    pub(super) target_weights: Vec<f32>,
+    pub(super) target_weights: RefCell<Vec<f32>>,
     /// None for a workspace that only scores.
     pub(super) keep: Option<Keep>,
 }
@@ -137,7 +138,7 @@ impl Workspace {
             inputs,
             output,
             selected_positions: Vec::with_capacity(capacity.selected),
-            target_weights: Vec::with_capacity(capacity.selected),
+            target_weights: RefCell::new(Vec::with_capacity(capacity.selected)),
             keep,
         };
         let iota: Vec<u32> = (0..capacity.tokens as u32).collect();

@@ -3,7 +3,7 @@
 //! The file of an operation says which operands it reads and writes with their shapes and dtypes ([`Op::operands`]),
 //! what else has to hold ([`Op::check`], [`Op::check_indices`]), what it costs ([`Op::work`]), its formula and where
 //! that is from. Nothing repeats it: [`submit`](crate::backend::Operations::submit) checks before any backend runs; traces, models of cost and
-//! wrappers ([`crate::backend::wrap`]) read the description; a backend has one function an operation.
+//! wrappers ([`crate::wrap`]) read the description; a backend has one function an operation.
 //!
 //! Matrices are row-major; `T` is the number of tokens of a pack, `S` of selected rows, `H` of query heads, `K` of
 //! key/value heads, `G = H / K`, `D` the head dimension. A mismatch is an error of the program, reported and never

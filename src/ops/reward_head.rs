@@ -1,9 +1,32 @@
 //! Final norm, scalar head, and the ranking loss of its scores (xtuner's `reward_model.py`).
 
+use serde::{Deserialize, Serialize};
+
 use super::{Kind, Op, Operands, ReadIndices, Work};
-use crate::config::{LossKind, PenaltyKind};
 use crate::error::Result;
 use crate::tensor::Tensor;
+
+/// The ranking losses of xtuner's `reward.py`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossKind {
+    /// Bradley-Terry: `-log sigmoid(d)`.
+    Ranking,
+    /// `(1 - p)^2 * -log sigmoid(d)` with `p = 2 relu(sigmoid(d) - 0.5)`.
+    Focal,
+}
+
+/// The score penalties of xtuner's `reward.py`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PenaltyKind {
+    /// No penalty.
+    None,
+    /// `-log(5 - s) - log(s + 5)`, with `s` clamped to 1e-3 within the bounds.
+    LogBarrier,
+    /// `s^2`.
+    L2,
+}
 
 /// The ranking loss of one pack.
 #[derive(Clone, Copy, Debug, PartialEq)]

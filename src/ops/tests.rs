@@ -43,7 +43,7 @@ fn operands_that_do_not_fit_are_refused() {
     // A product takes bands.
     Reference.gemm(Gemm::Nt, &tensor(&[3, 3]), &band, &band, None).unwrap();
     let short = tensor(&[2, 4]);
-    refused("out is F64[2, 4] and not", &short, || Reference.gemm(Gemm::Nn, &short, &x, &tensor(&[5, 4]), None));
+    refused("a is F64[3, 4] and not", &short, || Reference.gemm(Gemm::Nn, &short, &x, &tensor(&[5, 4]), None));
 }
 
 #[test]
@@ -125,7 +125,16 @@ fn work_counts_operations_and_fewest_bytes() {
     let (squares, losses) = (tensor(&[1]), tensor(&[2]));
     let update = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
     let adamw = |params| {
-        let op = AdamwOp { params, master: &master, m: &m, v: &v, grads: &grads, squares: &squares, losses: &losses, update: &update };
+        let op = AdamwOp {
+            params,
+            master: &master,
+            m: &m,
+            v: &v,
+            grads: &grads,
+            squares: &squares,
+            losses: &losses,
+            update: &update,
+        };
         op.work(&no_indices).unwrap().bytes
     };
     assert_eq!(adamw(&master), 4 * (3 * 2 * 8 + 8 + 1 + 2));

@@ -1,14 +1,15 @@
-//! Packed rows with a shared prefix: `[prefix | candidate | candidate | …]`, many rows to a forward pass.
+//! What goes through the model in one pass, found to hold together.
+
+use std::ops::Deref;
 
 use crate::backend::Span;
+use crate::error::{Error, Result};
+use crate::ops::attention::check_spans;
 
-/// Sequences of token ids laid out for one forward pass.
-///
-/// Positions go on from the prefix in every candidate, and a candidate sees its prefix and itself only: scores, loss
-/// and gradients are those of separate sequences, while the prefix is computed once. Buffers are kept when the pack
-/// is cleared.
-#[derive(Clone, Debug, Default)]
-pub struct Pack {
+/// Sequences of token ids laid out for one forward pass, as plain data: [`super::Packer`] makes it, [`Pack::new`] finds
+/// out whether it holds together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parts {
     /// Token ids, `[T]`.
     pub ids: Vec<u32>,
     /// Position of each token in its sequence, `[T]`.
@@ -19,50 +20,25 @@ pub struct Pack {
     pub selected: Vec<u32>,
     /// The same spans, with queries for the selected tokens alone.
     pub selected_spans: Vec<Span>,
-    /// Which of the selected rows is each candidate's score token, `[C]`, in the order of the candidates.
+    /// Which of the selected rows is each candidate's score token, ascending, `[C]`.
     pub score_rows: Vec<u32>,
-    /// Chosen and rejected, as numbers of candidates, `[P]`.
+    /// Chosen and rejected, as numbers of candidates, `[P]`; one candidate twice where both are equal sequences.
     pub pairs: Vec<[u32; 2]>,
     /// The token that follows each selected one, `[S]`; empty without a next-token loss.
     pub targets: Vec<u32>,
-    /// How often each target counts, `[S]`: 0 where none follows, the number of candidates within a shared prefix.
+    /// How often each target counts, `[S]`: 0 where none follows, the number of sequences within a shared prefix.
     pub target_weights: Vec<f32>,
     /// Tokens that the same sequences would take one by one.
     pub separate_tokens: usize,
 }
 
-/// What a row is packed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The last token of every candidate is scored.
-    pub scores: bool,
-    /// Every next token is predicted.
-    pub next_tokens: bool,
-    /// What the candidates have in common at their start is computed once.
-    pub share_prefix: bool,
-}
-
-impl Pack {
-    /// Empties the pack and keeps its memory.
-    pub fn clear(&mut self) {
-        self.ids.clear();
-        self.positions.clear();
-        self.spans.clear();
-        self.selected.clear();
-        self.selected_spans.clear();
-        self.score_rows.clear();
-        self.pairs.clear();
-        self.targets.clear();
-        self.target_weights.clear();
-        self.separate_tokens = 0;
-    }
-
+impl Parts {
     /// Number of tokens to compute.
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
 
-    /// Number of candidates.
+    /// Number of candidates: different sequences that are scored.
     pub fn candidates(&self) -> usize {
         self.score_rows.len()
     }
@@ -71,147 +47,276 @@ impl Pack {
     pub fn predicted_tokens(&self) -> f64 {
         self.target_weights.iter().map(|&w| f64::from(w)).sum()
     }
+}
 
-    /// Adds sequences that may share their beginning. None may be empty.
-    pub fn push(&mut self, sequences: &[&[u32]], wanted: Wanted) {
-        if !wanted.share_prefix || sequences.len() < 2 {
-            sequences.iter().for_each(|sequence| self.push_row(&[], &[sequence], wanted));
-            return;
-        }
-        let prefix = shared_prefix(sequences, wanted);
-        let rests: Vec<&[u32]> = sequences.iter().map(|s| &s[prefix..]).collect();
-        self.push_row(&sequences[0][..prefix], &rests, wanted);
-    }
+/// Sequences of token ids laid out for one forward pass, read-only.
+///
+/// What it says was checked when it was made: every token id and target is below [`Pack::vocabulary`], every position
+/// below the number of tokens, spans cover the tokens in order and see what lies in their row alone, and selected tokens,
+/// score rows and pairs name what there is. Backends rely on it: what a kernel reads through an index of a pack lies in
+/// its operand, provided that the model has the vocabulary, which it looks at.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    parts: Parts,
+    vocabulary: usize,
+}
 
-    /// Adds a chosen and a rejected sequence that are compared.
-    pub fn push_pair(&mut self, chosen: &[u32], rejected: &[u32], wanted: Wanted) {
-        let first = self.candidates() as u32;
-        self.push(&[chosen, rejected], wanted);
-        self.pairs.push([first, first + 1]);
-    }
+impl Deref for Pack {
+    type Target = Parts;
 
-    fn push_row(&mut self, prefix: &[u32], candidates: &[&[u32]], wanted: Wanted) {
-        let row = self.spans.last().map_or(0, |span| span.row + 1);
-        let prefix_start = self.ids.len() as u32;
-        if !prefix.is_empty() {
-            let next = candidates[0].first().copied();
-            self.push_run(prefix, 0, [prefix_start, 0], row, candidates.len() as f32, next, wanted);
-        }
-        for candidate in candidates {
-            let span = [prefix_start, prefix.len() as u32];
-            self.push_run(candidate, prefix.len(), span, row, 1.0, None, wanted);
-            self.separate_tokens += prefix.len() + candidate.len();
-            if wanted.scores {
-                self.score_rows.push(self.selected.len() as u32 - 1);
-            }
-        }
-    }
-
-    /// One run of tokens: a prefix, whose `next` token is known, or a candidate, which ends with its score token.
-    fn push_run(
-        &mut self,
-        ids: &[u32],
-        position: usize,
-        [prefix_start, prefix]: [u32; 2],
-        row: u32,
-        weight: f32,
-        next: Option<u32>,
-        wanted: Wanted,
-    ) {
-        let own_start = self.ids.len() as u32;
-        let own = ids.len() as u32;
-        self.ids.extend_from_slice(ids);
-        self.positions.extend((position..position + ids.len()).map(|p| p as u32));
-        let span =
-            Span { query_start: own_start, queries: own, own_start, own, prefix_start, prefix, row, reserved: 0 };
-        self.spans.push(span);
-
-        let query_start = self.selected.len() as u32;
-        let is_candidate = next.is_none();
-        for (i, token) in (own_start..own_start + own).enumerate() {
-            let target = ids.get(i + 1).copied().or(next).filter(|_| wanted.next_tokens);
-            if target.is_none() && !(wanted.scores && is_candidate && i + 1 == ids.len()) {
-                continue;
-            }
-            self.selected.push(token);
-            if wanted.next_tokens {
-                self.targets.push(target.unwrap_or(0));
-                self.target_weights.push(if target.is_some() { weight } else { 0.0 });
-            }
-        }
-        let queries = self.selected.len() as u32 - query_start;
-        self.selected_spans.push(Span { query_start, queries, ..span });
+    fn deref(&self) -> &Parts {
+        &self.parts
     }
 }
 
-/// Tokens that [`Pack::push`] computes for these sequences.
-pub fn packed_tokens(sequences: &[&[u32]], wanted: Wanted) -> usize {
-    let total: usize = sequences.iter().map(|s| s.len()).sum();
-    if wanted.share_prefix && sequences.len() > 1 {
-        total - (sequences.len() - 1) * shared_prefix(sequences, wanted)
-    } else {
-        total
+impl Pack {
+    /// A pack for a model with `vocabulary` token ids.
+    ///
+    /// # Errors
+    /// The user's, for a token id that the vocabulary does not have; else the program's, with what does not hold.
+    pub fn new(parts: Parts, vocabulary: usize) -> Result<Self> {
+        parts.check(vocabulary)?;
+        Ok(Self { parts, vocabulary })
+    }
+
+    /// Token ids and targets are below this.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The data, to be changed and checked again.
+    pub fn into_parts(self) -> Parts {
+        self.parts
     }
 }
 
-/// How many tokens all sequences begin with alike; every one keeps at least its last token to itself. With a
-/// next-token loss the last common token is computed in each, because different tokens follow it.
-fn shared_prefix(sequences: &[&[u32]], wanted: Wanted) -> usize {
-    let first = sequences[0];
-    let shortest = sequences.iter().map(|s| s.len()).min().unwrap_or(0);
-    let common = (0..shortest).take_while(|&i| sequences.iter().all(|s| s[i] == first[i])).count();
-    common.min(shortest - 1).saturating_sub(usize::from(wanted.next_tokens))
+impl Parts {
+    fn check(&self, vocabulary: usize) -> Result<()> {
+        let (tokens, selected, candidates) = (self.tokens(), self.selected.len(), self.candidates());
+        if tokens == 0 || u32::try_from(tokens).is_err() || selected == 0 {
+            return fail(format!("{tokens} tokens, {selected} of them selected, cannot be computed"));
+        }
+        if let Some(id) = self.ids.iter().chain(&self.targets).find(|&&id| id as usize >= vocabulary) {
+            return Err(Error::user(format!("the token id {id} is not below the model's vocab_size = {vocabulary}")));
+        }
+        self.check_spans()?;
+        let [targets, weights] = [self.targets.len(), self.target_weights.len()];
+        if targets != weights || (targets != 0 && targets != selected) {
+            return fail(format!("{targets} targets and {weights} weights for {selected} selected tokens"));
+        }
+        if let Some(weight) = self.target_weights.iter().find(|weight| !weight.is_finite() || **weight < 0.0) {
+            return fail(format!("the weight {weight} of a target"));
+        }
+        if !self.score_rows.is_sorted_by(|a, b| a < b) {
+            return fail("score rows that do not ascend".into());
+        }
+        if let Some(row) = self.score_rows.last().filter(|&&row| row as usize >= selected) {
+            return fail(format!("the score row {row} of {selected} selected tokens"));
+        }
+        match self.pairs.iter().flatten().find(|&&candidate| candidate as usize >= candidates) {
+            Some(candidate) => fail(format!("candidate {candidate} of {candidates} is compared")),
+            None => Ok(()),
+        }
+    }
+
+    /// Spans cover the tokens run by run, and their two forms differ in the queries alone.
+    fn check_spans(&self) -> Result<()> {
+        let mut end = 0;
+        for (i, span) in self.spans.iter().enumerate() {
+            let run = [span.own_start, span.own, span.query_start, span.queries];
+            if span.own == 0 || run != [end, span.own, end, span.own] || span.own as usize > self.tokens() {
+                return fail(format!("span {i} does not go on with the tokens at {end}: {span:?}"));
+            }
+            if span.prefix_start.saturating_add(span.prefix) > span.own_start {
+                return fail(format!("span {i} whose prefix does not come before it: {span:?}"));
+            }
+            end = end.saturating_add(span.own);
+        }
+        if end as usize != self.tokens() || self.positions.len() != self.tokens() {
+            let (tokens, positions) = (self.tokens(), self.positions.len());
+            return fail(format!("spans of {end} tokens and {positions} positions for {tokens} tokens"));
+        }
+        let same = |(all, selected): (&Span, &Span)| {
+            *all == Span { query_start: all.query_start, queries: all.queries, ..*selected } && all.reserved == 0
+        };
+        if self.spans.len() != self.selected_spans.len() || !self.spans.iter().zip(&self.selected_spans).all(same) {
+            return fail("spans of the selected tokens that are not those of all tokens".into());
+        }
+        let every: Vec<u32> = (0..end).collect();
+        check_spans(&self.spans, &every, self.tokens())
+            .or_else(|what| fail(format!("spans that do not fit: {what}")))?;
+        check_spans(&self.selected_spans, &self.selected, self.tokens())
+            .or_else(|what| fail(format!("spans that do not fit: {what}")))?;
+        let goes_on = |span: &Span| {
+            let (start, own) = (span.own_start as usize, span.own as usize);
+            self.positions[start..start + own].iter().zip(span.prefix..).all(|(&position, wanted)| position == wanted)
+        };
+        match self.spans.iter().find(|span| !goes_on(span)) {
+            Some(span) => fail(format!("positions that do not go on from the prefix: {span:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn fail(what: String) -> Result<()> {
+    Err(Error::machine(format!("a pack with {what}")))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::passes::{Packer, Wanted};
 
-    const SCORES: Wanted = Wanted { scores: true, next_tokens: false, share_prefix: true };
+    const VOCABULARY: u32 = 12;
 
-    #[test]
-    fn a_pair_shares_what_it_has_in_common() {
-        let mut pack = Pack::default();
-        pack.push_pair(&[1, 2, 3, 4, 9], &[1, 2, 3, 5, 6, 9], SCORES);
-        pack.push_pair(&[1, 7, 9], &[1, 8, 9], SCORES);
-        assert_eq!(pack.ids, [1, 2, 3, 4, 9, 5, 6, 9, 1, 7, 9, 8, 9]);
-        assert_eq!(pack.positions, [0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 1, 2]);
-        assert_eq!(pack.selected, [4, 7, 10, 12]);
-        assert_eq!(pack.score_rows, [0, 1, 2, 3]);
-        assert_eq!(pack.pairs, [[0, 1], [2, 3]]);
-        assert_eq!(pack.separate_tokens, 17);
-        assert_eq!(pack.spans.iter().map(|s| s.row).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1]);
-        assert_eq!(pack.selected_spans.iter().map(|s| s.queries).collect::<Vec<_>>(), [0, 1, 1, 0, 1, 1]);
-        assert_eq!(packed_tokens(&[&[1, 2, 3, 4, 9], &[1, 2, 3, 5, 6, 9]], SCORES), 8);
+    /// Groups of sequences that share much or little, packed in every way.
+    fn valid() -> impl Strategy<Value = Pack> {
+        let sequence = prop::collection::vec(0..VOCABULARY, 1..7);
+        let group = (prop::collection::vec(0..2u32, 0..6), prop::collection::vec(sequence, 1..4));
+        (prop::collection::vec(group, 1..4), any::<[bool; 3]>()).prop_filter_map(
+            "nothing to compute",
+            |(groups, flags)| {
+                let [scores, next_tokens, share_prefix] = flags;
+                let mut packer = Packer::new(Wanted { scores: scores || !next_tokens, next_tokens, share_prefix });
+                for (prefix, rests) in groups {
+                    let whole: Vec<Vec<u32>> = rests.iter().map(|rest| [&prefix[..], rest].concat()).collect();
+                    let places = packer.push(&whole.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+                    if scores && places.len() > 1 {
+                        packer.compare([places[0], places[1]]);
+                    }
+                }
+                packer.finish(VOCABULARY as usize).ok()
+            },
+        )
+    }
+
+    /// All that an operation does with an index, with bounds that are asserted here and not in a kernel.
+    fn walk(parts: &Parts) -> std::result::Result<(), TestCaseError> {
+        let (t, s) = (parts.tokens() as u32, parts.selected.len() as u32);
+        prop_assert!(parts.ids.iter().chain(&parts.targets).all(|&id| id < VOCABULARY));
+        prop_assert!(parts.positions.len() == t as usize && parts.positions.iter().all(|&position| position < t));
+        prop_assert!(parts.selected.iter().all(|&token| token < t));
+        prop_assert!(parts.score_rows.iter().all(|&row| row < s));
+        prop_assert!(parts.pairs.iter().flatten().all(|&candidate| (candidate as usize) < parts.candidates()));
+        prop_assert!(parts.targets.is_empty() || parts.targets.len() == s as usize);
+        prop_assert_eq!(parts.targets.len(), parts.target_weights.len());
+        let every: Vec<u32> = (0..t).collect();
+        for (spans, queries) in [(&parts.spans, &every), (&parts.selected_spans, &parts.selected)] {
+            let mut asked = vec![0; queries.len()];
+            for span in spans {
+                for query in span.query_start..span.query_start + span.queries {
+                    asked[query as usize] += 1;
+                    let token = queries[query as usize];
+                    prop_assert!((span.own_start..span.own_start + span.own).contains(&token));
+                }
+                prop_assert!(span.own_start + span.own <= t && span.prefix_start + span.prefix <= t);
+            }
+            prop_assert!(asked.iter().all(|&times| times == 1), "every query is computed once");
+        }
+        Ok(())
+    }
+
+    /// Changes one number somewhere, or the length of one list.
+    fn mutate(parts: &mut Parts, list: usize, place: prop::sample::Index, field: usize, value: u32) {
+        fn at<T>(list: &mut [T], place: prop::sample::Index) -> Option<&mut T> {
+            (!list.is_empty()).then(|| place.get_mut(list))
+        }
+        fn put<T>(list: &mut [T], place: prop::sample::Index, value: T) {
+            if let Some(element) = at(list, place) {
+                *element = value;
+            }
+        }
+        let set = |numbers: &mut Vec<u32>| match field {
+            0 => numbers.truncate(numbers.len().saturating_sub(1)),
+            1 => numbers.push(value),
+            2 if numbers.len() > 1 => {
+                let other = place.index(numbers.len());
+                numbers.swap(0, other);
+            }
+            _ => put(numbers, place, value),
+        };
+        let set_span = |spans: &mut Vec<Span>| {
+            if field == 8 {
+                spans.truncate(spans.len().saturating_sub(1));
+            } else if let Some(span) = at(spans, place) {
+                let fields: &mut [u32] = bytemuck::cast_slice_mut(std::slice::from_mut(span));
+                fields[field % 8] = value;
+            }
+        };
+        match list {
+            0 => set(&mut parts.ids),
+            1 => set(&mut parts.positions),
+            2 => set(&mut parts.selected),
+            3 => set(&mut parts.score_rows),
+            4 => set(&mut parts.targets),
+            5 => set_span(&mut parts.spans),
+            6 => set_span(&mut parts.selected_spans),
+            7 => {
+                // Both forms of a span at once.
+                set_span(&mut parts.spans);
+                set_span(&mut parts.selected_spans);
+            }
+            8 => put(bytemuck::cast_slice_mut::<_, u32>(&mut parts.pairs), place, value),
+            9 => put(&mut parts.target_weights, place, f32::from_bits(value)),
+            _ => parts.target_weights.push(1.0),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+        /// Whatever is changed: the pack is refused, or every index in it names what there is.
+        #[test]
+        fn a_damaged_pack_is_refused_or_valid(
+            pack in valid(),
+            changes in prop::collection::vec((
+                0..11usize,
+                any::<prop::sample::Index>(),
+                0..9usize,
+                prop_oneof![0..30u32, Just(u32::MAX), any::<u32>()],
+            ), 1..4),
+        ) {
+            walk(&pack)?;
+            let mut parts = pack.into_parts();
+            for (list, place, field, value) in changes {
+                mutate(&mut parts, list, place, field, value);
+            }
+            if let Ok(pack) = Pack::new(parts, VOCABULARY as usize) {
+                walk(&pack)?;
+            }
+        }
     }
 
     #[test]
-    fn equal_sequences_keep_a_token_each() {
-        let mut pack = Pack::default();
-        pack.push_pair(&[1, 2, 9], &[1, 2, 9], SCORES);
-        assert_eq!(pack.ids, [1, 2, 9, 9]);
-        assert_eq!(pack.selected, [2, 3]);
-    }
-
-    #[test]
-    fn next_tokens_of_a_shared_prefix_count_once_for_each_candidate() {
-        let mut pack = Pack::default();
-        let wanted = Wanted { next_tokens: true, ..SCORES };
-        pack.push_pair(&[1, 2, 3, 9], &[1, 2, 4, 5, 9], wanted);
-        assert_eq!(pack.ids, [1, 2, 3, 9, 2, 4, 5, 9]);
-        assert_eq!(pack.targets, [2, 3, 9, 0, 4, 5, 9, 0]);
-        assert_eq!(pack.target_weights, [2.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
-        assert_eq!(pack.predicted_tokens(), 3.0 + 4.0);
-        assert_eq!(pack.score_rows, [3, 7]);
-    }
-
-    #[test]
-    fn documents_predict_every_next_token() {
-        let mut pack = Pack::default();
-        let wanted = Wanted { scores: false, next_tokens: true, share_prefix: true };
-        pack.push(&[&[1, 5, 6, 2]], wanted);
-        assert_eq!(pack.selected, [0, 1, 2]);
-        assert_eq!(pack.targets, [5, 6, 2]);
-        assert!(pack.score_rows.is_empty());
+    fn what_is_wrong_is_said() {
+        let mut packer = Packer::new(Wanted { next_tokens: true, ..Wanted::SCORES });
+        packer.push_pair(&[1, 2, 3, 9], &[1, 2, 4, 9]).unwrap();
+        let pack = packer.finish(10).unwrap();
+        assert_eq!(pack.vocabulary(), 10);
+        let refused = |change: &dyn Fn(&mut Parts)| {
+            let mut parts = pack.clone().into_parts();
+            change(&mut parts);
+            Pack::new(parts, 10).unwrap_err().to_string()
+        };
+        let cases: [(&dyn Fn(&mut Parts), &str); 13] = [
+            (&|parts| parts.ids[2] = 10, "token id 10 is not below"),
+            (&|parts| parts.targets[0] = 17, "token id 17 is not below"),
+            (&|parts| parts.positions[1] = 7, "positions that do not go on"),
+            (&|parts| parts.spans[2].prefix = 3, "are not those of all tokens"),
+            (&|parts| parts.spans[2].prefix_start = u32::MAX, "does not come before it"),
+            (&|parts| parts.spans[1].own = 9, "does not go on with the tokens"),
+            (&|parts| parts.selected[0] = 6, "query"),
+            (&|parts| parts.score_rows[1] = 7, "the score row 7 of 7"),
+            (&|parts| parts.score_rows.swap(0, 1), "do not ascend"),
+            (&|parts| parts.pairs[0][1] = 2, "candidate 2 of 2"),
+            (&|parts| parts.target_weights[0] = f32::NAN, "the weight NaN"),
+            (&|parts| parts.targets.truncate(6), "6 targets and 7 weights"),
+            (&|parts| *parts = Parts::default(), "0 tokens"),
+        ];
+        for (change, part) in cases {
+            let message = refused(change);
+            assert!(message.contains(part), "{message} has no {part:?}");
+        }
     }
 }

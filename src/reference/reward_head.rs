@@ -4,8 +4,8 @@
 use super::rmsnorm;
 use super::{Reference, rows, rows_mut, values, values_mut};
 use crate::backend::{PairLoss, RewardHeadGrads};
-use crate::config::{LossKind, PenaltyKind};
 use crate::error::Result;
+use crate::ops::reward_head::{LossKind, PenaltyKind};
 use crate::ops::{RewardHeadForward, RewardHeadLoss, Run};
 
 /// The bounds of the log barrier's scores, as xtuner calls it.

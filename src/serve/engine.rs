@@ -15,16 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::metrics::Metrics;
 use super::{Info, Phase};
 use crate::error::Error;
-use crate::passes::{Capacity, Wanted, packed_tokens};
+use crate::passes::{self, Capacity, Load, Wanted};
 
 /// Scores groups of sequences, one score a sequence, in order: [`crate::eval::Scorer::score`], or what stands in for it.
 pub type Score = Box<dyn FnMut(&[Vec<Vec<u32>>]) -> crate::Result<Vec<f32>>>;
 
 /// BLAKE3 of ids, keyed by that of the weights.
 type Key = [u8; blake3::OUT_LEN];
-
-/// What passes are packed for.
-const SCORES: Wanted = Wanted { scores: true, next_tokens: false, share_prefix: true };
 
 /// Why a request got no scores.
 #[derive(Clone, Debug)]
@@ -47,7 +44,8 @@ impl Sequences {
     /// Hashes sequences and finds those that share their prompt and reference: the ids up to the separator.
     pub fn new(ids: Vec<Vec<u32>>, info: &Info, pack_length: usize) -> Self {
         let keys = ids.iter().map(|ids| key(&info.weights, ids)).collect();
-        let groups = group(&ids, info.tokenizer.specials().separator, pack_length);
+        let capacity = Capacity::new(pack_length, Wanted::SCORES);
+        let groups = group(&ids, info.tokenizer.specials().separator, capacity);
         Self { ids, keys, groups }
     }
 }
@@ -59,38 +57,25 @@ fn key(weights: &blake3::Hash, ids: &[u32]) -> Key {
 }
 
 /// Groups by the ids up to the separator, none larger than a pass. Sequences without a separator stand alone.
-fn group(sequences: &[Vec<u32>], separator: u32, pack_length: usize) -> VecDeque<Vec<usize>> {
-    struct Open {
-        place: usize,
-        tokens: usize,
-        /// What all have in common at their beginning; each keeps its last token to itself.
-        common: usize,
-    }
-    let most = Capacity::candidates_for(pack_length);
-    let mut groups: VecDeque<Vec<usize>> = VecDeque::new();
-    let mut open: HashMap<&[u32], Open> = HashMap::new();
+fn group(sequences: &[Vec<u32>], separator: u32, capacity: Capacity) -> VecDeque<Vec<usize>> {
+    let mut alike: Vec<Vec<usize>> = Vec::new();
+    let mut known: HashMap<&[u32], usize> = HashMap::new();
     for (index, ids) in sequences.iter().enumerate() {
-        let Some(end) = ids.iter().position(|id| *id == separator) else {
-            groups.push_back(vec![index]);
-            continue;
+        let place = match ids.iter().position(|id| *id == separator) {
+            Some(end) => *known.entry(&ids[..end]).or_insert(alike.len()),
+            None => alike.len(),
         };
-        if let Some(group) = open.get_mut(&ids[..end]) {
-            let members = &mut groups[group.place];
-            let first = &sequences[members[0]];
-            let alike = first.iter().zip(ids).take(group.common.min(ids.len() - 1));
-            let common = alike.take_while(|(a, b)| a == b).count();
-            let lost = (group.common - common) * (members.len() - 1);
-            let tokens = group.tokens + lost + ids.len() - common;
-            if tokens <= pack_length && members.len() < most {
-                (group.tokens, group.common) = (tokens, common);
-                members.push(index);
-                continue;
-            }
+        if place == alike.len() {
+            alike.push(Vec::new());
         }
-        open.insert(&ids[..end], Open { place: groups.len(), tokens: ids.len(), common: ids.len() - 1 });
-        groups.push_back(vec![index]);
+        alike[place].push(index);
     }
-    groups
+    let rows = |places: Vec<usize>| {
+        let ids: Vec<&[u32]> = places.iter().map(|&index| &sequences[index][..]).collect();
+        let rows = passes::rows(&ids, capacity);
+        rows.into_iter().map(move |row| row.members.into_iter().map(|member| places[member]).collect())
+    };
+    alike.into_iter().flat_map(rows).collect()
 }
 
 /// A request on its way through the engine.
@@ -113,8 +98,8 @@ struct Active {
 /// The engine's thread.
 pub struct Engine {
     score: Score,
-    /// The longest pass in tokens, unless a sequence is longer.
-    pack_length: usize,
+    /// The largest pass, unless a sequence is longer.
+    capacity: Capacity,
     cache: Option<LruCache<Key, f32>>,
     phase: watch::Sender<Phase>,
     metrics: Metrics,
@@ -128,14 +113,15 @@ struct Batch {
     groups: Vec<Vec<Vec<u32>>>,
     keys: Vec<Key>,
     members: HashSet<Key>,
-    tokens: usize,
+    load: Load,
 }
 
 impl Engine {
     /// An engine that remembers `cache` scores.
     pub fn new(score: Score, pack_length: usize, cache: usize, phase: watch::Sender<Phase>, metrics: Metrics) -> Self {
         let cache = NonZeroUsize::new(cache).map(LruCache::new);
-        Self { score, pack_length, cache, phase, metrics, failed: None }
+        let capacity = Capacity::new(pack_length, Wanted::SCORES);
+        Self { score, capacity, cache, phase, metrics, failed: None }
     }
 
     /// Computes what comes until nobody can send any more.
@@ -224,14 +210,14 @@ impl Engine {
                 })
                 .collect();
             let members: Vec<&[u32]> = new.iter().map(|&index| &sequences.ids[index][..]).collect();
-            let tokens = packed_tokens(&members, SCORES);
-            if batch.tokens > 0 && batch.tokens + tokens > self.pack_length {
+            let load = passes::load(&members, Wanted::SCORES);
+            if batch.load.tokens > 0 && !self.capacity.holds(batch.load + load) {
                 return Taken::Full;
             }
             taken.append(group);
             sequences.groups.pop_front();
             if !new.is_empty() {
-                batch.tokens += tokens;
+                batch.load += load;
                 batch.members.extend(own);
                 batch.keys.extend(new.iter().map(|&index| sequences.keys[index]));
                 batch.groups.push(new.iter().map(|&index| std::mem::take(&mut sequences.ids[index])).collect());
@@ -243,8 +229,8 @@ impl Engine {
 
     /// Scores of a pass; after a failure nothing is computed any more.
     fn compute(&mut self, batch: &Batch, wanted: usize) -> Result<Vec<f32>, String> {
-        self.metrics.batch_tokens.observe(batch.tokens as f64);
-        self.metrics.computed_tokens.inc_by(batch.tokens as u64);
+        self.metrics.batch_tokens.observe(batch.load.tokens as f64);
+        self.metrics.computed_tokens.inc_by(batch.load.tokens as u64);
         let score = &mut self.score;
         let outcome = catch_unwind(AssertUnwindSafe(|| score(&batch.groups)))
             .unwrap_or_else(|_| Err(Error::machine("the engine panicked; its message is in the server's log")))
@@ -317,7 +303,8 @@ mod tests {
                     ids
                 })
                 .collect();
-            let groups = group(&sequences, SEPARATOR, pack_length);
+            let capacity = Capacity::new(pack_length, Wanted::SCORES);
+            let groups = group(&sequences, SEPARATOR, capacity);
             let mut seen: Vec<usize> = groups.iter().flatten().copied().collect();
             seen.sort_unstable();
             assert_eq!(seen, (0..sequences.len()).collect::<Vec<_>>(), "each sequence is in one group");
@@ -326,7 +313,8 @@ mod tests {
                 let begin = |ids: &[u32]| ids.iter().position(|id| *id == SEPARATOR).map(|end| ids[..end].to_vec());
                 assert!(members.iter().all(|ids| members.len() == 1 || begin(ids).is_some()));
                 assert!(members.iter().all(|ids| begin(ids) == begin(members[0])));
-                assert!(members.len() == 1 || packed_tokens(&members, SCORES) <= pack_length);
+                let equal = members.iter().all(|ids| ids == &members[0]);
+                assert!(equal || capacity.holds(passes::load(&members, Wanted::SCORES)));
             }
         }
     }

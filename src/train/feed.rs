@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 
 use rand::seq::SliceRandom;
 
-use crate::data::{Document, IdPair, Triple, TripleSource};
+use crate::data::{Document, IdPair, Rows, Triple, TripleSource};
 use crate::error::{Error, Result};
-use crate::passes::{Capacity, Pack, Wanted, packed_tokens};
+use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::polar::{TemplateConfig, encode_document, encode_triple};
 use crate::rng;
 use crate::tokenizer::Tokenizer;
@@ -23,11 +23,11 @@ pub enum Source {
     /// Trajectories of known policies, from which each epoch draws new triples.
     Trajectories(TripleSource),
     /// Ranked candidates.
-    Preferences(Vec<Triple>),
+    Preferences(Rows<Triple>),
     /// Ranked candidates as token ids.
-    Pairs(Vec<IdPair>),
+    Pairs(Rows<IdPair>),
     /// Documents as token ids.
-    Sequences(Vec<Vec<u32>>),
+    Sequences(Rows<Vec<u32>>),
 }
 
 impl Source {
@@ -55,6 +55,8 @@ pub struct Feeder {
     pub wanted: Wanted,
     /// The most that a pack may hold.
     pub capacity: Capacity,
+    /// Token ids of the model.
+    pub vocabulary: usize,
     /// Examples in a step.
     pub batch_size: usize,
     /// Decides the order.
@@ -75,7 +77,7 @@ pub struct Batch {
 impl Batch {
     /// Tokens to compute.
     pub fn tokens(&self) -> usize {
-        self.packs.iter().map(Pack::tokens).sum()
+        self.packs.iter().map(|pack| pack.tokens()).sum()
     }
 
     /// Tokens that shared prefixes save.
@@ -87,28 +89,27 @@ impl Batch {
     pub fn pairs(&self) -> usize {
         self.packs.iter().map(|pack| pack.pairs.len()).sum()
     }
+}
 
-    /// Adds sequences that belong together to the last pack, or to a new one if they do not fit it.
-    fn push(&mut self, sequences: &[&[u32]], paired: bool, wanted: Wanted, capacity: Capacity) {
-        let tokens = packed_tokens(sequences, wanted);
-        let fits = |pack: &Pack| {
-            let candidates = if wanted.scores { pack.candidates() + sequences.len() } else { 0 };
-            pack.tokens() + tokens <= capacity.tokens && candidates <= capacity.candidates
-        };
-        if !self.packs.last().is_some_and(fits) {
-            let empty = Pack::default();
-            if !fits(&empty) {
-                self.over_long += 1;
-                return;
-            }
-            self.packs.push(empty);
-        }
-        if let Some(pack) = self.packs.last_mut() {
-            match sequences {
-                [chosen, rejected] if paired => pack.push_pair(chosen, rejected, wanted),
-                _ => pack.push(sequences, wanted),
-            }
-        }
+/// A batch in the making.
+struct Filling {
+    packs: InOrder,
+    over_long: usize,
+    cut: usize,
+}
+
+impl Filling {
+    fn new(feeder: &Feeder) -> Self {
+        Self { packs: InOrder::new(feeder.wanted, feeder.capacity, feeder.vocabulary), over_long: 0, cut: 0 }
+    }
+
+    fn push(&mut self, sequences: &[&[u32]], paired: bool) -> Result<()> {
+        self.over_long += usize::from(!self.packs.push(sequences, paired)?);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Batch> {
+        Ok(Batch { packs: self.packs.finish()?, over_long: self.over_long, cut: self.cut })
     }
 }
 
@@ -142,38 +143,40 @@ impl Feeder {
     }
 
     fn batch_with(&self, step: u64, orders: &mut Orders) -> Result<Batch> {
-        let mut batch = Batch::default();
+        let mut filling = Filling::new(self);
         let first = step * self.batch_size as u64;
         for index in first..first + self.batch_size as u64 {
-            self.add(index, &mut batch, orders)?;
+            self.add(index, &mut filling, orders)?;
         }
-        Ok(batch)
+        filling.finish()
     }
 
     /// The first `n` different triples that are trained on; none where the source has no triples of text.
-    pub fn triples(&self, n: u64) -> Vec<Triple> {
+    ///
+    /// # Errors
+    /// When the data cannot be read any more.
+    pub fn triples(&self, n: u64) -> Result<Vec<Triple>> {
         let mut orders = Orders::new();
         let n = match &self.source {
             // Every epoch has the same ones.
             Source::Preferences(triples) => n.min(triples.len() as u64),
             _ => n,
         };
-        (0..n).map_while(|index| self.triple(index, &mut orders)).collect()
+        (0..n).map_while(|index| self.triple(index, &mut orders).transpose()).collect()
     }
 
     /// The triple that example `index` is, if it is one of text.
-    fn triple(&self, index: u64, orders: &mut Orders) -> Option<Triple> {
+    fn triple(&self, index: u64, orders: &mut Orders) -> Result<Option<Triple>> {
         if !self.wanted.scores {
-            return None;
+            return Ok(None);
         }
         let (epoch, len, position) = self.place(index);
+        let mut row = || self.order(orders, epoch, len)[position] as usize;
         match &self.source {
-            Source::Zoo(zoo) => Some(zoo.triple(Split::Train, index)),
-            Source::Trajectories(source) => {
-                Some(source.draw(self.order(orders, epoch, len)[position] as usize, self.seed, epoch))
-            }
-            Source::Preferences(triples) => Some(triples[self.order(orders, epoch, len)[position] as usize].clone()),
-            Source::Pairs(_) | Source::Sequences(_) => None,
+            Source::Zoo(zoo) => Ok(Some(zoo.triple(Split::Train, index))),
+            Source::Trajectories(source) => source.draw(row(), self.seed, epoch).map(Some),
+            Source::Preferences(triples) => triples.get(row()).map(Some),
+            Source::Pairs(_) | Source::Sequences(_) => Ok(None),
         }
     }
 
@@ -183,9 +186,9 @@ impl Feeder {
         (index / len, len, (index % len) as usize)
     }
 
-    fn add(&self, index: u64, batch: &mut Batch, orders: &mut Orders) -> Result<()> {
-        if let Some(triple) = self.triple(index, orders) {
-            return self.add_triple(&triple, batch);
+    fn add(&self, index: u64, filling: &mut Filling, orders: &mut Orders) -> Result<()> {
+        if let Some(triple) = self.triple(index, orders)? {
+            return self.add_triple(&triple, filling);
         }
         let (epoch, len, position) = self.place(index);
         match &self.source {
@@ -193,29 +196,26 @@ impl Feeder {
                 let Triple { prompt, reference, .. } = zoo.triple(Split::Train, index);
                 let document = Document { prompt, output: reference };
                 for sequence in encode_document(self.tokenizer()?, &document, &self.template)? {
-                    batch.push(&[&sequence], false, self.wanted, self.capacity);
+                    filling.push(&[&sequence], false)?;
                 }
                 Ok(())
             }
             Source::Pairs(pairs) => {
-                let pair = &pairs[self.order(orders, epoch, len)[position] as usize];
-                batch.push(&[&pair.chosen, &pair.rejected], true, self.wanted, self.capacity);
-                Ok(())
+                let pair = pairs.get(self.order(orders, epoch, len)[position] as usize)?;
+                filling.push(&[&pair.chosen, &pair.rejected], true)
             }
             Source::Sequences(sequences) => {
-                let sequence = &sequences[self.order(orders, epoch, len)[position] as usize];
-                batch.push(&[sequence], false, self.wanted, self.capacity);
-                Ok(())
+                let sequence = sequences.get(self.order(orders, epoch, len)[position] as usize)?;
+                filling.push(&[&sequence], false)
             }
             Source::Trajectories(_) | Source::Preferences(_) => Err(Error::machine("triples without a ranking loss")),
         }
     }
 
-    fn add_triple(&self, triple: &Triple, batch: &mut Batch) -> Result<()> {
+    fn add_triple(&self, triple: &Triple, filling: &mut Filling) -> Result<()> {
         let pair = encode_triple(self.tokenizer()?, triple, &self.template)?;
-        batch.cut += usize::from(pair.cut.any());
-        batch.push(&[&pair.chosen, &pair.rejected], true, self.wanted, self.capacity);
-        Ok(())
+        filling.cut += usize::from(pair.cut.any());
+        filling.push(&[&pair.chosen, &pair.rejected], true)
     }
 
     /// A permutation of an epoch's examples, drawn from the seed and the epoch.

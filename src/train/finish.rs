@@ -14,16 +14,16 @@ use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
-use crate::passes::{Capacity, Pack, Wanted};
+use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::store::weights;
 use crate::store::weights::Target;
 use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
 use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
-use crate::train::run::Totals;
 use crate::train::setup::{EvalSet, Setup};
 use crate::train::state::Masters;
+use crate::train::totals::Totals;
 use crate::train::{Trainer, metrics};
 
 /// The final model in a run's folder.
@@ -205,19 +205,22 @@ fn next_token_loss(model: &Rc<Model>, feeder: &Feeder, sequences: &[Vec<u32>]) -
     const WANTED: Wanted = Wanted { scores: false, next_tokens: true, share_prefix: false };
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let tokens = feeder.capacity.tokens.max(longest);
-    let capacity = Capacity { tokens, selected: tokens, candidates: 2 };
+    let capacity = Capacity { candidates: 2, ..Capacity::new(tokens, WANTED) };
     let mut workspace = Workspace::new(model.backend().as_ref(), model.config(), model.outputs(), capacity, None)?;
     model.zero_losses(&workspace)?;
-    let mut pack = Pack::default();
+    let mut filling = InOrder::new(WANTED, capacity, model.config().vocab_size);
     let mut predicted = 0.0;
-    for (i, sequence) in sequences.iter().enumerate() {
-        pack.push(&[sequence], WANTED);
-        if sequences.get(i + 1).is_none_or(|next| pack.tokens() + next.len() > tokens) {
+    let mut compute = |packs: Vec<Pack>| {
+        packs.iter().try_for_each(|pack| {
             predicted += pack.predicted_tokens();
-            model.next_token_loss(&mut workspace, &pack, 1.0)?;
-            pack.clear();
-        }
+            model.next_token_loss(&mut workspace, pack, 1.0)
+        })
+    };
+    for sequence in sequences {
+        filling.push(&[sequence], false)?;
+        compute(filling.take_full())?;
     }
+    compute(filling.finish()?)?;
     Ok(model.losses(&workspace)?.1 / predicted)
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::objective::ScoreStats;
 use crate::train::rate::Share;
 
 /// The file in a run's folder.
@@ -43,21 +44,6 @@ pub struct StepMetrics {
     /// Floating-point operations a second as a share of what the device can reach.
     #[serde(flatten)]
     pub share: Share,
-}
-
-/// Statistics over the pairs of a step, named as in TRL's reward trainer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ScoreStats {
-    /// Share of the pairs with the chosen one strictly above the rejected one.
-    pub accuracy: f64,
-    /// Mean of chosen minus rejected score.
-    pub margin: f64,
-    /// Mean over all scores.
-    pub mean_reward: f64,
-    /// The lowest score.
-    pub min_reward: f64,
-    /// The highest score.
-    pub max_reward: f64,
 }
 
 impl StepMetrics {

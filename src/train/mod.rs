@@ -16,6 +16,8 @@ pub mod state;
 mod step;
 mod step_loop;
 pub mod tensorboard;
+mod totals;
 
 pub use state::OptimizerState;
-pub use step::{Step, StepTotals, Trainer};
+pub use step::{Step, Trainer};
+pub use totals::Totals;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::metrics::{ScoreStats, StepMetrics};
+use super::metrics::StepMetrics;
 use super::rate::{Ceiling, Share};
+use crate::objective::ScoreStats;
 
 /// Steps that shown figures are means over.
 const WINDOW: usize = 20;

@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
-
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::error::Result;
@@ -28,23 +26,6 @@ pub struct Request {
     pub backend: Rc<dyn Backend>,
     /// Set from outside to save and stop after the current step.
     pub stop: Arc<AtomicBool>,
-}
-
-/// What a checkpoint says besides its buffers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Totals {
-    /// Optimiser steps done; steps whose every pair was too long make no update.
-    pub updates: u64,
-    /// Tokens computed.
-    pub tokens: u64,
-    /// Tokens that shared prefixes saved.
-    pub tokens_saved: u64,
-    /// Pairs or documents left out because they do not fit a pack.
-    pub over_long: u64,
-    /// Pairs of which something was cut.
-    pub cut: u64,
-    /// Seconds spent in steps.
-    pub seconds: f64,
 }
 
 /// How a run ended.

@@ -15,9 +15,9 @@ use crate::train::Trainer;
 use crate::train::checkpoint::{Checkpoints, Latest, RunLock};
 use crate::train::finish::{MODEL, REPORT};
 use crate::train::metrics::{MetricsLog, StepMetrics};
-use crate::train::run::Totals;
 use crate::train::setup::{Initial, Setup, Start};
 use crate::train::tensorboard::EventFile;
+use crate::train::totals::Totals;
 
 /// The resolved configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";
@@ -197,7 +197,10 @@ fn fingerprints(config: &Config) -> Result<BTreeMap<String, String>> {
     let hash = |path: &PathBuf| {
         // A pipe could be read but once, and a run that goes on reads again.
         if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Err(Error::user(format!("cannot read {}: it is no regular file; save it as one", path.display())));
+            return Err(Error::user(format!(
+                "cannot read {}: it is not a regular file; save it as one",
+                path.display()
+            )));
         }
         let mut hasher = blake3::Hasher::new();
         let file = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));

@@ -1,28 +1,28 @@
 //! From a configuration to what training needs: data, tokenizer, architecture. Reads, and writes nothing.
 
+mod data;
+mod examples;
+
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::backend::Backend;
 use crate::baselines::Baselines;
-use crate::config::{Config, ObjectiveKind, TokenizerKind};
-use crate::data::{Document, Records, Trajectory, Triple, TripleSource, read, read_all, split_by_prompt};
+use crate::config::{Config, TokenizerKind};
 use crate::error::{Error, Result};
-use crate::eval::set_name;
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, SpecialIds};
 use crate::model::{Model, ModelConfig, OutputHeads, Param, TensorSpec};
-use crate::passes::{Capacity, Wanted};
-use crate::polar::{TemplateConfig, encode_document};
+use crate::objective;
+use crate::passes::Capacity;
+use crate::polar::TemplateConfig;
 use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
 use crate::train::feed::{Feeder, Source};
 use crate::train::plan::Sizes;
 use crate::train::state::OptimizerState;
-use crate::zoo::{Split, Zoo};
+use data::Data;
 
 /// What the model is measured on at the end of a run.
 pub enum EvalSet {
@@ -103,7 +103,8 @@ impl Setup {
         }
         let mut notes = Vec::new();
         let data = Data::read(config, &mut notes)?;
-        let outputs = outputs(config);
+        let objective = objective::new(&config.objective);
+        let outputs = objective.heads();
         let (tokenizer, mut model_config) = match &start {
             Start::Fresh if data.is_ids() && config.tokenizer.kind == TokenizerKind::Bpe => {
                 return Err(Error::user(
@@ -113,7 +114,7 @@ impl Setup {
                 ));
             }
             Start::Fresh => {
-                let tokenizer = Tokenizer::from_config(&config.tokenizer, data.texts())?;
+                let tokenizer = data.with_texts(|texts| Tokenizer::from_config(&config.tokenizer, texts))?;
                 let model_config = model_config(config, &tokenizer, outputs)?;
                 (Some(tokenizer), model_config)
             }
@@ -131,13 +132,8 @@ impl Setup {
                 config.data.max_length, model_config.max_position_embeddings
             )));
         }
-        let lm = config.objective.kind == ObjectiveKind::Lm;
-        let wanted = Wanted {
-            scores: !lm,
-            next_tokens: lm || config.objective.lm_weight > 0.0,
-            share_prefix: config.data.share_prefix,
-        };
-        let capacity = capacity(config, wanted);
+        let wanted = objective.wanted(config.data.share_prefix);
+        let capacity = Capacity::new(config.data.pack_length, wanted);
         let (source, eval_sets) = data.into_parts(config, tokenizer.as_ref(), &template, &model_config, &mut notes)?;
         let steps = steps(config, &source)?;
         let feeder = Feeder {
@@ -146,6 +142,7 @@ impl Setup {
             template,
             wanted,
             capacity,
+            vocabulary: model_config.vocab_size,
             batch_size: config.train.batch_size,
             seed: config.train.seed,
         };
@@ -220,7 +217,7 @@ impl Setup {
     /// The baselines, fitted to the first triples that the model trained on; none if they were no text.
     pub fn baselines(&self) -> Result<Option<Baselines>> {
         let trained = self.steps.saturating_mul(self.config.train.batch_size as u64);
-        let triples = self.feeder.triples(trained.min(self.config.eval.baseline_triples as u64));
+        let triples = self.feeder.triples(trained.min(self.config.eval.baseline_triples as u64))?;
         if triples.is_empty() {
             return Ok(None);
         }
@@ -260,13 +257,6 @@ fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Optio
     Ok((Some(tokenizer), config))
 }
 
-fn outputs(config: &Config) -> OutputHeads {
-    match config.objective.kind {
-        ObjectiveKind::Polar => OutputHeads { reward: true, lm: config.objective.lm_weight > 0.0 },
-        ObjectiveKind::Lm => OutputHeads { reward: false, lm: true },
-    }
-}
-
 fn architecture(outputs: OutputHeads) -> Architecture {
     if outputs.reward { Architecture::RewardModel } else { Architecture::CausalLm }
 }
@@ -278,12 +268,6 @@ fn model_config(config: &Config, tokenizer: &Tokenizer, outputs: OutputHeads) ->
     ModelConfig::new(&config.model, tokenizer.vocab_size(), special, architecture(outputs))
 }
 
-fn capacity(config: &Config, wanted: Wanted) -> Capacity {
-    let tokens = config.data.pack_length;
-    let candidates = Capacity::candidates_for(tokens);
-    Capacity { tokens, selected: if wanted.next_tokens { tokens } else { candidates }, candidates }
-}
-
 /// Whether the run is for data that was not given.
 pub fn is_without_data(config: &Config) -> bool {
     config.data.train.is_empty() && config.train.steps == 0
@@ -293,7 +277,8 @@ pub fn is_without_data(config: &Config) -> bool {
 /// is still to be trained counts with the ids that it may have.
 pub fn sizes_without_data(config: &Config, start: &Start) -> Result<Sizes> {
     config.validate()?;
-    let outputs = outputs(config);
+    let objective = objective::new(&config.objective);
+    let outputs = objective.heads();
     let model = match start {
         Start::From(dir) => read_start(dir, outputs, true)?.1,
         Start::Fresh if config.tokenizer.kind == TokenizerKind::Bpe => {
@@ -304,10 +289,8 @@ pub fn sizes_without_data(config: &Config, start: &Start) -> Result<Sizes> {
             model_config(config, &Tokenizer::from_config(&config.tokenizer, std::iter::empty::<String>())?, outputs)?
         }
     };
-    let lm = config.objective.kind == ObjectiveKind::Lm;
-    let next_tokens = lm || config.objective.lm_weight > 0.0;
-    let wanted = Wanted { scores: !lm, next_tokens, share_prefix: config.data.share_prefix };
-    Ok(Sizes { config: model, outputs, capacity: capacity(config, wanted), candidates: 2 * config.train.batch_size })
+    let capacity = Capacity::new(config.data.pack_length, objective.wanted(config.data.share_prefix));
+    Ok(Sizes { config: model, outputs, capacity, candidates: 2 * config.train.batch_size })
 }
 
 fn steps(config: &Config, source: &Source) -> Result<u64> {
@@ -315,242 +298,5 @@ fn steps(config: &Config, source: &Source) -> Result<u64> {
         (0, Some(len)) => Ok((len as u64).div_ceil(config.train.batch_size as u64)),
         (0, None) => Err(Error::machine("an epoch of a source without an end")),
         (steps, _) => Ok(steps as u64),
-    }
-}
-
-/// The data as read, before it is turned into examples.
-enum Data {
-    Zoo(Zoo),
-    Files { train: Records, eval: Vec<(String, Records)> },
-}
-
-impl Data {
-    fn read(config: &Config, notes: &mut Vec<String>) -> Result<Self> {
-        let names: Vec<_> = config.data.eval.iter().map(|path| set_name(path)).collect();
-        let mut eval = Vec::new();
-        for (path, name) in config.data.eval.iter().zip(&names) {
-            // Two files of one name are told apart by their folders.
-            let unique = names.iter().filter(|other| *other == name).count() == 1;
-            eval.push((if unique { name.clone() } else { path.display().to_string() }, read(path)?));
-        }
-        if config.data.train.is_empty() {
-            let zoo = Zoo::new(&config.zoo)?;
-            let z = &config.zoo;
-            notes.push(format!(
-                "data: the policy zoo, seed {}, {} training policies, {} held out",
-                z.seed, z.train_policies, z.held_out_policies
-            ));
-            if eval.is_empty() {
-                return Ok(Self::Zoo(zoo));
-            }
-            return Err(Error::user(
-                "--eval-data goes with --data; a run on the policy zoo evaluates on the zoo. \
-                 To evaluate a trained model on a file: polar-raw eval --model DIR --data FILE",
-            ));
-        }
-        let mut train = read_all(&config.data.train)?;
-        notes.push(format!("data: {} rows of {}", train.len(), train.kind()));
-        if let Records::Preferences(rows) = &train {
-            let equal = rows.iter().filter(|row| row.chosen == row.rejected).count();
-            if equal > 0 {
-                notes.push(format!("{equal} of them have the same text as chosen and rejected and teach nothing"));
-            }
-        }
-        if eval.is_empty() && config.data.eval_fraction > 0.0 {
-            let (kept, held_out) = split(train, config.data.eval_fraction, config.train.seed);
-            if kept.is_empty() {
-                return Err(Error::user(format!(
-                    "data.eval_fraction = {} holds out every prompt and leaves none to train on: lower it, or give \
-                     --eval-data",
-                    config.data.eval_fraction
-                )));
-            }
-            train = kept;
-            notes.push(match held_out.len() {
-                0 if matches!(train, Records::Pairs(_)) => {
-                    "held out for evaluation: nothing, since ids do not say what their prompt is; give --eval-data"
-                        .into()
-                }
-                0 => "held out for evaluation: nothing; give --eval-data or raise data.eval_fraction".into(),
-                rows => format!("held out for evaluation: {rows} rows, by prompt"),
-            });
-            if !held_out.is_empty() {
-                eval.push(("held-out prompts".into(), held_out));
-            }
-        }
-        Ok(Self::Files { train, eval })
-    }
-
-    /// Whether no row has text.
-    fn is_ids(&self) -> bool {
-        match self {
-            Self::Zoo(_) => false,
-            Self::Files { train, eval } => {
-                std::iter::once(train).chain(eval.iter().map(|(_, set)| set)).all(|r| matches!(r, Records::Pairs(_)))
-            }
-        }
-    }
-
-    /// Text to train a tokenizer on, in the order of the examples.
-    fn texts(&self) -> Box<dyn Iterator<Item = String> + '_> {
-        match self {
-            Self::Zoo(zoo) => Box::new((0..).flat_map(|i| {
-                let Triple { prompt, reference, chosen, rejected, .. } = zoo.triple(Split::Train, i);
-                [prompt, reference, chosen, rejected]
-            })),
-            Self::Files { train, .. } => match train {
-                Records::Trajectories(rows) => Box::new(rows.iter().flat_map(|t| [t.prompt.clone(), t.output.clone()])),
-                Records::Preferences(rows) => Box::new(
-                    rows.iter().flat_map(|t| [&t.prompt, &t.reference, &t.chosen, &t.rejected].map(String::clone)),
-                ),
-                Records::Documents(rows) => Box::new(rows.iter().flat_map(|d| [d.prompt.clone(), d.output.clone()])),
-                Records::Pairs(_) => Box::new(std::iter::empty()),
-            },
-        }
-    }
-
-    fn into_parts(
-        self,
-        config: &Config,
-        tokenizer: Option<&Tokenizer>,
-        template: &TemplateConfig,
-        model: &ModelConfig,
-        notes: &mut Vec<String>,
-    ) -> Result<(Source, Vec<EvalSet>)> {
-        let examples = Examples { config, tokenizer, template, model };
-        match self {
-            Self::Zoo(zoo) => {
-                let sets = examples.zoo_sets(&zoo)?;
-                Ok((Source::Zoo(zoo), sets))
-            }
-            Self::Files { train, eval } => {
-                let files: Vec<_> = config.data.train.iter().map(|path| path.display().to_string()).collect();
-                let source = examples.source(train, &files.join(", "))?;
-                let mut sets = Vec::new();
-                for (name, records) in eval {
-                    match examples.eval_set(name, records) {
-                        Ok(set) => sets.push(set),
-                        // What was held out by chance may be of no use, and nobody has asked for it.
-                        Err(error) if config.data.eval.is_empty() => notes.push(format!("not evaluated: {error}")),
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok((source, sets))
-            }
-        }
-    }
-}
-
-/// Turns records into what the objective trains and is measured on.
-struct Examples<'a> {
-    config: &'a Config,
-    tokenizer: Option<&'a Tokenizer>,
-    template: &'a TemplateConfig,
-    model: &'a ModelConfig,
-}
-
-impl Examples<'_> {
-    /// What the objective trains on, made of the records of what messages call `from`.
-    fn source(&self, records: Records, from: &str) -> Result<Source> {
-        let kind = records.kind();
-        Ok(match (self.config.objective.kind, records) {
-            (ObjectiveKind::Lm, records) => Source::Sequences(self.sequences(records).map_err(|e| e.context(from))?),
-            (_, Records::Trajectories(rows)) => {
-                Source::Trajectories(TripleSource::new(rows).map_err(|e| e.context(from))?)
-            }
-            (_, Records::Preferences(triples)) => Source::Preferences(triples),
-            (_, Records::Pairs(pairs)) => {
-                let (vocab, most) = (self.model.vocab_size, self.model.max_position_embeddings);
-                pairs.iter().try_for_each(|pair| pair.check(vocab, most, self.model.special.reward))?;
-                Source::Pairs(pairs)
-            }
-            (_, Records::Documents(_)) => {
-                return Err(Error::user(format!(
-                    "{from}: objective.kind = \"polar\" cannot compare {kind}: give trajectories, preferences or pairs \
-                     of token ids, or --set objective.kind=lm"
-                )));
-            }
-        })
-    }
-
-    fn eval_set(&self, name: String, records: Records) -> Result<EvalSet> {
-        let most = self.config.eval.pairs;
-        Ok(match self.source(records, &format!("evaluation data {name}"))? {
-            Source::Trajectories(source) => {
-                EvalSet::Ranked(name, Set::of_triples(source.epoch(self.config.train.seed, 0).take(most)))
-            }
-            Source::Preferences(triples) => EvalSet::Ranked(name, Set::of_triples(triples.into_iter().take(most))),
-            Source::Pairs(pairs) => EvalSet::Ranked(name, Set::of_pairs(pairs.into_iter().take(most))),
-            Source::Sequences(sequences) => EvalSet::Sequences(name, sequences.into_iter().take(most).collect()),
-            Source::Zoo(_) => return Err(Error::machine("the zoo is no file")),
-        })
-    }
-
-    fn zoo_sets(&self, zoo: &Zoo) -> Result<Vec<EvalSet>> {
-        let n = self.config.eval.pairs as u64;
-        let triples = |split| (0..n).map(move |i| zoo.triple(split, i));
-        if self.config.objective.kind == ObjectiveKind::Lm {
-            let documents =
-                triples(Split::HeldOutPrompts).map(|t| Document { prompt: t.prompt, output: t.reference }).collect();
-            let sequences = self.sequences(Records::Documents(documents))?;
-            return Ok(vec![EvalSet::Sequences("held-out prompts".into(), sequences)]);
-        }
-        let preferences = (0..n).map(|i| zoo.preference(Split::HeldOutPrompts, i));
-        Ok(vec![
-            EvalSet::Ranked("held-out prompts".into(), Set::of_triples(triples(Split::HeldOutPrompts))),
-            EvalSet::Ranked("held-out policies".into(), Set::of_triples(triples(Split::HeldOutPolicies))),
-            EvalSet::Ranked("preferences".into(), Set::of_triples(preferences)),
-        ])
-    }
-
-    /// Documents as ids. Trajectories are documents as well: prompt and output.
-    fn sequences(&self, records: Records) -> Result<Vec<Vec<u32>>> {
-        let documents = match records {
-            Records::Documents(documents) => documents,
-            Records::Trajectories(rows) => {
-                rows.into_iter().map(|Trajectory { prompt, output, .. }| Document { prompt, output }).collect()
-            }
-            other => {
-                return Err(Error::user(format!(
-                    "holds {}; objective.kind = \"lm\" reads documents: rows {{prompt, output}} or {{text}}, \
-                     or a .txt file",
-                    other.kind()
-                )));
-            }
-        };
-        let no_tokenizer = || Error::user("the model's folder has no tokenizer.json, which documents need");
-        let tokenizer = self.tokenizer.ok_or_else(no_tokenizer)?;
-        let sequences: Vec<Vec<Vec<u32>>> = documents
-            .par_iter()
-            .map(|document| encode_document(tokenizer, document, self.template))
-            .collect::<Result<_>>()?;
-        // A sequence of one id predicts nothing.
-        let sequences: Vec<_> = sequences.into_iter().flatten().filter(|sequence| sequence.len() > 1).collect();
-        if sequences.is_empty() {
-            return Err(Error::user("the documents hold no text to learn from"));
-        }
-        Ok(sequences)
-    }
-}
-
-fn split(records: Records, fraction: f64, seed: u64) -> (Records, Records) {
-    match records {
-        Records::Trajectories(rows) => {
-            let (a, b) = split_by_prompt(rows, |row| &row.prompt, fraction, seed);
-            (Records::Trajectories(a), Records::Trajectories(b))
-        }
-        Records::Preferences(rows) => {
-            let (a, b) = split_by_prompt(rows, |row| &row.prompt, fraction, seed);
-            (Records::Preferences(a), Records::Preferences(b))
-        }
-        Records::Documents(rows) => {
-            let key = |row: &Document| if row.prompt.is_empty() { row.output.clone() } else { row.prompt.clone() };
-            let keyed: Vec<(String, Document)> = rows.into_iter().map(|row| (key(&row), row)).collect();
-            let (a, b) = split_by_prompt(keyed, |(key, _)| key, fraction, seed);
-            let rows = |keyed: Vec<(String, Document)>| Records::Documents(keyed.into_iter().map(|(_, d)| d).collect());
-            (rows(a), rows(b))
-        }
-        // Token ids do not say what their prompt is; neighbours may share it.
-        Records::Pairs(rows) => (Records::Pairs(rows), Records::Pairs(Vec::new())),
     }
 }

@@ -101,8 +101,15 @@ impl OptimizerState {
     }
 
     /// One AdamW update of its range of the model's parameters, from the same range of the flat gradient `grads` and the
-    /// norm of the whole.
-    pub fn update(&self, model: &Model, grads: &Tensor, [squares, losses]: [&Tensor; 2], update: &AdamW) -> Result<()> {
+    /// sum of the squares of the whole; none where that or one of `losses` is not finite.
+    pub fn update(
+        &self,
+        model: &Model,
+        grads: &Tensor,
+        squares: &Tensor,
+        losses: &Tensor,
+        update: &AdamW,
+    ) -> Result<()> {
         let range = &self.master.range;
         let of = |flat: &Tensor| flat.window(range.start, &[range.len()]);
         let (params, grads) = (of(model.params()), of(grads));
@@ -171,21 +178,30 @@ impl OptimizerState {
     /// # Errors
     /// Names the tensor and `updates`, after which it was found.
     pub fn check(&self, model: &Model, updates: u64) -> Result<()> {
+        let backend = model.backend();
+        let count = backend.tensor(backend.accumulator(), &[1])?;
+        let bad = |buffer: &Tensor, range: Range<usize>| -> Result<bool> {
+            backend.count_non_finite(&count, &buffer.window(range.start, &[range.len()]))?;
+            Ok(backend.read_one(&count)? != 0.0)
+        };
         for (what, buffer) in ["weight", "first moment of", "second moment of"].into_iter().zip(self.buffers()) {
-            let mut values = Vec::new();
-            for piece in pieces(0..self.master.range.len()) {
-                values.resize(piece.len(), 0.0);
-                model.backend().read_f32_into(&buffer.window(piece.start, &[piece.len()]), &mut values)?;
-                if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                    let element = self.master.range.start + piece.start + at;
-                    let holds = |spec: &&TensorSpec| (spec.offset..spec.offset + spec.elements()).contains(&element);
-                    let name = model.specs().iter().find(holds).map_or("padding", |spec| &spec.name);
-                    return Err(Error::machine(format!(
-                        "the {what} {name} is not finite after update {updates}. It was not saved; what was saved \
-                         before is whole. Try a lower optimizer.lr"
-                    )));
+            if !bad(buffer, 0..buffer.len())? {
+                continue;
+            }
+            // Which tensor it is, is looked for on the device as well.
+            let range = self.range();
+            let mut name = "padding";
+            for spec in model.specs() {
+                let of = spec.offset.max(range.start)..(spec.offset + spec.elements()).min(range.end);
+                if !of.is_empty() && bad(buffer, of.start - range.start..of.end - range.start)? {
+                    name = &spec.name;
+                    break;
                 }
             }
+            return Err(Error::machine(format!(
+                "the {what} {name} is not finite after update {updates}. It was not saved; what was saved before is \
+                 whole. Try a lower optimizer.lr"
+            )));
         }
         Ok(())
     }

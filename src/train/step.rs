@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{AdamW, Backend, BackendExt, Footprint, Operations, PairLoss};
-use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
+use crate::backend::{AdamW, Backend, BackendExt, Footprint, Operations};
+use crate::config::{ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
-use crate::model::{Flat, Keep, Model, Objective, Workspace};
+use crate::model::{Flat, Keep, LossHeads, Model, Workspace};
+use crate::objective::{self, Objective, ScoreStats, StepTotals};
 use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
 use crate::train::plan::{MemoryPlan, Sizes};
@@ -16,7 +17,7 @@ use crate::train::state::OptimizerState;
 pub struct Trainer {
     model: Rc<Model>,
     state: OptimizerState,
-    objective: ObjectiveSection,
+    objective: Box<dyn Objective>,
     optimizer: OptimizerSection,
     workspace: Workspace,
     grads: Flat,
@@ -25,8 +26,8 @@ pub struct Trainer {
     updates: u64,
 }
 
-/// What the host wants to know of a step, in one buffer on the device, so that it waits for it once: gradient norm,
-/// ranking loss, next-token loss, then the scores of all candidates.
+/// What the host wants to know of a step, in one buffer on the device, so that it waits for it once: sum of
+/// the squared gradients, ranking loss, next-token loss, then the scores of all candidates.
 struct Figures {
     tensor: Tensor,
     host: Vec<f64>,
@@ -49,11 +50,8 @@ impl Figures {
         self.tensor.window(0, &[1])
     }
 
-    fn losses(&self) -> [Tensor; 2] {
-        [1, 2].map(|at| self.tensor.window(at, &[1]))
-    }
-
-    fn all_losses(&self) -> Tensor {
+    /// Both losses.
+    fn losses(&self) -> Tensor {
         self.tensor.window(1, &[2])
     }
 
@@ -61,7 +59,7 @@ impl Figures {
         self.tensor.window(Self::SCORES + range.start, &[range.len()])
     }
 
-    /// Waits for the device and reads norm, losses and the first `candidates` scores.
+    /// Waits for the device and reads squares, losses and the first `candidates` scores.
     fn read(&mut self, backend: &dyn Backend, candidates: usize) -> Result<&[f64]> {
         let n = Self::elements(candidates);
         backend.read_f64_into(&self.tensor.first(&[n]), &mut self.host[..n])?;
@@ -80,23 +78,6 @@ pub struct Step {
     pub grad_norm: f64,
 }
 
-/// What a step is the mean over, whoever computes which of its packs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepTotals {
-    /// Pairs compared.
-    pub pairs: usize,
-    /// Tokens that are predicted, by their weights.
-    pub predicted: f64,
-}
-
-impl StepTotals {
-    /// Of all the packs of a step.
-    pub fn of(packs: &[Pack]) -> Self {
-        let pairs = packs.iter().map(|pack| pack.pairs.len()).sum();
-        Self { pairs, predicted: packs.iter().map(Pack::predicted_tokens).sum() }
-    }
-}
-
 impl Trainer {
     /// Takes the memory of `plan` for training `model`, whose parameters `state` belongs to.
     pub fn new(
@@ -111,7 +92,7 @@ impl Trainer {
         let workspace = Workspace::new(backend.as_ref(), config, outputs, plan.capacity, Some(plan.keep))?;
         let grads = model.gradients()?;
         let figures = Figures::new(backend.as_ref(), plan.candidates)?;
-        let (objective, optimizer) = (objective.clone(), optimizer.clone());
+        let (objective, optimizer) = (objective::new(objective), optimizer.clone());
         Ok(Self { model, state, objective, optimizer, workspace, grads, figures, updates: 0 })
     }
 
@@ -139,6 +120,11 @@ impl Trainer {
     /// The model in training.
     pub fn model(&self) -> &Rc<Model> {
         &self.model
+    }
+
+    /// What is said of the scores that a step of `packs` left.
+    pub fn score_stats(&self, packs: &[Pack], scores: &[f32]) -> Option<ScoreStats> {
+        self.objective.score_stats(packs, scores)
     }
 
     /// The gradients of the last step.
@@ -169,47 +155,17 @@ impl Trainer {
     /// Computes losses and gradients of `packs`, all of a step or a share of them: of the step whose `totals` these are.
     /// The scores of all their candidates go to `scores`.
     pub fn gradients(&mut self, packs: &[Pack], totals: &StepTotals, scores: &mut Vec<f32>) -> Result<Step> {
-        let candidates = self.issue(packs, totals)?;
-        self.collect(candidates, scores)
+        let candidates = self.issue_gradients(packs, totals)?;
+        self.read_step(candidates, scores)
     }
 
-    /// Issues what [`Trainer::gradients`] computes, and does not wait for it. How many candidates the packs have.
-    fn issue(&mut self, packs: &[Pack], totals: &StepTotals) -> Result<usize> {
-        let backend = self.model.backend().clone();
-        backend.fill(self.grads(), 0.0)?;
-        self.model.zero_losses(&self.workspace)?;
-        let objective = self.objective(totals);
-        let mut candidates = 0;
-        for pack in packs {
-            self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
-            if objective.pair_loss.is_some() {
-                let range = candidates..candidates + pack.candidates();
-                candidates = range.end;
-                self.model.copy_scores(&self.workspace, &self.figures.scores(range))?;
-            }
-        }
-        self.model.copy_losses(&self.workspace, self.figures.losses())?;
-        backend.sum_of_squares(&self.figures.squares(), self.grads())?;
-        Ok(candidates)
-    }
-
-    /// Waits for what was issued and reads it.
-    fn collect(&mut self, candidates: usize, scores: &mut Vec<f32>) -> Result<Step> {
-        let backend = self.model.backend().clone();
-        let figures = self.figures.read(backend.as_ref(), candidates)?;
-        let [squares, ranking, next_token] = [figures[0], figures[1], figures[2]];
-        let grad_norm = squares.sqrt();
-        scores.clear();
-        scores.extend(figures[Figures::SCORES..].iter().map(|&score| score as f32));
-        let weight = self.lm_weight();
-        let lm_loss = (weight > 0.0).then(|| next_token / weight);
-        Ok(Step { loss: ranking + next_token, lm_loss, grad_norm })
-    }
-
-    /// Gradients, then one AdamW update at learning rate `lr`, for which the host does not wait: the update looks at norm
-    /// and losses itself, and changes nothing where one is not finite. The host learns of it with the step's metrics.
+    /// Gradients, then one AdamW update at learning rate `lr`. The device is waited for once, after all of it was issued:
+    /// the update looks at norm and losses itself, and does nothing where they are not finite.
+    ///
+    /// # Errors
+    /// When loss or gradient are not finite, with where that began; nothing was updated then.
     pub fn step(&mut self, packs: &[Pack], lr: f64, scores: &mut Vec<f32>) -> Result<Step> {
-        let candidates = self.issue(packs, &StepTotals::of(packs))?;
+        let candidates = self.issue_gradients(packs, &StepTotals::of(packs))?;
         let [beta1, beta2] = self.optimizer.betas;
         let update = AdamW {
             lr,
@@ -220,9 +176,9 @@ impl Trainer {
             max_norm: self.optimizer.clip_grad_norm,
             step: self.updates + 1,
         };
-        let looked_at = [&self.figures.squares(), &self.figures.all_losses()];
-        self.state.update(&self.model, self.grads(), looked_at, &update)?;
-        let step = self.collect(candidates, scores)?;
+        let (squares, losses) = (self.figures.squares(), self.figures.losses());
+        self.state.update(&self.model, self.grads(), &squares, &losses, &update)?;
+        let step = self.read_step(candidates, scores)?;
         if !step.loss.is_finite() || !step.grad_norm.is_finite() {
             return Err(self.explain_non_finite(&step, packs)?);
         }
@@ -230,31 +186,47 @@ impl Trainer {
         Ok(step)
     }
 
-    fn lm_weight(&self) -> f64 {
-        match self.objective.kind {
-            ObjectiveKind::Polar => self.objective.lm_weight,
-            ObjectiveKind::Lm => 1.0,
+    /// Begins to compute losses, gradients and scores of `packs`, and does not wait for them. Says how many candidates
+    /// have scores.
+    fn issue_gradients(&mut self, packs: &[Pack], totals: &StepTotals) -> Result<usize> {
+        let backend = self.model.backend().clone();
+        backend.fill(self.grads(), 0.0)?;
+        self.model.zero_losses(&self.workspace)?;
+        let mut candidates = 0;
+        for pack in packs {
+            let loss = |heads: &LossHeads| self.objective.backward(heads, totals);
+            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
+            if pack.candidates() > 0 {
+                let range = candidates..candidates + pack.candidates();
+                candidates = range.end;
+                self.model.copy_scores(&self.workspace, &self.figures.scores(range))?;
+            }
         }
+        let losses = self.figures.losses();
+        self.model.copy_losses(&self.workspace, [0, 1].map(|at| losses.window(at, &[1])))?;
+        backend.sum_of_squares(&self.figures.squares(), self.grads())?;
+        Ok(candidates)
     }
 
-    /// Scales that make the losses of all packs of a step means over its pairs and over its predicted tokens.
-    fn objective(&self, totals: &StepTotals) -> Objective {
-        let &StepTotals { pairs, predicted } = totals;
-        let pair_loss = (self.objective.kind == ObjectiveKind::Polar).then(|| PairLoss {
-            kind: self.objective.loss,
-            penalty: self.objective.penalty,
-            penalty_weight: self.objective.penalty_weight,
-            scale: 1.0 / pairs.max(1) as f64,
-        });
-        let lm_weight = self.lm_weight();
-        Objective { pair_loss, lm_scale: (lm_weight > 0.0).then(|| lm_weight / predicted.max(1.0)) }
+    /// Waits for what was issued and reads its losses, norm and scores.
+    fn read_step(&mut self, candidates: usize, scores: &mut Vec<f32>) -> Result<Step> {
+        let backend = self.model.backend().clone();
+        let figures = self.figures.read(backend.as_ref(), candidates)?;
+        let [squares, ranking, next_token] = [figures[0], figures[1], figures[2]];
+        scores.clear();
+        scores.extend(figures[Figures::SCORES..].iter().map(|&score| score as f32));
+        let lm_loss = self.objective.mean_next_token_loss(next_token);
+        Ok(Step { loss: ranking + next_token, lm_loss, grad_norm: squares.sqrt() })
     }
 
     /// Where a loss or gradient that is not finite began: a weight, a buffer of the forward pass, or a gradient. Packs
     /// are run again one by one, so that the buffers of the first bad one are looked at.
     fn explain_non_finite(&mut self, step: &Step, packs: &[Pack]) -> Result<Error> {
         let what = format!("loss {} and gradient norm {}", step.loss, step.grad_norm);
-        let place = self.first_non_finite(packs)?.unwrap_or_else(|| "the sum of the packs' losses".into());
+        let place = self.first_non_finite(packs)?.unwrap_or_else(|| match step.loss.is_finite() {
+            true => "the sum of the squares of the gradient, whose elements are finite".into(),
+            false => "the sum of the packs' losses".into(),
+        });
         Ok(Error::machine(format!(
             "{what}: not finite. It began in {place}. Nothing was updated; what was saved before is whole. Try a lower \
              optimizer.lr, a longer schedule.warmup_ratio or a smaller optimizer.clip_grad_norm"
@@ -266,14 +238,15 @@ impl Trainer {
         if let Some(name) = self.model.first_non_finite(self.model.params())? {
             return Ok(Some(format!("the weight {name}")));
         }
-        let objective = self.objective(&StepTotals::of(packs));
+        let totals = &StepTotals::of(packs);
         for pack in packs {
             if let Some(name) = self.model.first_non_finite_buffer(&mut self.workspace, pack)? {
                 return Ok(Some(format!("the buffer \"{name}\"")));
             }
             backend.fill(self.grads(), 0.0)?;
             self.model.zero_losses(&self.workspace)?;
-            self.model.accumulate_gradients(&mut self.workspace, pack, &objective, &self.grads)?;
+            let loss = |heads: &LossHeads| self.objective.backward(heads, totals);
+            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
             if let Some(name) = self.model.first_non_finite(self.grads())? {
                 return Ok(Some(format!("the gradient of {name}")));
             }

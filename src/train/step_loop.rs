@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
+use crate::objective::ScoreStats;
 use crate::train::feed::Batch;
 use crate::train::finish::{self, Outcome};
-use crate::train::metrics::{ScoreStats, StepMetrics};
+use crate::train::metrics::StepMetrics;
 use crate::train::progress::Progress;
 use crate::train::rate::{Ceiling, Share};
-use crate::train::run::Totals;
 use crate::train::run_folder::{Records, RunFolder};
 use crate::train::setup::Setup;
+use crate::train::totals::Totals;
 use crate::train::{Step, Trainer, schedule};
 
 /// A run in progress.
@@ -107,7 +108,8 @@ impl<'a> StepLoop<'a> {
         self.totals.seconds += seconds;
         let flops: f64 = batch.packs.iter().map(|pack| self.trainer.model().training_flops(pack)).sum();
         let share = self.ceiling.share(flops, seconds);
-        let metrics = step_metrics(self.step, &step, batch, scores, lr, seconds, share);
+        let stats = self.trainer.score_stats(&batch.packs, scores);
+        let metrics = step_metrics(self.step, &step, batch, stats, lr, seconds, share);
         self.records.append(&metrics)?;
         self.progress.step(&metrics);
         Ok(())
@@ -150,7 +152,7 @@ fn step_metrics(
     number: u64,
     step: &Step,
     batch: &Batch,
-    scores: &[f32],
+    scores: Option<ScoreStats>,
     lr: f64,
     seconds: f64,
     share: Share,
@@ -159,7 +161,7 @@ fn step_metrics(
     StepMetrics {
         step: number,
         loss: step.loss,
-        scores: (!scores.is_empty()).then(|| score_stats(batch, scores)),
+        scores,
         lm_loss: step.lm_loss,
         grad_norm: step.grad_norm,
         lr,
@@ -170,29 +172,4 @@ fn step_metrics(
         tokens_per_s: tokens as f64 / seconds,
         share,
     }
-}
-
-/// Statistics of the scores of a step, whose packs' candidates follow each other.
-fn score_stats(batch: &Batch, scores: &[f32]) -> ScoreStats {
-    let mut first = 0;
-    let mut stats = ScoreStats { min_reward: f64::INFINITY, max_reward: f64::NEG_INFINITY, ..ScoreStats::default() };
-    for pack in &batch.packs {
-        for &[chosen, rejected] in &pack.pairs {
-            let margin = f64::from(scores[first + chosen as usize]) - f64::from(scores[first + rejected as usize]);
-            stats.accuracy += f64::from(u8::from(margin > 0.0));
-            stats.margin += margin;
-        }
-        first += pack.candidates();
-    }
-    for &score in scores {
-        let score = f64::from(score);
-        stats.mean_reward += score;
-        stats.min_reward = stats.min_reward.min(score);
-        stats.max_reward = stats.max_reward.max(score);
-    }
-    let pairs = batch.pairs().max(1) as f64;
-    stats.accuracy /= pairs;
-    stats.margin /= pairs;
-    stats.mean_reward /= scores.len().max(1) as f64;
-    stats
 }

@@ -134,7 +134,7 @@ enum Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::metrics::ScoreStats;
+    use crate::objective::ScoreStats;
 
     /// Takes the records of a file apart again, checking every CRC.
     fn events(path: &Path) -> Vec<Event> {

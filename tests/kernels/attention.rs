@@ -6,7 +6,7 @@ use polar_raw::cuda::attention::{plan_backward, plan_forward};
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
-use crate::values::{BF16, Draw, close, empty, indices, tensor, values_of};
+use crate::values::{BF16, Draw, F32, close, empty, indices, tensor, values_of};
 
 /// Which tokens ask.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +90,7 @@ fn run(device: &Device, rows: Rows, heads: Heads, asking: Asking, size: f64) -> 
     let (k_t, v_t) = (tensor(&k, &dims), tensor(&v, &dims));
     Reference.attention_forward(&out_t, &lse_t, &q_t, &k_t, &v_t, args).unwrap();
     close(&what, &device.read_f32(params.lse, lse_len), &values_of(&lse_t), 1e-5, 1e-4 * size * size);
-    // Probabilities are rounded to bf16 before they weight the values, which lie within 1.
-    close(&what, &device.read_bf16(params.out, q_len), &values_of(&out_t), BF16, BF16);
+    close_as_weighted(&format!("out {what}"), &device.read_bf16(params.out, q_len), &values_of(&out_t), dim, size);
 
     // Backward from the reference's own results, rounded as they are stored.
     let out = values_of(&out_t);
@@ -128,12 +127,32 @@ fn run(device: &Device, rows: Rows, heads: Heads, asking: Asking, size: f64) -> 
     let mut results = vec![device.read_bf16(params.out, q_len), device.read_f32(params.lse, lse_len)];
     for (name, at, want) in [("dq", backward.dq, dq), ("dk", backward.dk, dk), ("dv", backward.dv, dv)] {
         let want = values_of(want);
-        // `ds`, or `p`, is rounded to bf16 before it weights what is summed; `delta` comes from a rounded out.
-        let size = want.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
         results.push(device.read_bf16(at, want.len()));
-        close(&format!("{name} {what}"), &results[results.len() - 1], &want, BF16, 2.0 * BF16 * size);
+        close_as_weighted(&format!("{name} {what}"), &results[results.len() - 1], &want, dim, size);
     }
     results
+}
+
+/// Requires results, vectors of `dim`, to be off as sums are whose weights, `p` or `ds`, are rounded to bf16. Two bf16
+/// roundings, of the weights and of the result, are each off by 0.42 times the unit roundoff of what is rounded, as a
+/// root mean square over a binade. Terms are independent, so that the root of their squares is about the result's own
+/// size. That decides; an element is only kept from being far off where others are not. Nothing absolute is allowed but
+/// the f32 that remains of a difference of vectors of `size`.
+fn close_as_weighted(what: &str, got: &[f64], want: &[f64], dim: usize, size: f64) {
+    let rms =
+        |values: &mut dyn Iterator<Item = f64>| (values.map(|x| x * x).sum::<f64>() / want.len().max(1) as f64).sqrt();
+    let remains = 64.0 * F32 * size;
+    let largest = want.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    close(what, got, want, BF16, 2.0 * BF16 * largest + remains);
+    // The vectors of a few queries have few weights, whose errors vary more.
+    let factor = if want.len() < 64 * dim { 3.0 } else { 1.5 };
+    let explained = 2.0f64.sqrt() * 0.42 * BF16 * rms(&mut want.iter().copied());
+    let off = rms(&mut got.iter().zip(want).map(|(got, want)| got - want));
+    assert!(
+        off <= factor * explained + remains,
+        "{what}: as a whole {off:.2e} off, which is {:.2} times what bf16 explains",
+        off / explained
+    );
 }
 
 const PACKS: [Rows; 8] = [
@@ -158,7 +177,10 @@ fn run_packs(kernels: &Kernels, heads: Heads) {
             if pack(rows, asking).1.is_empty() {
                 continue;
             }
-            run(&Device::new(kernels), rows, heads, asking, [1.0, 4.0][i % 2]);
+            // Keys of two dimensions that score highest lie close together: where the distribution is sharp, dq is a
+            // difference of almost equal numbers, and more than its own size goes into its rounding.
+            let sharp = if heads.dim > 2 { 4.0 } else { 1.0 };
+            run(&Device::new(kernels), rows, heads, asking, [1.0, sharp][i % 2]);
         }
     }
 }

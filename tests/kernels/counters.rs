@@ -4,7 +4,7 @@
 use emulator::Report;
 use polar_raw::backend::{Gemm, Heads};
 use polar_raw::cuda::abi::{
-    self, AdamwParams, AttentionParams, BiasParams, GemmParams, FlatSumParams, RmsnormBackwardParams, RmsnormParams,
+    self, AdamwParams, AttentionParams, BiasParams, FlatSumParams, GemmParams, RmsnormBackwardParams, RmsnormParams,
     RopeParams, RowsParams, Span, SwigluParams,
 };
 use polar_raw::cuda::gemm::{Product, variants};
@@ -233,12 +233,8 @@ fn flat_buffers() {
     // Each of the buffers counts once as read and once as written.
     fewest_bytes(&device.launch(&kernels::ADAMW.on([32, 1]), &params), 30 * N);
     let chunks = N.div_ceil(abi::FLAT_SUM_CHUNK as usize);
-    let sums = FlatSumParams {
-        sum: params.squares,
-        x: params.grads,
-        partials: device.poisoned(4 * chunks),
-        count: N as u64,
-    };
+    let sums =
+        FlatSumParams { sum: params.squares, x: params.grads, partials: device.poisoned(4 * chunks), count: N as u64 };
     for [partial, _] in [flat_sum::plan_sum_of_squares(N), flat_sum::plan_count_non_finite(N)] {
         fewest_bytes(&device.launch(&partial, &sums), 4 * N);
     }

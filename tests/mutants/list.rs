@@ -15,16 +15,18 @@ pub enum Kind {
     OperandsSwapped,
     WrongStride,
     EarlyExit,
+    CheckDropped,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     Kind::BarrierRemoved,
     Kind::WaitRelaxed,
     Kind::BoundOffByOne,
     Kind::OperandsSwapped,
     Kind::WrongStride,
     Kind::EarlyExit,
+    Kind::CheckDropped,
 ];
 
 impl fmt::Display for Kind {
@@ -36,6 +38,7 @@ impl fmt::Display for Kind {
             Self::OperandsSwapped => "operands swapped",
             Self::WrongStride => "wrong stride",
             Self::EarlyExit => "early exit",
+            Self::CheckDropped => "check dropped",
         })
     }
 }
@@ -80,6 +83,7 @@ const BARRIER: &str = "bar.sync";
 const SYNC: &str = "__syncthreads();";
 const WAIT: &str = "cp.async.wait_group";
 const COMMIT: &str = "cp.async.commit_group";
+const FINITE: &str = "__float_as_uint(x) & 0x7f800000u";
 const MMA: &str = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32";
 
 /// Each is caught by the case beside it.
@@ -603,6 +607,30 @@ pub const MUTANTS: &[Mutant] = &[
         ("bra", "i = first; i < quads", 1),
         Edit::Remove,
         case!(flat::adamw),
+    ),
+    mutant(
+        Kind::CheckDropped,
+        "adamw",
+        "whether the norm is finite",
+        ("setp.ne.s32", FINITE, 0),
+        Edit::Replace("2139095040", "0"),
+        case!(flat::adamw_leaves_out_what_is_not_finite),
+    ),
+    mutant(
+        Kind::CheckDropped,
+        "adamw",
+        "whether the last losses are finite",
+        ("setp.ne.s32", FINITE, 2),
+        Edit::Replace("2139095040", "0"),
+        case!(flat::adamw_leaves_out_what_is_not_finite),
+    ),
+    mutant(
+        Kind::CheckDropped,
+        "adamw",
+        "whether there is an update",
+        ("bra", "if (!finite) {", 0),
+        Edit::Remove,
+        case!(flat::adamw_leaves_out_what_is_not_finite),
     ),
     mutant(
         Kind::WrongStride,

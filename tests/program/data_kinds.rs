@@ -118,6 +118,17 @@ fn equal_texts_tie() {
         assert_eq!((&accuracy["right"], &accuracy["pairs"]), (&json!(0), &json!(60)), "{accuracy}");
     }
     assert_eq!(model["margins"]["ties"], 60, "{}", model["margins"]);
+
+    // In training too, wherever in a pass the two stand, and its accuracy counts a tie as wrong.
+    for objective in ["objective.lm_weight=0", "objective.lm_weight=0.5"] {
+        let run = objective.replace('.', "-");
+        let sets = ["train.steps=4", "train.batch_size=9", objective];
+        succeed(&mut folder.train(&sets, &["--data", "rows.jsonl", "--run", &run]));
+        let metrics = fs::read_to_string(folder.path(&run).join("metrics.jsonl")).unwrap();
+        for step in metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            assert_eq!((&step["accuracy"], &step["margin"]), (&json!(0.0), &json!(0.0)), "{step}");
+        }
+    }
 }
 
 /// What the run's table says of its model is what anybody measures of the saved one, in every dtype.

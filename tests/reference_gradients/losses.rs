@@ -1,5 +1,5 @@
 use polar_raw::backend::{Operations, PairLoss, RewardHeadGrads};
-use polar_raw::config::{LossKind, PenaltyKind};
+use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 

@@ -1,23 +1,43 @@
 //! JudgeBench (arXiv 2410.12784): `{question, response_A, response_B, label: "A>B" | "B>A", source}`.
 
 use super::rows::{JsonRow, wrong};
-use super::{Section, named};
+use super::{Section, Set, SetFile, SetFormat, named};
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, Rule};
 
 /// Section 3 of the paper: where the questions come from.
-pub const SECTIONS: &[Section] = &[
+const SECTIONS: &[Section] = &[
     named("Knowledge", &[&["mmlu-pro*"]]),
     named("Reasoning", &[&["livebench-reasoning"]]),
     named("Math", &[&["livebench-math"]]),
     named("Coding", &[&["livecodebench"]]),
 ];
 
+/// Rows {question, response_A, response_B, label}.
+pub struct JudgeBench;
+
+impl SetFormat for JudgeBench {
+    fn keys(&self) -> &'static str {
+        "judge-bench {question, response_A, response_B, label}"
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        row.has_all(&["response_A", "response_B"])
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        set.groups = file.groups(self.keys(), group)?;
+        set.rows = set.groups.len();
+        Ok(())
+    }
+
+    fn sections(&self) -> &'static [Section] {
+        SECTIONS
+    }
+}
+
 /// Reads a row.
-///
-/// # Errors
-/// The user's, with the key.
-pub fn group(row: &JsonRow) -> Result<Group> {
+fn group(row: &JsonRow) -> Result<Group> {
     let label = row.text(&["label"])?;
     let gains = match label.split_whitespace().collect::<String>().as_str() {
         "A>B" => [1.0, 0.0],

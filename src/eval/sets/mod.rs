@@ -8,12 +8,13 @@ mod rm_bench;
 mod rmb;
 pub mod rows;
 
+use std::cell::OnceCell;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::group::{Group, ReferenceSource};
-use crate::data::{self, IdPair, Triple};
+use crate::data::{IdPair, Triple};
 use crate::error::{Error, Result};
 use rows::JsonRow;
 
@@ -69,57 +70,59 @@ impl Section {
     }
 }
 
-impl Format {
-    const ALL: [(Self, &'static str); 10] = [
-        (Self::Trajectories, "trajectories {prompt, policy, output}"),
-        (Self::Preferences, "preferences {prompt, reference, chosen, rejected}"),
-        (Self::Pairs, "pairs {chosen_ids, rejected_ids}"),
-        (Self::RewardBench, "reward-bench {prompt, chosen, rejected, subset}"),
-        (Self::RewardBench2, "reward-bench-2 {prompt, chosen: [..], rejected: [..], subset}"),
-        (Self::RmBench, "rm-bench {prompt, chosen: [3], rejected: [3], domain}"),
-        (Self::JudgeBench, "judge-bench {question, response_A, response_B, label}"),
-        (Self::RmbPairs, "rmb-pairs {conversation_input, chosen, reject, category_path}"),
-        (Self::RmbBestOfN, "rmb-best-of-n {conversation_input, bon_best, loser_list, category_path}"),
-        (Self::RmbRanked, "rmb-ranked {conversation_input, chosen: {llm_name, answer, score}, reject: {..}}"),
-    ];
+/// A format of evaluation data, one file each: how its rows are known, how they become groups, what its paper averages.
+trait SetFormat: Sync {
+    /// Its name and the keys of its rows, as messages have them.
+    fn keys(&self) -> &'static str;
 
+    /// Whether a row is of this format, if it is of none that stands before it in [`FORMATS`].
+    fn knows(&self, row: &JsonRow) -> bool;
+
+    /// Reads a file into `set`.
+    ///
+    /// # Errors
+    /// The user's, with file, line and key.
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()>;
+
+    /// Where references come from if nobody says; `None` where only a file has any.
+    fn default_source(&self) -> Option<ReferenceSource> {
+        None
+    }
+
+    /// What the set's paper averages; nothing where there is no such paper.
+    fn sections(&self) -> &'static [Section] {
+        &[]
+    }
+}
+
+/// All formats, in the order in which a row is asked whether it is of one.
+const FORMATS: [(Format, &dyn SetFormat); 10] = [
+    (Format::Pairs, &own::PAIRS),
+    (Format::JudgeBench, &judge_bench::JudgeBench),
+    (Format::RmbBestOfN, &rmb::BestOfN),
+    (Format::RmbRanked, &rmb::Ranked),
+    (Format::RmbPairs, &rmb::Pairs),
+    (Format::RmBench, &rm_bench::RmBench),
+    (Format::RewardBench2, &reward_bench2::RewardBench2),
+    (Format::Preferences, &own::PREFERENCES),
+    (Format::RewardBench, &reward_bench::RewardBench),
+    (Format::Trajectories, &own::TRAJECTORIES),
+];
+
+impl Format {
     /// What `--format` calls it.
     pub fn name(self) -> String {
         use clap::ValueEnum;
         self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
     }
 
-    /// The keys of its rows.
-    fn keys(self) -> &'static str {
-        Self::ALL.iter().find(|(format, _)| *format == self).map_or("", |(_, keys)| keys)
+    fn implementation(self) -> &'static dyn SetFormat {
+        FORMATS.iter().find(|(format, _)| *format == self).map_or(FORMATS[0].1, |(_, implementation)| *implementation)
     }
 
     /// The format of a row, by its keys.
     fn of(row: &JsonRow) -> Option<Self> {
-        let has = |keys: &[&str]| keys.iter().all(|key| row.has(key));
-        let list =
-            |key: &str| row.get(&[key]).is_some_and(|v| v.as_array().is_some_and(|l| l.iter().any(|x| x.is_string())));
-        let conversation = row.has("conversation_input") || row.has("conversation");
-        if has(&["chosen_ids", "rejected_ids"]) {
-            Some(Self::Pairs)
-        } else if has(&["response_A", "response_B"]) {
-            Some(Self::JudgeBench)
-        } else if conversation && (row.has("loser_list") || row.has("bon_best") || list("rejected")) {
-            Some(Self::RmbBestOfN)
-        } else if conversation {
-            let scored = |key: &str| row.get(&[key]).is_some_and(|value| value.get("score").is_some());
-            Some(if scored("chosen") { Self::RmbRanked } else { Self::RmbPairs })
-        } else if has(&["prompt", "chosen", "rejected"]) && list("chosen") {
-            Some(if row.has("domain") { Self::RmBench } else { Self::RewardBench2 })
-        } else if has(&["reference", "chosen"]) {
-            Some(Self::Preferences)
-        } else if has(&["prompt", "chosen", "rejected"]) {
-            Some(Self::RewardBench)
-        } else if row.has("policy") {
-            Some(Self::Trajectories)
-        } else {
-            None
-        }
+        FORMATS.iter().find(|(_, implementation)| implementation.knows(row)).map(|(format, _)| *format)
     }
 
     /// Whether its rows are what models are trained on.
@@ -129,24 +132,65 @@ impl Format {
 
     /// Where references come from if nobody says; `None` where only a file has any.
     pub fn default_source(self) -> Option<ReferenceSource> {
-        match self {
-            Self::Preferences | Self::Pairs => Some(ReferenceSource::Field),
-            Self::Trajectories | Self::RmBench => Some(ReferenceSource::LeaveOneOut),
-            Self::RmbRanked => Some(ReferenceSource::Best),
-            _ => None,
-        }
+        self.implementation().default_source()
     }
 
     /// What the set's paper averages; nothing where there is no such paper.
     pub fn sections(self) -> &'static [Section] {
-        match self {
-            Self::Trajectories | Self::Preferences | Self::Pairs => &[],
-            Self::RewardBench => reward_bench::SECTIONS,
-            Self::RewardBench2 => reward_bench2::SECTIONS,
-            Self::RmBench => rm_bench::SECTIONS,
-            Self::JudgeBench => judge_bench::SECTIONS,
-            Self::RmbPairs | Self::RmbBestOfN | Self::RmbRanked => rmb::SECTIONS,
+        self.implementation().sections()
+    }
+}
+
+/// A file that is being read.
+struct SetFile<'a> {
+    path: &'a Path,
+    text: String,
+    /// Decides which triples are drawn from trajectories.
+    seed: u64,
+    rows: OnceCell<Vec<JsonRow>>,
+}
+
+impl SetFile<'_> {
+    /// Its rows, parsed once.
+    fn rows(&self) -> Result<&[JsonRow]> {
+        if self.rows.get().is_none() {
+            // Whoever sets it is here.
+            let _ = self.rows.set(rows::parse(self.path, &self.text)?);
         }
+        Ok(self.rows.get().map_or(&[], Vec::as_slice))
+    }
+
+    /// The rows as JSON Lines, each as near to its own line as those before it allow.
+    fn lines(&self) -> Result<String> {
+        if !rows::is_array(&self.text) {
+            return Ok(self.text.clone());
+        }
+        let (mut text, mut line) = (String::new(), 1);
+        for row in self.rows()? {
+            while line < row.line {
+                text.push('\n');
+                line += 1;
+            }
+            text.push_str(&row.to_json()?);
+            text.push('\n');
+            line += 1;
+        }
+        Ok(text)
+    }
+
+    /// `file:line`.
+    fn place(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.display())
+    }
+
+    /// A group of each row, of a format whose rows have `keys`.
+    fn groups(&self, keys: &str, group: impl Fn(&JsonRow) -> Result<Group>) -> Result<Vec<Group>> {
+        let expected = |row: &JsonRow, e: Error| {
+            let found: Vec<&str> = row.keys().take(12).collect();
+            Error::user(format!("{e}; the row has the keys {{{}}}, expected {keys}", found.join(", ")))
+        };
+        let rows = self.rows()?.iter();
+        rows.map(|row| group(row).map_err(|e| expected(row, e).context(self.place(row.line)))).collect()
     }
 }
 
@@ -187,93 +231,27 @@ impl Set {
 /// # Errors
 /// The user's, with file, line and what was expected.
 pub fn read(path: &Path, format: Option<Format>, seed: u64) -> Result<Set> {
-    let text = rows::text(path)?;
-    let array = rows::is_array(&text);
-    let parsed = if array { rows::parse(path, &text)? } else { Vec::new() };
-    let first = match parsed.first() {
-        Some(row) => Some(row.clone()),
+    let file = SetFile { path, text: rows::text(path)?, seed, rows: OnceCell::new() };
+    let first = match rows::is_array(&file.text) {
+        true => file.rows()?.first().cloned(),
         // What the training reader would say of such a file is better than what this one could.
-        None => rows::first(path, &text).ok().flatten(),
+        false => rows::first(path, &file.text).ok().flatten(),
     };
     let found = format.or_else(|| first.as_ref().and_then(Format::of));
-    let blake3 = blake3::hash(text.as_bytes()).to_hex().to_string();
-    let mut set =
-        Set { format: found.unwrap_or(Format::Preferences), groups: Vec::new(), rows: 0, notes: Vec::new(), blake3 };
-    if found.is_none_or(Format::is_own) {
-        let lines = if array { one_a_line(&parsed)? } else { text.clone() };
-        let records = data::read_from(path, std::io::Cursor::new(lines.into_bytes())).map_err(|e| match found {
-            None => Error::user(format!("{e}; evaluation also reads {}", others())),
-            Some(_) => e,
-        })?;
-        set.rows = records.len();
-        let format = match &records {
-            data::Records::Trajectories(_) => Format::Trajectories,
-            data::Records::Pairs(_) => Format::Pairs,
-            _ => Format::Preferences,
-        };
-        if let Some(wanted) = found.filter(|&wanted| wanted != format && records_are_ranked(&records)) {
-            return Err(Error::user(format!(
-                "{}: the rows are {}, not {}",
-                path.display(),
-                format.name(),
-                wanted.name()
-            )));
-        }
-        set.format = format;
-        own::groups(path, records, seed, &mut set)?;
-        if format == Format::Preferences {
-            let rows = if array { parsed } else { rows::parse(path, &text)? };
-            own::name(&mut set.groups, &rows);
-        }
-        return Ok(set);
+    let blake3 = blake3::hash(file.text.as_bytes()).to_hex().to_string();
+    let (groups, notes) = (Vec::new(), Vec::new());
+    let mut set = Set { format: found.unwrap_or(Format::Preferences), groups, rows: 0, notes, blake3 };
+    match found {
+        Some(format) => format.implementation().read(&file, &mut set)?,
+        None => own::read(&file, None, &mut set)?,
     }
-    let parsed = if array { parsed } else { rows::parse(path, &text)? };
-    set.rows = parsed.len();
-    set.groups = groups(path, &parsed, set.format)?;
     Ok(set)
 }
 
-fn records_are_ranked(records: &data::Records) -> bool {
-    !matches!(records, data::Records::Documents(_))
-}
-
-fn groups(path: &Path, rows: &[JsonRow], format: Format) -> Result<Vec<Group>> {
-    let place = |line: usize| format!("{}:{line}", path.display());
-    let expected = |row: &JsonRow, e: Error| {
-        let keys: Vec<&str> = row.keys().take(12).collect();
-        let (keys, expected) = (keys.join(", "), format.keys());
-        Error::user(format!("{e}; the row has the keys {{{keys}}}, expected {expected}"))
-    };
-    let read = match format {
-        Format::RewardBench2 => reward_bench2::group,
-        Format::RmBench => rm_bench::group,
-        Format::JudgeBench => judge_bench::group,
-        Format::RmbPairs => rmb::pair,
-        Format::RmbBestOfN => rmb::best_of_n,
-        Format::RmbRanked => return rmb::ranked(rows, place),
-        _ => reward_bench::group,
-    };
-    rows.iter().map(|row| read(row).map_err(|e| expected(row, e).context(place(row.line)))).collect()
-}
-
-/// The rows as JSON Lines, each as near to its own line as those before it allow.
-fn one_a_line(rows: &[JsonRow]) -> Result<String> {
-    let (mut text, mut line) = (String::new(), 1);
-    for row in rows {
-        while line < row.line {
-            text.push('\n');
-            line += 1;
-        }
-        text.push_str(&row.to_json()?);
-        text.push('\n');
-        line += 1;
-    }
-    Ok(text)
-}
-
+/// The formats that no model is trained on.
 fn others() -> String {
-    let others = Format::ALL.iter().filter(|(format, _)| !format.is_own());
-    others.map(|(_, keys)| *keys).collect::<Vec<_>>().join(", ")
+    let others = FORMATS.iter().filter(|(format, _)| !format.is_own());
+    others.map(|(_, implementation)| implementation.keys()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

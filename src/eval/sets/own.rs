@@ -1,38 +1,105 @@
 //! The formats that models are trained on: trajectories, preferences and pairs of token ids.
 
-use std::path::Path;
-
-use super::Set;
 use super::rows::JsonRow;
-use crate::data::{IdPair, Records, Triple, TripleSource};
+use super::{Format, Set, SetFile, SetFormat, others};
+use crate::data::{self, IdPair, Records, Triple, TripleSource};
 use crate::error::{Error, Result};
-use crate::eval::group::{Answer, Candidate, Group, Rule};
+use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
 
-/// Groups of two of what a file of training data holds; of trajectories one drawing of triples by `seed`.
+/// A format that models are trained on.
+pub struct Own {
+    format: Format,
+    keys: &'static str,
+    knows: fn(&JsonRow) -> bool,
+    source: ReferenceSource,
+}
+
+/// Rows {chosen_ids, rejected_ids}.
+pub const PAIRS: Own = Own {
+    format: Format::Pairs,
+    keys: "pairs {chosen_ids, rejected_ids}",
+    knows: |row| row.has_all(&["chosen_ids", "rejected_ids"]),
+    source: ReferenceSource::Field,
+};
+
+/// Rows {prompt, reference, chosen, rejected}.
+pub const PREFERENCES: Own = Own {
+    format: Format::Preferences,
+    keys: "preferences {prompt, reference, chosen, rejected}",
+    knows: |row| row.has_all(&["reference", "chosen"]),
+    source: ReferenceSource::Field,
+};
+
+/// Rows {prompt, policy, output}.
+pub const TRAJECTORIES: Own = Own {
+    format: Format::Trajectories,
+    keys: "trajectories {prompt, policy, output}",
+    knows: |row| row.has("policy"),
+    source: ReferenceSource::LeaveOneOut,
+};
+
+impl SetFormat for Own {
+    fn keys(&self) -> &'static str {
+        self.keys
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        (self.knows)(row)
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        read(file, Some(self.format), set)
+    }
+
+    fn default_source(&self) -> Option<ReferenceSource> {
+        Some(self.source)
+    }
+}
+
+/// Reads what a model could be trained on, as training does: groups of two, of trajectories one drawing of triples.
 ///
 /// # Errors
-/// The user's: documents, and trajectories that give no triple.
-pub fn groups(path: &Path, records: Records, seed: u64, set: &mut Set) -> Result<()> {
-    match records {
-        Records::Preferences(triples) => set.groups = triples.into_iter().map(of_triple).collect(),
-        Records::Trajectories(rows) => {
+/// The user's: what training refuses, rows of another format than `wanted`, documents, and trajectories that give no
+/// triple.
+pub fn read(file: &SetFile, wanted: Option<Format>, set: &mut Set) -> Result<()> {
+    let path = file.path;
+    let lines = std::io::Cursor::new(file.lines()?.into_bytes());
+    let records = data::read_from(path, lines).map_err(|e| match wanted {
+        None => Error::user(format!("{e}; evaluation also reads {}", others())),
+        Some(_) => e,
+    })?;
+    set.rows = records.len();
+    let groups: Result<Vec<Group>>;
+    (set.format, groups) = match records {
+        Records::Preferences(rows) => (Format::Preferences, rows.iter().map(|row| row.map(of_triple)).collect()),
+        Records::Pairs(rows) => (Format::Pairs, rows.iter().map(|row| row.map(of_pair)).collect()),
+        Records::Trajectories(rows) if wanted.is_none_or(|wanted| wanted == Format::Trajectories) => {
             let source = TripleSource::new(rows).map_err(|e| e.context(path.display()))?;
             set.notes.push(source.summary().to_string());
-            set.groups = source.epoch(seed, 0).map(of_triple).collect();
+            let triples = source.epoch(file.seed, 0).map(|triple| triple.map(of_triple));
+            (Format::Trajectories, triples.collect())
         }
-        Records::Pairs(pairs) => set.groups = pairs.into_iter().map(of_pair).collect(),
+        Records::Trajectories(_) => (Format::Trajectories, Ok(Vec::new())),
         Records::Documents(_) => {
             return Err(Error::user(format!(
                 "{} holds documents, which cannot be ranked: give trajectories or preferences",
                 path.display()
             )));
         }
+    };
+    if let Some(wanted) = wanted.filter(|&wanted| wanted != set.format) {
+        let (path, found, wanted) = (path.display(), set.format.name(), wanted.name());
+        return Err(Error::user(format!("{path}: the rows are {found}, not {wanted}")));
+    }
+    set.groups = groups?;
+    if set.format == Format::Preferences {
+        name(&mut set.groups, file.rows()?);
     }
     Ok(())
 }
 
 /// Gives groups of preferences line, id and subset of the rows that they are from, one each.
-pub fn name(groups: &mut [Group], rows: &[JsonRow]) {
+fn name(groups: &mut [Group], rows: &[JsonRow]) {
     for (group, row) in groups.iter_mut().zip(rows) {
         group.line = row.line;
         group.id = row.name(&["id"]);

@@ -1,24 +1,44 @@
 //! RewardBench (arXiv 2403.13787): pairs `{prompt, chosen, rejected, subset}`.
 
 use super::rows::JsonRow;
-use super::{Section, named};
+use super::{Section, Set, SetFile, SetFormat, named};
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, Rule};
 
 /// Section 3 of the paper: four sections of subsets. In Reasoning the mathematics and the six languages of code count
 /// half each.
-pub const SECTIONS: &[Section] = &[
+const SECTIONS: &[Section] = &[
     named("Chat", &[&["alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med*"]]),
     named("Chat Hard", &[&["mt-bench-hard", "llmbar-*"]]),
     named("Safety", &[&["refusals-*", "xstest-*", "donotanswer"]]),
     named("Reasoning", &[&["math-prm"], &["hep-*"]]),
 ];
 
+/// Rows {prompt, chosen, rejected, subset}.
+pub struct RewardBench;
+
+impl SetFormat for RewardBench {
+    fn keys(&self) -> &'static str {
+        "reward-bench {prompt, chosen, rejected, subset}"
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        row.has_all(&["prompt", "chosen", "rejected"])
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        set.groups = file.groups(self.keys(), group)?;
+        set.rows = set.groups.len();
+        Ok(())
+    }
+
+    fn sections(&self) -> &'static [Section] {
+        SECTIONS
+    }
+}
+
 /// Reads a row.
-///
-/// # Errors
-/// The user's, with the key.
-pub fn group(row: &JsonRow) -> Result<Group> {
+fn group(row: &JsonRow) -> Result<Group> {
     let (chosen, rejected) = (row.text(&["chosen"])?, row.text(&["rejected"])?);
     Ok(Group {
         line: row.line,

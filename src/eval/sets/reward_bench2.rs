@@ -1,12 +1,12 @@
 //! RewardBench 2 (arXiv 2506.01937): `{prompt, chosen: [..], rejected: [..], num_correct, subset}`.
 
 use super::rows::{JsonRow, wrong};
-use super::{Section, named};
+use super::{Section, Set, SetFile, SetFormat, named};
 use crate::error::{Error, Result};
 use crate::eval::group::{Candidate, Group, Rule};
 
 /// The six subsets; the set's score is their plain mean.
-pub const SECTIONS: &[Section] = &[
+const SECTIONS: &[Section] = &[
     named("Factuality", &[&["Factuality"]]),
     named("Precise IF", &[&["Precise IF"]]),
     named("Math", &[&["Math"]]),
@@ -15,11 +15,31 @@ pub const SECTIONS: &[Section] = &[
     named("Ties", &[&["Ties"]]),
 ];
 
+/// Rows {prompt, chosen: [..], rejected: [..], num_correct, subset}.
+pub struct RewardBench2;
+
+impl SetFormat for RewardBench2 {
+    fn keys(&self) -> &'static str {
+        "reward-bench-2 {prompt, chosen: [..], rejected: [..], subset}"
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        row.has_all(&["prompt", "chosen", "rejected"]) && row.has_texts("chosen")
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        set.groups = file.groups(self.keys(), group)?;
+        set.rows = set.groups.len();
+        Ok(())
+    }
+
+    fn sections(&self) -> &'static [Section] {
+        SECTIONS
+    }
+}
+
 /// Reads a row. Best of four, strictly; where several answers are right (`Ties`), all of them must be above all others.
-///
-/// # Errors
-/// The user's, with the key.
-pub fn group(row: &JsonRow) -> Result<Group> {
+fn group(row: &JsonRow) -> Result<Group> {
     let (chosen, rejected) = (row.texts(&["chosen"])?, row.texts(&["rejected"])?);
     if let Some(value) = row.get(&["num_correct"]) {
         let wanted = value.as_f64().ok_or_else(|| wrong(&["num_correct"], "a number"))?;

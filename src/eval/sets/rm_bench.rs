@@ -2,12 +2,12 @@
 //! text, detailed Markdown; `{prompt, chosen: [3], rejected: [3], domain}`.
 
 use super::rows::{JsonRow, wrong};
-use super::{Section, named};
+use super::{Section, Set, SetFile, SetFormat, named};
 use crate::error::Result;
-use crate::eval::group::{Candidate, Group, Rule};
+use crate::eval::group::{Candidate, Group, ReferenceSource, Rule};
 
 /// The domains; Safety is the mean of its two parts.
-pub const SECTIONS: &[Section] = &[
+const SECTIONS: &[Section] = &[
     named("Chat", &[&["chat"]]),
     named("Math", &[&["math"]]),
     named("Code", &[&["code"]]),
@@ -15,11 +15,35 @@ pub const SECTIONS: &[Section] = &[
 ];
 const STYLES: usize = 3;
 
+/// Rows {prompt, chosen: [3], rejected: [3], domain}.
+pub struct RmBench;
+
+impl SetFormat for RmBench {
+    fn keys(&self) -> &'static str {
+        "rm-bench {prompt, chosen: [3], rejected: [3], domain}"
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        row.has_all(&["prompt", "chosen", "rejected", "domain"]) && row.has_texts("chosen")
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        set.groups = file.groups(self.keys(), group)?;
+        set.rows = set.groups.len();
+        Ok(())
+    }
+
+    fn default_source(&self) -> Option<ReferenceSource> {
+        Some(ReferenceSource::LeaveOneOut)
+    }
+
+    fn sections(&self) -> &'static [Section] {
+        SECTIONS
+    }
+}
+
 /// Reads a row: nine pairs, each with the level of its styles.
-///
-/// # Errors
-/// The user's, with the key.
-pub fn group(row: &JsonRow) -> Result<Group> {
+fn group(row: &JsonRow) -> Result<Group> {
     let mut candidates = Vec::new();
     for (key, gain) in [("chosen", 1.0), ("rejected", 0.0)] {
         let texts = row.texts(&[key])?;

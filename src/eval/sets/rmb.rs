@@ -7,32 +7,104 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::rows::{JsonRow, as_text, wrong};
-use super::{Section, named};
+use super::{Section, Set, SetFile, SetFormat, named};
 use crate::error::Result;
-use crate::eval::group::{Answer, Candidate, Group, Rule};
+use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
 
 /// The two goals of the paper.
-pub const SECTIONS: &[Section] =
+const SECTIONS: &[Section] =
     &[named("Helpfulness", &[&["Helpfulness*"]]), named("Harmlessness", &[&["Harmlessness*"]])];
 const REJECTED: &[&str] = &["reject", "rejected"];
 const LOSERS: &[&str] = &["loser_list", "rejected"];
 const BEST: &[&str] = &["bon_best", "chosen"];
 const CONVERSATION: &[&str] = &["conversation_input", "conversation"];
 
+/// The pairwise set.
+pub struct Pairs;
+
+impl SetFormat for Pairs {
+    fn keys(&self) -> &'static str {
+        "rmb-pairs {conversation_input, chosen, reject, category_path}"
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        is_conversation(row)
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        set.groups = file.groups(self.keys(), pair)?;
+        set.rows = set.groups.len();
+        Ok(())
+    }
+
+    fn sections(&self) -> &'static [Section] {
+        SECTIONS
+    }
+}
+
+/// The best-of-n set.
+pub struct BestOfN;
+
+impl SetFormat for BestOfN {
+    fn keys(&self) -> &'static str {
+        "rmb-best-of-n {conversation_input, bon_best, loser_list, category_path}"
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        is_conversation(row) && (row.has("loser_list") || row.has("bon_best") || row.has_texts("rejected"))
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        set.groups = file.groups(self.keys(), best_of_n)?;
+        set.rows = set.groups.len();
+        Ok(())
+    }
+
+    fn sections(&self) -> &'static [Section] {
+        SECTIONS
+    }
+}
+
+/// The ranked lists that the scores of the pairs give back.
+pub struct Ranked;
+
+impl SetFormat for Ranked {
+    fn keys(&self) -> &'static str {
+        "rmb-ranked {conversation_input, chosen: {llm_name, answer, score}, reject: {..}}"
+    }
+
+    fn knows(&self, row: &JsonRow) -> bool {
+        is_conversation(row) && row.get(&["chosen"]).is_some_and(|value| value.get("score").is_some())
+    }
+
+    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
+        let rows = file.rows()?;
+        set.rows = rows.len();
+        set.groups = ranked(rows, |line| file.place(line))?;
+        Ok(())
+    }
+
+    fn default_source(&self) -> Option<ReferenceSource> {
+        Some(ReferenceSource::Best)
+    }
+
+    fn sections(&self) -> &'static [Section] {
+        SECTIONS
+    }
+}
+
+fn is_conversation(row: &JsonRow) -> bool {
+    row.has("conversation_input") || row.has("conversation")
+}
+
 /// Reads a row of the pairwise set.
-///
-/// # Errors
-/// The user's, with the key.
-pub fn pair(row: &JsonRow) -> Result<Group> {
+fn pair(row: &JsonRow) -> Result<Group> {
     let candidates = vec![candidate(row, &["chosen"], 1.0)?, candidate(row, REJECTED, 0.0)?];
     group(row, &["pair_uid", "uid"], candidates, Rule::Pairs)
 }
 
 /// Reads a row of the best-of-n set.
-///
-/// # Errors
-/// The user's, with the key.
-pub fn best_of_n(row: &JsonRow) -> Result<Group> {
+fn best_of_n(row: &JsonRow) -> Result<Group> {
     let losers = match row.get(LOSERS) {
         Some(Value::Array(losers)) if !losers.is_empty() => losers,
         _ => return Err(wrong(LOSERS, "a list of answers")),
@@ -47,10 +119,7 @@ pub fn best_of_n(row: &JsonRow) -> Result<Group> {
 
 /// Ranks all answers of a conversation by their scores, over all pairs that they stand in. An answer of one model is
 /// taken once. Equal scores are ordered by the model's name.
-///
-/// # Errors
-/// The user's, with file, line and key.
-pub fn ranked(rows: &[JsonRow], place: impl Fn(usize) -> String) -> Result<Vec<Group>> {
+fn ranked(rows: &[JsonRow], place: impl Fn(usize) -> String) -> Result<Vec<Group>> {
     let mut lists: Vec<(Group, Vec<(String, Candidate)>)> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for row in rows {

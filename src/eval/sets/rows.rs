@@ -157,6 +157,16 @@ impl JsonRow {
         self.get(&[key]).is_some()
     }
 
+    /// Whether there is a value for each of `keys`.
+    pub fn has_all(&self, keys: &[&str]) -> bool {
+        keys.iter().all(|key| self.has(key))
+    }
+
+    /// Whether the value of `key` is a list with a text in it.
+    pub fn has_texts(&self, key: &str) -> bool {
+        self.get(&[key]).and_then(Value::as_array).is_some_and(|list| list.iter().any(Value::is_string))
+    }
+
     /// A text: a string, or a list of messages, whose contents are joined by newlines.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::Report;
-use crate::config::{LossKind, ObjectiveKind, PenaltyKind};
+use crate::objective;
 use crate::page::plot::Plane;
 use crate::train::metrics::StepMetrics;
 
@@ -44,12 +44,7 @@ pub fn section(report: &Report) -> Markup {
 }
 
 fn curves(report: &Report) -> [Curve; 7] {
-    let objective = &report.config.objective;
-    let plain = objective.kind == ObjectiveKind::Polar
-        && objective.loss == LossKind::Ranking
-        && objective.penalty == PenaltyKind::None
-        && objective.lm_weight == 0.0;
-    let chance = plain.then_some((std::f64::consts::LN_2, "no opinion, ln 2"));
+    let chance = objective::new(&report.config.objective).loss_without_opinion();
     let loss = Curve { name: "loss", figure: |m| Some(m.loss), level: chance, from_zero: false, exact: false };
     let norm =
         Curve { name: "gradient norm", figure: |m| Some(m.grad_norm), level: None, from_zero: true, exact: false };

@@ -3,9 +3,9 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::{Report, curves};
-use crate::config::ObjectiveKind;
 use crate::eval::sections::{bounds, figure};
 use crate::eval::{Accuracy, Row, Table};
+use crate::objective;
 
 /// How the model stands to the best baseline, or to chance where there is none. The intervals decide: they belong to
 /// the same pairs, so intervals that do not touch are more than the difference needs to be.
@@ -66,10 +66,7 @@ pub fn sentence(report: &Report) -> Markup {
 }
 
 fn without_evaluation(report: &Report) -> String {
-    let (loss, unit) = match report.config.objective.kind {
-        ObjectiveKind::Lm => ("next-token loss", " nats a token"),
-        ObjectiveKind::Polar => ("loss", ""),
-    };
+    let (loss, unit) = objective::new(&report.config.objective).loss_name();
     let losses: Vec<f64> = report.steps.iter().map(|m| m.loss).collect();
     let smooth = curves::smoothed(&losses);
     match (smooth.first(), smooth.last()) {

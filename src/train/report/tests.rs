@@ -1,9 +1,9 @@
 use super::*;
 use crate::config::ObjectiveKind;
 use crate::eval::{Accuracy, Row};
+use crate::objective::ScoreStats;
 use crate::page::plot;
 use crate::rng::stream;
-use crate::train::metrics::ScoreStats;
 use crate::train::rate::Share;
 use rand::RngExt;
 

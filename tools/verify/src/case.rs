@@ -1,4 +1,5 @@
-//! One call of an operation: its operands, how far each result may be off, and how to make the call.
+//! One call of an operation: its operands, how far each result may be off, how to make the call, and its formula with
+//! the roundings of a kernel.
 
 use std::ops::Range;
 
@@ -7,9 +8,11 @@ use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::{Dtype, Tensor};
 
+use crate::arithmetic::Arithmetic;
 use crate::draw::{Class, Draw};
 
-/// How far a result may be from the reference's, beyond the rounding of what is stored.
+/// How far an element may be from the reference's, beyond the rounding of what is stored: the outer fence, a product of
+/// worst cases. What a whole result may be off is measured with the case's [`Model`].
 pub enum Allowed {
     /// Not at all: it is the reference's, rounded once.
     Exact,
@@ -27,7 +30,9 @@ pub enum Role {
     Read,
     /// Writes it. The harness fills it with NaN before.
     Overwritten(Allowed),
-    /// Adds to it, or works in place.
+    /// Adds to it.
+    Added(Allowed),
+    /// Works in place.
     Updated(Allowed),
     /// Uses it as it likes. The harness fills it with NaN before and does not look at it after.
     Scratch,
@@ -41,11 +46,25 @@ pub struct Operand {
     pub(crate) values: Vec<f64>,
     pub(crate) role: Role,
     pub(crate) band: Option<Range<usize>>,
+    pub(crate) unit: Option<usize>,
+    pub(crate) heads: Option<HeadAxis>,
+    pub(crate) sums: bool,
+}
+
+/// Where the heads of a result lie: `[.., heads, inner]`.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadAxis {
+    pub(crate) heads: usize,
+    pub(crate) inner: usize,
+}
+
+fn operand(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>, role: Role) -> Operand {
+    Operand { name, class, dims: dims.to_vec(), values, role, band: None, unit: None, heads: None, sums: true }
 }
 
 /// An operand that is only read.
 pub fn read(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>) -> Operand {
-    Operand { name, class, dims: dims.to_vec(), values, role: Role::Read, band: None }
+    operand(name, class, dims, values, Role::Read)
 }
 
 /// An operand of ids, positions or row numbers.
@@ -55,19 +74,22 @@ pub fn index(name: &'static str, dims: &[usize], values: &[u32]) -> Operand {
 
 /// An operand that is overwritten.
 pub fn overwritten(name: &'static str, class: Class, dims: &[usize], allowed: Allowed) -> Operand {
-    let values = vec![f64::NAN; dims.iter().product()];
-    Operand { name, class, dims: dims.to_vec(), values, role: Role::Overwritten(allowed), band: None }
+    operand(name, class, dims, vec![f64::NAN; dims.iter().product()], Role::Overwritten(allowed))
 }
 
-/// An operand that is added to or changed in place.
+/// An operand that is added to.
+pub fn added(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>, allowed: Allowed) -> Operand {
+    operand(name, class, dims, values, Role::Added(allowed))
+}
+
+/// An operand that is changed in place.
 pub fn updated(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>, allowed: Allowed) -> Operand {
-    Operand { name, class, dims: dims.to_vec(), values, role: Role::Updated(allowed), band: None }
+    operand(name, class, dims, values, Role::Updated(allowed))
 }
 
 /// An operand that is working memory.
 pub fn scratch(name: &'static str, class: Class, dims: &[usize]) -> Operand {
-    let values = vec![f64::NAN; dims.iter().product()];
-    Operand { name, class, dims: dims.to_vec(), values, role: Role::Scratch, band: None }
+    operand(name, class, dims, vec![f64::NAN; dims.iter().product()], Role::Scratch)
 }
 
 impl Operand {
@@ -83,21 +105,90 @@ impl Operand {
         }
         Self { dims: vec![rows, wide], values, band: Some(before..before + cols), ..self }
     }
+
+    /// The result's elements have their errors in common, `unit` at a time: what they are computed from is rounded
+    /// before. Those of a row, if nothing is said.
+    #[must_use]
+    pub fn in_units_of(self, unit: usize) -> Self {
+        Self { unit: Some(unit.max(1)), ..self }
+    }
+
+    /// The result's dimensions end with `heads` times `inner` elements.
+    #[must_use]
+    pub fn with_heads(self, heads: usize, inner: usize) -> Self {
+        Self { heads: Some(HeadAxis { heads, inner }), ..self }
+    }
+
+    /// The result is another one, rounded: what is missing there may be too little to show here.
+    #[must_use]
+    pub fn without_sums(self) -> Self {
+        Self { sums: false, ..self }
+    }
+
+    /// The columns that the operation sees, as a range of those that there are.
+    fn columns(&self) -> Range<usize> {
+        self.band.clone().unwrap_or(0..*self.dims.last().unwrap_or(&1))
+    }
+
+    /// Dimensions as the operation sees them.
+    pub(crate) fn seen_dims(&self) -> Vec<usize> {
+        let mut dims = self.dims.clone();
+        if let Some(last) = dims.last_mut() {
+            *last = self.columns().len();
+        }
+        dims
+    }
+
+    /// The elements that the operation sees.
+    pub(crate) fn seen(&self, values: &[f64]) -> Vec<f64> {
+        if self.band.is_none() {
+            return values.to_vec();
+        }
+        values.chunks(self.dims[1]).flat_map(|row| row[self.columns()].to_vec()).collect()
+    }
+
+    /// What an element may be off; none if the operation writes no element of it that counts.
+    pub(crate) fn allowed(&self) -> Option<&Allowed> {
+        match &self.role {
+            Role::Overwritten(allowed) | Role::Added(allowed) | Role::Updated(allowed) => Some(allowed),
+            Role::Read | Role::Scratch => None,
+        }
+    }
+
+    /// Elements that have their errors in common, one after the other.
+    pub(crate) fn unit(&self) -> usize {
+        let dims = self.seen_dims();
+        self.unit.unwrap_or(if dims.len() > 1 { dims[dims.len() - 1] } else { 1 }).max(1)
+    }
 }
 
 /// The call of an operation on operands in their order.
 pub type Call = Box<dyn Fn(&dyn Backend, &[Tensor]) -> Result<()>>;
 
+/// The operation's formula, from the operands that it sees to its results, in their order: the reference's, with every
+/// value rounded where a kernel stores it.
+pub type Model = Box<dyn Fn(&mut Arithmetic, &[Vec<f64>]) -> Vec<Vec<f64>>>;
+
 /// One call of an operation with its operands.
 pub struct Case {
     pub(crate) operands: Vec<Operand>,
     pub(crate) call: Call,
+    pub(crate) model: Option<Model>,
 }
 
 impl Case {
-    /// `call` gets the operands as tensors, in their order.
-    pub fn new(operands: Vec<Operand>, call: impl Fn(&dyn Backend, &[Tensor]) -> Result<()> + 'static) -> Self {
-        Self { operands, call: Box::new(call) }
+    /// `call` gets the operands as tensors, in their order. All results are exact.
+    pub fn exact(operands: Vec<Operand>, call: impl Fn(&dyn Backend, &[Tensor]) -> Result<()> + 'static) -> Self {
+        Self { operands, call: Box::new(call), model: None }
+    }
+
+    /// A case whose results are off as `model` says.
+    pub fn modelled(
+        operands: Vec<Operand>,
+        call: impl Fn(&dyn Backend, &[Tensor]) -> Result<()> + 'static,
+        model: impl Fn(&mut Arithmetic, &[Vec<f64>]) -> Vec<Vec<f64>> + 'static,
+    ) -> Self {
+        Self { operands, call: Box::new(call), model: Some(Box::new(model)) }
     }
 }
 

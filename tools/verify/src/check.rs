@@ -5,60 +5,131 @@ use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::{Dtype, Tensor};
 
+use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Operand, Role};
 use crate::draw::{Class, Dtypes, epsilon};
+use crate::rule::{self, Rounding};
 
 /// How close a case came.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Closeness {
-    /// The largest error as a share of what is allowed; below 1.
-    pub share: f64,
+    /// The largest error of an element as a share of what is allowed; below 1.
+    pub element: f64,
+    /// The largest root mean square of a result's errors as a share of what is allowed; below 1.
+    pub rms: f64,
 }
 
-/// Runs the case; the error is the first thing that is wrong.
-pub fn check(backend: &dyn Backend, case: &Case) -> Result<Closeness, String> {
-    let dtypes = Dtypes::of(backend);
-    let run = |backend: &dyn Backend, what: &str| {
-        execute(backend, case).map_err(|e| format!("{what} refuses a call that is right: {e}"))
-    };
-    let expected = run(&Reference, "the reference")?;
-    let got = run(backend, "the backend")?;
-    let again = run(backend, "the backend")?;
-    let mut closeness = Closeness::default();
-    for (i, operand) in case.operands.iter().enumerate() {
-        if matches!(operand.role, Role::Scratch) {
-            continue;
+impl Closeness {
+    fn or(self, other: Self) -> Self {
+        Self { element: self.element.max(other.element), rms: self.rms.max(other.rms) }
+    }
+}
+
+/// A case with what it is compared with.
+pub struct Prepared<'a> {
+    pub(crate) case: &'a Case,
+    pub(crate) dtypes: Dtypes,
+    /// Every operand after an exact call, as the operation sees it.
+    pub(crate) exact: Vec<Vec<f64>>,
+    rounding: Vec<Option<Rounding>>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Runs the case on the reference, and its model as often as it takes. `seed` is that of the inputs.
+    pub fn new(case: &'a Case, dtypes: Dtypes, seed: u64) -> Result<Self, String> {
+        let exact =
+            execute(&Reference, case).map_err(|e| format!("the reference refuses a call that is right: {e}"))?;
+        let exact: Vec<Vec<f64>> = case.operands.iter().zip(&exact).map(|(o, values)| o.seen(values)).collect();
+        let rounding = rule::rounding(case, dtypes, &exact, seed);
+        Ok(Self { case, dtypes, exact, rounding })
+    }
+
+    /// Whether operand `i`, if it is a result, is as it should be: each element, and all of them together. `got` is
+    /// what the operation sees of it.
+    pub fn judge(&self, i: usize, got: &[f64]) -> Result<Closeness, String> {
+        let mut closeness = self.elements(i, got)?;
+        if let Some(rounding) = &self.rounding[i] {
+            closeness.rms = rule::check(&self.case.operands[i], rounding, &self.exact[i], got)?;
         }
-        let place = |at: usize| format!("{} {:?}", operand.name, coordinates(&operand.dims, at));
-        if let Some(at) = (0..got[i].len()).find(|&at| got[i][at].to_bits() != again[i][at].to_bits()) {
-            return Err(format!("two runs differ: {} is {:e} and {:e}", place(at), got[i][at], again[i][at]));
-        }
-        let dtype = dtypes.dtype(operand.class);
-        let rounded = dtypes.round(operand.class, &expected[i]);
-        for at in 0..got[i].len() {
-            let (got, before) = (got[i][at], operand.values[at]);
-            let Some((allowed, number)) = allowed(operand, at) else {
-                if got.to_bits() != before.to_bits() && !(got.is_nan() && before.is_nan()) {
-                    return Err(format!("{} was {before:e}, is not to be written and is {got:e}", place(at)));
-                }
-                continue;
-            };
-            let (exact, expected) = (matches!(allowed, Allowed::Exact), expected[i][at]);
-            let error = if exact { (got - rounded[at]).abs() } else { (got - expected).abs() };
-            let bound = bound(allowed, number, expected, dtype);
+        Ok(closeness)
+    }
+
+    /// Whether each element of operand `i`, if it is a result, is within its own bound.
+    pub fn elements(&self, i: usize, got: &[f64]) -> Result<Closeness, String> {
+        let (operand, exact) = (&self.case.operands[i], &self.exact[i]);
+        let Some(allowed) = operand.allowed() else { return Ok(Closeness::default()) };
+        let dtype = self.dtypes.dtype(operand.class);
+        let wanted = match allowed {
+            Allowed::Exact => self.dtypes.round(operand.class, exact),
+            _ => exact.clone(),
+        };
+        let mut closeness = Closeness::default();
+        for (at, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
+            let (error, bound) = ((got - wanted).abs(), bound(allowed, at, *wanted, dtype));
             // NaN, on either side, is not within it.
             if error.is_nan() || error > bound {
                 return Err(format!(
-                    "{} is {got:e} and not {expected:e}: {error:.2e} off, {bound:.2e} is allowed",
-                    place(at)
+                    "{} {:?} is {got:e} and not {wanted:e}: {error:.2e} off, {bound:.2e} is allowed",
+                    operand.name,
+                    coordinates(&operand.seen_dims(), at),
                 ));
             }
             if bound > 0.0 {
-                closeness.share = closeness.share.max(error / bound);
+                closeness.element = closeness.element.max(error / bound);
             }
         }
+        Ok(closeness)
     }
-    Ok(closeness)
+
+    /// The largest difference of the model, where nothing is rounded, from the reference, relative to the result's
+    /// largest element or 1.
+    pub(crate) fn model_error(&self) -> f64 {
+        let mut largest: f64 = 0.0;
+        for (model, exact) in self.evaluate(&mut Arithmetic::exact(self.dtypes)).iter().zip(&self.exact) {
+            let Some(model) = model else { continue };
+            assert_eq!(model.len(), exact.len());
+            let size = exact.iter().fold(1.0, |most: f64, x| most.max(x.abs()));
+            largest = model.iter().zip(exact).map(|(m, e)| (m - e).abs() / size).fold(largest, f64::max);
+        }
+        largest
+    }
+
+    /// The results of the operation's formula where each sum lacks a term.
+    pub(crate) fn without_a_term(&self) -> Vec<Option<Vec<f64>>> {
+        self.evaluate(&mut Arithmetic::omitting(self.dtypes))
+    }
+
+    /// The results of the operation's formula, an operand each that is a result.
+    pub(crate) fn evaluate(&self, arithmetic: &mut Arithmetic) -> Vec<Option<Vec<f64>>> {
+        let operands = &self.case.operands;
+        let Some(model) = &self.case.model else { return operands.iter().map(|_| None).collect() };
+        let inputs: Vec<Vec<f64>> = operands.iter().map(|o| o.seen(&o.values)).collect();
+        let mut results = model(arithmetic, &inputs).into_iter();
+        operands.iter().map(|o| o.allowed().and_then(|_| results.next())).collect()
+    }
+}
+
+/// Runs the case; the error is the first thing that is wrong. With it come the case's results, for who wants to know
+/// whether wrong ones would be noticed.
+pub fn check(backend: &dyn Backend, prepared: &Prepared) -> Result<(Closeness, Vec<Vec<f64>>), String> {
+    let case = prepared.case;
+    let run = || execute(backend, case).map_err(|e| format!("the backend refuses a call that is right: {e}"));
+    let (got, again) = (run()?, run()?);
+    let mut closeness = Closeness::default();
+    let mut results = Vec::with_capacity(got.len());
+    for (i, operand) in case.operands.iter().enumerate() {
+        let seen = operand.seen(&got[i]);
+        if !matches!(operand.role, Role::Scratch) {
+            unwritten(operand, &got[i])?;
+            let place = |at: usize| format!("{} {:?}", operand.name, coordinates(&operand.dims, at));
+            if let Some(at) = (0..got[i].len()).find(|&at| got[i][at].to_bits() != again[i][at].to_bits()) {
+                return Err(format!("two runs differ: {} is {:e} and {:e}", place(at), got[i][at], again[i][at]));
+            }
+            closeness = closeness.or(prepared.judge(i, &seen)?);
+        }
+        results.push(seen);
+    }
+    Ok((closeness, results))
 }
 
 /// Makes the call on fresh tensors and reads back every operand.
@@ -84,12 +155,23 @@ fn execute(backend: &dyn Backend, case: &Case) -> Result<Vec<Vec<f64>>> {
     tensors.iter().map(|t| backend.read_f64(t)).collect()
 }
 
-/// What the element may be off and its number among those that the operation sees; none if it is not to be written.
-fn allowed(operand: &Operand, at: usize) -> Option<(&Allowed, usize)> {
-    let (Role::Overwritten(allowed) | Role::Updated(allowed)) = &operand.role else { return None };
-    let Some(band) = &operand.band else { return Some((allowed, at)) };
-    let (row, column) = (at / operand.dims[1], at % operand.dims[1]);
-    band.contains(&column).then(|| (allowed, row * band.len() + column - band.start))
+/// Refuses a change of what is only read, and of what lies beside a band.
+fn unwritten(operand: &Operand, got: &[f64]) -> Result<(), String> {
+    let written = |at: usize| match (&operand.band, operand.allowed()) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(band), Some(_)) => band.contains(&(at % operand.dims[1])),
+    };
+    for (at, (got, before)) in got.iter().zip(&operand.values).enumerate() {
+        if !written(at) && got.to_bits() != before.to_bits() && !(got.is_nan() && before.is_nan()) {
+            return Err(format!(
+                "{} {:?} was {before:e}, is not to be written and is {got:e}",
+                operand.name,
+                coordinates(&operand.dims, at)
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn bound(allowed: &Allowed, number: usize, expected: f64, dtype: Dtype) -> f64 {

@@ -6,12 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use polar_raw::{Error, Result};
+use verify::power::{Judge, ResultPower, table};
 use verify::report::{Outcome, Selection, run};
 
 /// Runs every operation of a backend on fresh random inputs, and compares with the f64 reference.
 ///
 /// Prints one line for an operation, and for a case that fails the command that repeats it alone. Exit status 1 if one
-/// does.
+/// does, or if a wrong result would go unnoticed (--power).
 #[derive(Parser)]
 struct Arguments {
     /// The backend to verify.
@@ -29,6 +30,9 @@ struct Arguments {
     /// The small table that the tests run.
     #[arg(long)]
     quick: bool,
+    /// Spoils each result of each case in the ways in which kernels go wrong, and prints how many cases notice.
+    #[arg(long)]
+    power: bool,
     /// Writes the outcome as JSON to a file, or with `-` to standard output in place of the lines.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -59,8 +63,9 @@ fn verify(arguments: &Arguments) -> Result<bool> {
         println!("{} against the f64 reference, seed {}", backend.name(), selection.seed);
     }
     let mut outcomes: Vec<Outcome> = Vec::new();
+    let judge: Option<&Judge> = if arguments.power { Some(&|prepared, i, got| prepared.judge(i, got)) } else { None };
     for row in verify::rows::table() {
-        let Some(outcome) = run(&*backend, &arguments.backend, &row, &selection) else { continue };
+        let Some(outcome) = run(&*backend, &arguments.backend, &row, &selection, judge) else { continue };
         if lines {
             println!("{outcome}");
         }
@@ -74,11 +79,15 @@ fn verify(arguments: &Arguments) -> Result<bool> {
         write_json(path, &selection, &backend.name(), &outcomes)?;
     }
     let failed: usize = outcomes.iter().map(|o| o.failures.len()).sum();
+    let cases: usize = outcomes.iter().map(|o| o.cases).sum();
+    let power: Vec<_> = outcomes.into_iter().map(|o| (o.operation, o.power)).collect();
     if lines {
-        let cases: usize = outcomes.iter().map(|o| o.cases).sum();
         println!("{cases} cases, {failed} failed");
+        if arguments.power {
+            println!("\n{}", table(&power));
+        }
     }
-    Ok(failed == 0)
+    Ok(failed == 0 && power.iter().flat_map(|(_, results)| results).all(ResultPower::is_whole))
 }
 
 fn write_json(path: &Path, selection: &Selection, backend: &str, outcomes: &[Outcome]) -> Result<()> {

@@ -3,10 +3,11 @@
 //! probabilities by that and by its own [`sum_error`]. Probabilities sum to 1 over the keys, so lengths of the longest
 //! vectors bound the results; over the queries their sums are computed by the reference.
 
-use polar_raw::backend::{AttentionArgs, Heads, Operations, Span};
+use polar_raw::backend::{AttentionArgs, Backend, Heads, Operations, Span};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 
+use crate::arithmetic::Arithmetic;
 use crate::case::{
     Allowed, Case, Operand, Spec, index, longest, overwritten, read, reference, reference_index, sum_error, values,
 };
@@ -50,7 +51,7 @@ fn table() -> Vec<Attention> {
         &[(515, &[20, 600, 1])],
     ];
     let heads = |query, kv, dim| Heads { query, kv, dim };
-    let heads = [heads(1, 1, 2), heads(4, 2, 16), heads(6, 2, 8), heads(8, 8, 64), heads(3, 1, 128)];
+    let heads = [heads(16, 8, 2), heads(4, 2, 16), heads(6, 2, 8), heads(8, 8, 64), heads(3, 1, 128)];
     let mut all = Vec::new();
     for (i, rows) in PACKS.into_iter().enumerate() {
         for (j, heads) in heads.into_iter().enumerate() {
@@ -58,8 +59,11 @@ fn table() -> Vec<Attention> {
             if i > 7 && heads.query * heads.dim > 64 {
                 continue;
             }
+            // Keys of two dimensions may lie so close that a sharp distribution's gradient is a difference of almost
+            // the same numbers, in which rounding is all there is.
+            let sharp = if heads.dim > 2 { 4.0 } else { 2.0 };
             for asking in [Asking::All, Asking::Last, Asking::Some] {
-                all.push(Attention { rows, heads, asking, size: [1.0, 6.0][(i + j) % 2] });
+                all.push(Attention { rows, heads, asking, size: [1.0, sharp][(i + j) % 2] });
             }
         }
     }
@@ -83,7 +87,12 @@ impl Attention {
     }
 
     fn spec(self, draw: fn(Self, &mut Draw) -> Case) -> Spec {
-        Spec::new(self.label(), self.tokens() < 450 && self.heads.dim < 64, move |d| draw(self, d))
+        // Large heads in two packs: one of a few tokens, and one around the tiles.
+        let quick = match self.heads.dim {
+            ..64 => self.tokens() < 450,
+            64.. => matches!(self.tokens(), 6 | 164),
+        };
+        Spec::new(self.label(), quick, move |d| draw(self, d))
     }
 
     fn tokens(&self) -> usize {
@@ -159,6 +168,14 @@ impl Attention {
         (sum_error(dim, eps) + 2.0 * eps) * largest
     }
 
+    /// A result `[queries, H D]`, or `[K, S, G, inner]` where there is an `inner` dimension, with its heads.
+    fn of_queries(&self, result: Operand, queries: usize, inner: usize) -> Operand {
+        match self.heads.group() {
+            1 => result.with_heads(self.heads.kv, queries * inner),
+            group => result.with_heads(group, inner),
+        }
+    }
+
     /// The operands that both passes read: q, k, v, spans, query tokens.
     fn operands(&self, inputs: Inputs) -> [Operand; 5] {
         let queries = inputs.query_tokens.len();
@@ -179,13 +196,120 @@ impl Attention {
         let sum = sum_error(self.tokens(), eps) + 8.0 * eps;
         let mut operands = vec![
             // Probabilities, whose sum is 1, are rounded to floats before they weigh the values.
-            overwritten("out", Class::Float, &out, Allowed::All(2.0 * score + sum + draw.eps())),
-            overwritten("lse", Class::Sum, &lse, Allowed::All(score + sum)),
+            overwritten("out", Class::Float, &out, Allowed::All(2.0 * score + sum + draw.eps()))
+                .with_heads(self.heads.query, self.heads.dim)
+                .in_units_of(self.heads.dim),
+            self.of_queries(
+                overwritten("lse", Class::Sum, &lse, Allowed::All(score + sum)).in_units_of(1),
+                inputs.query_tokens.len(),
+                1,
+            ),
         ];
         operands.extend(self.operands(inputs));
-        Case::new(operands, move |backend, x| {
-            backend.attention_forward(&x[0], &x[1], &x[2], &x[3], &x[4], self.args(&x[5], &x[6]))
-        })
+        Case::modelled(
+            operands,
+            move |backend, x| backend.attention_forward(&x[0], &x[1], &x[2], &x[3], &x[4], self.args(&x[5], &x[6])),
+            move |a, x| self.forward_model(a, x),
+        )
+    }
+
+    /// Of each query vector: its number, that of its output, and those of its keys.
+    fn seen(&self) -> Vec<(usize, usize, Vec<usize>)> {
+        let (spans, query_tokens) = self.pack();
+        let Heads { query, kv, .. } = self.heads;
+        let (group, queries, tokens) = (self.heads.group(), query_tokens.len(), self.tokens());
+        let mut all = Vec::with_capacity(queries * query);
+        for span in spans {
+            let prefix = span.prefix_start..span.prefix_start + span.prefix;
+            for s in span.query_start as usize..(span.query_start + span.queries) as usize {
+                for head in 0..kv {
+                    let keys = prefix.clone().chain(span.own_start..=query_tokens[s]);
+                    let keys: Vec<usize> = keys.map(|token| head * tokens + token as usize).collect();
+                    all.extend(
+                        (0..group)
+                            .map(|g| ((head * queries + s) * group + g, s * query + head * group + g, keys.clone())),
+                    );
+                }
+            }
+        }
+        all
+    }
+
+    fn score(&self, a: &mut Arithmetic, scale: f64, q: &[f64], k: &[f64]) -> f64 {
+        let product = a.chain(q.iter().zip(k).map(|(q, k)| q * k));
+        a.single(scale * product)
+    }
+
+    /// Probabilities are stored as floats before they weigh the values; their sum is not.
+    fn forward_model(&self, a: &mut Arithmetic, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let (q, k, v, dim) = (&x[2], &x[3], &x[4], self.heads.dim);
+        let seen = self.seen();
+        let (mut out, mut lses) = (vec![0.0; seen.len() * dim], vec![0.0; seen.len()]);
+        let scale = a.single(self.scale());
+        for (index, place, keys) in seen {
+            let q = &q[index * dim..(index + 1) * dim];
+            let scores: Vec<f64> = keys.iter().map(|&j| self.score(a, scale, q, &k[j * dim..(j + 1) * dim])).collect();
+            let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            // Subtracted in powers of two by some, where it is rounded once more.
+            let shift = a.single(top);
+            let powers: Vec<f64> = scores
+                .iter()
+                .map(|s| {
+                    let below = a.single(s - shift);
+                    a.function(below.exp())
+                })
+                .collect();
+            let sum = a.total(powers.iter().copied());
+            let log = a.function(sum.ln());
+            lses[index] = a.chain([top, log]);
+            let sum = a.chain(powers.iter().copied());
+            let inverse = a.function(1.0 / sum);
+            let powers: Vec<f64> = powers.into_iter().map(|p| a.float(p)).collect();
+            for d in 0..dim {
+                let weighted = a.total(powers.iter().zip(&keys).map(|(p, j)| p * v[j * dim + d]));
+                out[place * dim + d] = a.float(weighted * inverse);
+            }
+        }
+        vec![out, lses]
+    }
+
+    /// Probabilities and gradients of scores are stored as floats before they weigh what is summed.
+    fn backward_model(&self, a: &mut Arithmetic, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let [dout, out, lse, q, k, v] = [3, 4, 5, 6, 7, 8].map(|i| &x[i]);
+        let dim = self.heads.dim;
+        let (mut dq, scale) = (vec![0.0; q.len()], a.single(self.scale()));
+        // Of each key: the queries that see it, with its probability and the gradient of its score.
+        let mut of_keys: Vec<Vec<(usize, usize, f64, f64)>> = vec![Vec::new(); k.len() / dim];
+        for (index, place, keys) in self.seen() {
+            let (from, to) = (index * dim, place * dim);
+            let (q, dout) = (&q[from..from + dim], &dout[to..to + dim]);
+            let delta = a.chain(dout.iter().zip(&out[to..]).map(|(dout, out)| dout * out));
+            let mut weights = Vec::with_capacity(keys.len());
+            for &j in &keys {
+                let score = self.score(a, scale, q, &k[j * dim..(j + 1) * dim]);
+                let below = a.single(score - lse[index]);
+                let p = a.function(below.exp());
+                let dp = a.chain(dout.iter().zip(&v[j * dim..]).map(|(dout, v)| dout * v));
+                let difference = a.single(dp - delta);
+                let ds = a.float(p * difference);
+                of_keys[j].push((from, to, a.float(p), ds));
+                weights.push(ds);
+            }
+            for d in 0..dim {
+                let sum = a.total(weights.iter().zip(&keys).map(|(ds, j)| ds * k[j * dim + d]));
+                dq[from + d] = a.float(scale * sum);
+            }
+        }
+        let (mut dk, mut dv) = (Vec::with_capacity(k.len()), Vec::with_capacity(k.len()));
+        for queries in &of_keys {
+            for d in 0..dim {
+                let sum = a.total(queries.iter().map(|(from, _, _, ds)| ds * q[from + d]));
+                dk.push(a.float(scale * sum));
+                let sum = a.total(queries.iter().map(|(_, to, p, _)| p * dout[to + d]));
+                dv.push(a.float(sum));
+            }
+        }
+        vec![dq, dk, dv]
     }
 
     fn backward(self, draw: &mut Draw) -> Case {
@@ -219,19 +343,25 @@ impl Attention {
         let sums = values(&sums);
         let each = |bound: f64| Allowed::Each(sums.iter().map(|s| s * bound).collect());
 
+        let dq_allowed = Allowed::All(ds * longest(&inputs.k, dim) * over_keys);
+        let of_keys = |name, allowed| {
+            let result = overwritten(name, Class::Float, &kv_dims, allowed);
+            result.with_heads(self.heads.kv, self.tokens() * dim)
+        };
         let mut operands = vec![
-            overwritten("dq", Class::Float, &q_dims, Allowed::All(ds * longest(&inputs.k, dim) * over_keys)),
-            overwritten("dk", Class::Float, &kv_dims, each(ds * longest(&inputs.q, dim) * over_queries)),
-            overwritten("dv", Class::Float, &kv_dims, each(over_queries)),
+            self.of_queries(overwritten("dq", Class::Float, &q_dims, dq_allowed), queries, dim),
+            of_keys("dk", each(ds * longest(&inputs.q, dim) * over_queries)),
+            of_keys("dv", each(over_queries)),
             read("dout", Class::Float, &out_dims, dout),
             read("out", Class::Float, &out_dims, out),
             read("lse", Class::Sum, &lse_dims, lse),
         ];
         operands.extend(self.operands(inputs));
-        Case::new(operands, move |backend, x| {
+        let call = move |backend: &dyn Backend, x: &[Tensor]| {
             let args = self.args(&x[9], &x[10]);
             backend.attention_backward([&x[0], &x[1], &x[2]], &x[3], &x[4], &x[5], [&x[6], &x[7], &x[8]], args)
-        })
+        };
+        Case::modelled(operands, call, move |a, x| self.backward_model(a, x))
     }
 }
 

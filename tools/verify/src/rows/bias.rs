@@ -2,7 +2,8 @@
 
 use polar_raw::backend::Operations;
 
-use crate::case::{Allowed, Case, Operand, Spec, read, sum_error, updated};
+use crate::arithmetic::Arithmetic;
+use crate::case::{Allowed, Case, Operand, Spec, added, read, sum_error};
 use crate::draw::Class;
 
 /// Rows, parts of the bias, columns of each; and whether the parts lie in a wider matrix.
@@ -39,10 +40,10 @@ pub fn forward() -> Vec<Spec> {
         Spec::new(label(shape), super::small(rows * n * columns), move |draw| {
             let (y, bias) = (draw.values(Class::Float, rows * n * columns), draw.values(Class::Float, n * columns));
             let operands = vec![
-                updated("y", Class::Float, &[rows, n * columns], y, Allowed::Exact),
+                added("y", Class::Float, &[rows, n * columns], y, Allowed::Exact),
                 parts(read("bias", Class::Float, &[n, columns], bias), banded),
             ];
-            Case::new(operands, |backend, x| backend.bias_forward(&x[0], &x[1]))
+            Case::exact(operands, |backend, x| backend.bias_forward(&x[0], &x[1]))
         })
     };
     SHAPES.into_iter().map(spec).collect()
@@ -58,10 +59,20 @@ pub fn backward() -> Vec<Spec> {
             let error = sum_error(rows + 1, draw.sum_eps());
             let allowed = Allowed::Each((0..width).map(|j| error * size(j)).collect());
             let operands = vec![
-                parts(updated("dbias", Class::Sum, &[n, columns], dbias, allowed), banded),
+                parts(added("dbias", Class::Sum, &[n, columns], dbias, allowed).in_units_of(1), banded),
                 read("dy", Class::Float, &[rows, width], dy),
             ];
-            Case::new(operands, |backend, x| backend.bias_backward(&x[0], &x[1]))
+            Case::modelled(
+                operands,
+                |backend, x| backend.bias_backward(&x[0], &x[1]),
+                move |a, x| {
+                    let sum = |a: &mut Arithmetic, j: usize| {
+                        let sum = a.add(x[0][j], x[1].chunks(width).map(|dy| dy[j]));
+                        a.single(sum)
+                    };
+                    vec![(0..width).map(|j| sum(a, j)).collect()]
+                },
+            )
         })
     };
     SHAPES.into_iter().map(spec).collect()

@@ -12,7 +12,7 @@ pub fn cases() -> Vec<Spec> {
                 overwritten("to", Class::Float, &[rows * cols], Allowed::Exact),
                 read("from", Class::Float, &[rows, cols], draw.values(Class::Float, rows * cols)),
             ];
-            Case::new(operands, |backend, x| backend.copy(&x[0], &x[1]))
+            Case::exact(operands, |backend, x| backend.copy(&x[0], &x[1]))
         })
     };
     super::MATRICES.into_iter().map(spec).collect()

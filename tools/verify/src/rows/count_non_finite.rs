@@ -1,6 +1,6 @@
 //! The count of what is not finite: exact.
 
-use polar_raw::ops::Operations;
+use polar_raw::backend::Operations;
 
 use super::sum_of_squares::LENGTHS;
 use crate::case::{Allowed, Case, Spec, overwritten, read};

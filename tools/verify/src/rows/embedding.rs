@@ -3,7 +3,7 @@
 
 use polar_raw::backend::Operations;
 
-use crate::case::{Allowed, Case, Spec, index, overwritten, read, sum_error, updated};
+use crate::case::{Allowed, Case, Spec, added, index, overwritten, read, sum_error};
 use crate::draw::Class;
 
 /// Tokens, vocabulary and hidden size. Small vocabularies repeat ids.
@@ -27,7 +27,7 @@ pub fn forward() -> Vec<Spec> {
                 index("ids", &[tokens], &draw.below(tokens, vocabulary)),
                 read("table", Class::Float, &[vocabulary, hidden], draw.values(Class::Float, vocabulary * hidden)),
             ];
-            Case::new(operands, |backend, x| backend.embedding_forward(&x[0], &x[1], &x[2]))
+            Case::exact(operands, |backend, x| backend.embedding_forward(&x[0], &x[1], &x[2]))
         })
     };
     SHAPES.into_iter().map(spec).collect()
@@ -52,11 +52,27 @@ pub fn backward() -> Vec<Spec> {
             let each = scale.iter().map(|s| s * sum_error(tokens, draw.sum_eps())).collect();
             let allowed = if integers { Allowed::Exact } else { Allowed::Each(each) };
             let operands = vec![
-                updated("dtable", Class::Sum, &[vocabulary, hidden], dtable, allowed),
+                added("dtable", Class::Sum, &[vocabulary, hidden], dtable, allowed).in_units_of(1),
                 index("ids", &[tokens], &ids),
                 read("dy", Class::Float, &[tokens, hidden], dy),
             ];
-            Case::new(operands, |backend, x| backend.embedding_backward(&x[0], &x[1], &x[2]))
+            Case::modelled(
+                operands,
+                |backend, x| backend.embedding_backward(&x[0], &x[1], &x[2]),
+                move |a, x| {
+                    let mut tokens = vec![Vec::new(); vocabulary];
+                    x[1].iter().enumerate().for_each(|(t, &id)| tokens[id as usize].push(t));
+                    let mut dtable = x[0].clone();
+                    for (id, tokens) in tokens.iter().enumerate().filter(|(_, tokens)| !tokens.is_empty()) {
+                        for j in 0..hidden {
+                            let to = &mut dtable[id * hidden + j];
+                            let sum = a.add(*to, tokens.iter().map(|t| x[2][t * hidden + j]));
+                            *to = a.single(sum);
+                        }
+                    }
+                    vec![dtable]
+                },
+            )
         })
     };
     SHAPES.into_iter().flat_map(|shape| [spec(shape, false), spec(shape, true)]).collect()

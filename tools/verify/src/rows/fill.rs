@@ -9,7 +9,7 @@ pub fn cases() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize), value: f64, class: Class| {
         Spec::new(format!("{rows}x{cols} {class:?} {value}"), super::small(rows * cols), move |_| {
             let operands = vec![overwritten("x", class, &[rows, cols], Allowed::Exact)];
-            Case::new(operands, move |backend, x| backend.fill(&x[0], value))
+            Case::exact(operands, move |backend, x| backend.fill(&x[0], value))
         })
     };
     let both = |shape| [spec(shape, 0.0, Class::Sum), spec(shape, -1.5, Class::Float)];

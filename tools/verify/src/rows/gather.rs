@@ -2,7 +2,7 @@
 
 use polar_raw::backend::Operations;
 
-use crate::case::{Allowed, Case, Spec, index, overwritten, read, updated};
+use crate::case::{Allowed, Case, Spec, added, index, overwritten, read};
 use crate::draw::Class;
 
 /// Selected rows of all rows of a width: the last, all, few, more than a tile.
@@ -17,7 +17,7 @@ pub fn forward() -> Vec<Spec> {
                 read("x", Class::Float, &[all, hidden], draw.values(Class::Float, all * hidden)),
                 index("rows", &[selected], &draw.distinct(selected, all)),
             ];
-            Case::new(operands, |backend, x| backend.gather_forward(&x[0], &x[1], &x[2]))
+            Case::exact(operands, |backend, x| backend.gather_forward(&x[0], &x[1], &x[2]))
         })
     };
     SHAPES.into_iter().map(spec).collect()
@@ -28,11 +28,11 @@ pub fn backward() -> Vec<Spec> {
         Spec::new(format!("{selected} of {all}x{hidden}"), super::small(all * hidden), move |draw| {
             let dx = draw.values(Class::Float, all * hidden);
             let operands = vec![
-                updated("dx", Class::Float, &[all, hidden], dx, Allowed::Exact),
+                added("dx", Class::Float, &[all, hidden], dx, Allowed::Exact),
                 read("dy", Class::Float, &[selected, hidden], draw.values(Class::Float, selected * hidden)),
                 index("rows", &[selected], &draw.distinct(selected, all)),
             ];
-            Case::new(operands, |backend, x| backend.gather_backward(&x[0], &x[1], &x[2]))
+            Case::exact(operands, |backend, x| backend.gather_backward(&x[0], &x[1], &x[2]))
         })
     };
     SHAPES.into_iter().map(spec).collect()

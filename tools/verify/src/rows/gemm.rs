@@ -3,10 +3,14 @@
 //! sums in f32. What is computed from a product may be off by its slope times what the product may be off, which
 //! includes its rounding: whether it is stored in between is the backend's choice.
 
-use polar_raw::backend::{Gemm, Operations};
+use polar_raw::backend::{Backend, Gemm, Operations};
 use polar_raw::reference::Reference;
+use polar_raw::tensor::Tensor;
 
-use crate::case::{Allowed, Case, Spec, absolute, overwritten, read, reference, scratch, sum_error, updated, values};
+use crate::arithmetic::Arithmetic;
+use crate::case::{
+    Allowed, Case, Spec, absolute, added, overwritten, read, reference, scratch, sum_error, updated, values,
+};
 use crate::draw::{Class, Draw};
 use crate::rows::swiglu;
 
@@ -60,38 +64,74 @@ impl Product {
             let count = dims[0] * dims[1];
             if integers { draw.integers(count, 3) } else { draw.values(class, count) }
         };
-        let (a, b, added) = (matrix(Class::Float, a_dims), matrix(Class::Float, b_dims), matrix(out, [m, n]));
+        let (a, b, addend_values) = (matrix(Class::Float, a_dims), matrix(Class::Float, b_dims), matrix(out, [m, n]));
         let allowed = if integers {
             Allowed::Exact
         } else {
-            let added = if addend == Addend::None { vec![0.0; m * n] } else { absolute(&added) };
+            let added = if addend == Addend::None { vec![0.0; m * n] } else { absolute(&addend_values) };
             let scale = magnitudes(layout, (&a, a_dims), (&b, b_dims), &added);
             Allowed::Each(scale.iter().map(|s| s * sum_error(k, draw.sum_eps())).collect())
         };
         let mut operands = vec![
             match addend {
-                Addend::Out => updated("out", out, &[m, n], added.clone(), allowed),
+                Addend::Out => added("out", out, &[m, n], addend_values.clone(), allowed),
                 _ => overwritten("out", out, &[m, n], allowed),
-            },
+            }
+            .in_units_of(1),
             read("a", Class::Float, &a_dims, a),
             read("b", Class::Float, &b_dims, b),
         ];
         if addend == Addend::Other {
-            operands.push(read("addend", out, &[m, n], added));
+            operands.push(read("addend", out, &[m, n], addend_values));
         }
         if banded {
             let edges = [(3, 2), (0, 5), (16, 1), (1, 4)];
             operands = operands.into_iter().zip(edges).map(|(o, (before, after))| o.beside(before, after)).collect();
         }
-        Case::new(operands, move |backend, x| {
+        let call = move |backend: &dyn Backend, x: &[Tensor]| {
             let added = match addend {
                 Addend::None => None,
                 Addend::Out => Some(&x[0]),
                 Addend::Other => Some(&x[3]),
             };
             backend.gemm(layout, &x[0], &x[1], &x[2], added)
+        };
+        if integers {
+            return Case::exact(operands, call);
+        }
+        Case::modelled(operands, call, move |a, x| {
+            let added = match addend {
+                Addend::None => None,
+                Addend::Out => Some(&x[0]),
+                Addend::Other => Some(&x[3]),
+            };
+            vec![product_model(a, layout, (m, n, k), [&x[1], &x[2]], out, added.map(Vec::as_slice))]
         })
     }
+}
+
+/// The model of a product, stored as `out`.
+pub fn product_model(
+    a: &mut Arithmetic,
+    layout: Gemm,
+    (m, n, k): (usize, usize, usize),
+    [left, right]: [&[f64]; 2],
+    out: Class,
+    added: Option<&[f64]>,
+) -> Vec<f64> {
+    let mut result = Vec::with_capacity(m * n);
+    for i in 0..m {
+        for j in 0..n {
+            let at = |l: usize| match layout {
+                Gemm::Nt => left[i * k + l] * right[j * k + l],
+                Gemm::Nn => left[i * k + l] * right[l * n + j],
+                Gemm::Tn => left[l * m + i] * right[l * n + j],
+            };
+            let sum = a.add(added.map_or(0.0, |added| added[i * n + j]), (0..k).map(at));
+            result.push(a.store(out, sum));
+        }
+    }
+    result
 }
 
 /// The product of the magnitudes, and `added` to it: what its error is relative to.
@@ -199,12 +239,19 @@ pub fn swiglu_forward() -> Vec<Spec> {
             swiglu::error_of_product([product[gate], product[up]], [off[gate], off[up]], draw.sum_eps())
         });
         let operands = vec![
-            overwritten("y", Class::Float, &[t, f], Allowed::Each(y.collect())),
-            overwritten("gate_up", Class::Float, &[t, 2 * f], Allowed::Each(sums)),
+            overwritten("y", Class::Float, &[t, f], Allowed::Each(y.collect())).in_units_of(1),
+            overwritten("gate_up", Class::Float, &[t, 2 * f], Allowed::Each(sums)).in_units_of(1),
             read("x", Class::Float, &[t, n], x),
             read("w13", Class::Float, &[2 * f, n], w13),
         ];
-        Case::new(operands, |backend, x| backend.gemm_swiglu_forward(&x[0], &x[1], &x[2], &x[3]))
+        Case::modelled(
+            operands,
+            |backend, x| backend.gemm_swiglu_forward(&x[0], &x[1], &x[2], &x[3]),
+            move |a, x| {
+                let gate_up = product_model(a, Gemm::Nt, (t, 2 * f, n), [&x[2], &x[3]], Class::Float, None);
+                vec![swiglu::model(a, &gate_up, f), gate_up]
+            },
+        )
     })
 }
 
@@ -228,11 +275,18 @@ pub fn swiglu_backward() -> Vec<Spec> {
             each.extend(up);
         }
         let operands = vec![
-            updated("gate_up", Class::Float, &[t, 2 * f], gate_up, Allowed::Each(each)),
+            updated("gate_up", Class::Float, &[t, 2 * f], gate_up, Allowed::Each(each)).in_units_of(1),
             scratch("dy", Class::Float, &[t, f]),
             read("dout", Class::Float, &[t, n], dout),
             read("w2", Class::Float, &[n, f], w2),
         ];
-        Case::new(operands, |backend, x| backend.gemm_swiglu_backward(&x[0], &x[1], &x[2], &x[3]))
+        Case::modelled(
+            operands,
+            |backend, x| backend.gemm_swiglu_backward(&x[0], &x[1], &x[2], &x[3]),
+            move |a, x| {
+                let dy = product_model(a, Gemm::Nn, (t, f, n), [&x[2], &x[3]], Class::Float, None);
+                vec![swiglu::gradient_model(a, &x[0], &dy, f)]
+            },
+        )
     })
 }

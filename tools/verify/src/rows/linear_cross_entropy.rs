@@ -1,10 +1,12 @@
 //! The fused cross-entropy. A logit may be off by [`sum_error`] of `|x| |table|`, the lengths of the vectors; a loss by
 //! twice that, a probability relatively as much; what they are multiplied with and summed to, by its own sum's error.
 
-use polar_raw::backend::Operations;
+use polar_raw::backend::{Gemm, Operations};
 
-use crate::case::{Allowed, Case, Spec, index, longest, overwritten, read, scratch, sum_error, updated};
+use crate::arithmetic::Arithmetic;
+use crate::case::{Allowed, Case, Spec, added, index, longest, overwritten, read, scratch, sum_error};
 use crate::draw::{Class, Draw};
+use crate::rows::gemm;
 
 /// Rows, hidden size, vocabulary, rows of scratch.
 const SHAPES: [(usize, usize, usize, usize); 10] = [
@@ -26,11 +28,14 @@ fn draw_case(
     backward: bool,
 ) -> Case {
     let eps = draw.sum_eps();
-    let (x, table) = (draw.within(Class::Float, rows * hidden, 2.0), draw.values(Class::Float, vocabulary * hidden));
+    // Logits of about 1: where floats are bf16, larger ones are off by more than anything else is.
+    let size = 3.0 / (hidden as f64).sqrt();
+    let (x, table) = (draw.within(Class::Float, rows * hidden, size), draw.values(Class::Float, vocabulary * hidden));
     // As in training, where some tokens have no successor: every fourth row counts for nothing.
     let weights = draw.values(Class::Sum, rows);
     let weights: Vec<f64> = (0..rows).map(|s| if s % 4 == 3 { 0.0 } else { weights[s].abs() }).collect();
-    let loss = draw.values(Class::Sum, 1);
+    // A loss is positive, and so is the one that it is added to.
+    let loss = vec![draw.values(Class::Sum, 1)[0].abs()];
     let weight: f64 = weights.iter().sum();
     let (longest_x, longest_row) = (longest(&x, hidden), longest(&table, hidden));
     // Logits, and later their gradients, are rounded to floats.
@@ -39,7 +44,7 @@ fn draw_case(
     let loss_allowed = Allowed::All(weight * (loss_error + sum_error(rows, eps) * longest_x * longest_row));
     let p_error = 2.0 * logit_error + sum_error(vocabulary, eps) + 8.0 * eps + draw.eps();
     let mut operands = vec![
-        updated("loss", Class::Sum, &[1], loss, loss_allowed),
+        added("loss", Class::Sum, &[1], loss, loss_allowed),
         read("x", Class::Float, &[rows, hidden], x),
         read("table", Class::Float, &[vocabulary, hidden], table),
         index("targets", &[rows], &draw.below(rows, vocabulary)),
@@ -47,9 +52,11 @@ fn draw_case(
         scratch("scratch", Class::Float, &[scratch_rows, vocabulary]),
     ];
     if !backward {
-        return Case::new(operands, |backend, x| {
-            backend.linear_cross_entropy(&x[0], None, &x[1], &x[2], &x[3], &x[4], &x[5])
-        });
+        return Case::modelled(
+            operands,
+            |backend, x| backend.linear_cross_entropy(&x[0], None, &x[1], &x[2], &x[3], &x[4], &x[5]),
+            move |a, x| vec![vec![softmax(a, x, hidden).0]],
+        );
     }
     // The magnitudes of a row's gradients by its logits sum to at most twice its weight.
     let dx: Vec<f64> = weights
@@ -59,10 +66,52 @@ fn draw_case(
     let dtable = draw.values(Class::Sum, vocabulary * hidden);
     let dtable_allowed = (p_error + sum_error(rows + 1, eps)) * (weight * longest_x + 1.0);
     operands.push(overwritten("dx", Class::Float, &[rows, hidden], Allowed::Each(dx)));
-    operands.push(updated("dtable", Class::Sum, &[vocabulary, hidden], dtable, Allowed::All(dtable_allowed)));
-    Case::new(operands, |backend, x| {
-        backend.linear_cross_entropy(&x[0], Some((&x[6], &x[7])), &x[1], &x[2], &x[3], &x[4], &x[5])
-    })
+    operands.push(added("dtable", Class::Sum, &[vocabulary, hidden], dtable, Allowed::All(dtable_allowed)));
+    Case::modelled(
+        operands,
+        |backend, x| backend.linear_cross_entropy(&x[0], Some((&x[6], &x[7])), &x[1], &x[2], &x[3], &x[4], &x[5]),
+        move |a, x| {
+            let (loss, dlogits) = softmax(a, x, hidden);
+            let (dx_shape, dtable_shape) = ((rows, hidden, vocabulary), (vocabulary, hidden, rows));
+            let dx = gemm::product_model(a, Gemm::Nn, dx_shape, [&dlogits, &x[2]], Class::Float, None);
+            let dtable = gemm::product_model(a, Gemm::Tn, dtable_shape, [&dlogits, &x[1]], Class::Sum, Some(&x[7]));
+            vec![vec![loss], dx, dtable]
+        },
+    )
+}
+
+/// The model of the loss and of the gradient of the logits, which are rounded to floats both times that they are stored.
+fn softmax(a: &mut Arithmetic, x: &[Vec<f64>], hidden: usize) -> (f64, Vec<f64>) {
+    let (before, x, table, targets, weights) = (x[0][0], &x[1], &x[2], &x[3], &x[4]);
+    let (mut losses, mut dlogits) = (Vec::new(), Vec::new());
+    for (s, x) in x.chunks(hidden).enumerate() {
+        let mut logits = Vec::with_capacity(table.len() / hidden);
+        for row in table.chunks(hidden) {
+            let sum = a.chain(row.iter().zip(x).map(|(w, x)| w * x));
+            logits.push(a.float(sum));
+        }
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let powers: Vec<f64> = logits
+            .iter()
+            .map(|l| {
+                let below = a.single(l - top);
+                a.function(below.exp())
+            })
+            .collect();
+        let sum = a.tree(powers.iter().copied());
+        let (target, weight) = (targets[s] as usize, weights[s]);
+        let log = a.function(sum.ln());
+        let loss = a.chain([top, log, -logits[target]]);
+        losses.push(weight * loss);
+        let factor = a.function(weight / sum);
+        for (v, power) in powers.iter().enumerate() {
+            let onehot = if v == target { weight } else { 0.0 };
+            let gradient = a.chain([factor * power, -onehot]);
+            dlogits.push(a.float(gradient));
+        }
+    }
+    let loss = a.add(before, losses);
+    (a.single(loss), dlogits)
 }
 
 pub fn cases() -> Vec<Spec> {

@@ -1,13 +1,16 @@
 //! The reward head. A score may be off by [`sum_error`] of its terms; a loss by its slope times that; a gradient by
 //! its curvature times that. Slopes jump where a score passes the log barrier's clamp and where a focal pair is tied,
-//! so inputs are drawn again until no score or difference is near.
+//! so inputs are drawn again until no score or difference is near; and until one pair has something to teach.
 
-use polar_raw::backend::{Operations, PairLoss, RewardHeadGrads};
-use polar_raw::config::{LossKind, PenaltyKind};
+use polar_raw::backend::{Backend, Operations, PairLoss, RewardHeadGrads};
+use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
+use polar_raw::tensor::Tensor;
 
-use crate::case::{Allowed, Case, Spec, index, overwritten, read, reference, sum_error, updated, values};
+use crate::arithmetic::Arithmetic;
+use crate::case::{Allowed, Case, Spec, added, index, overwritten, read, reference, sum_error, values};
 use crate::draw::{Class, Draw};
+use crate::rows::rmsnorm::inverse_rms;
 
 const EPS: f64 = 1e-5;
 
@@ -73,7 +76,11 @@ pub fn forward() -> Vec<Spec> {
             let each = inputs.rows().iter().map(|(_, terms)| terms * error).collect();
             let mut operands = vec![overwritten("scores", Class::Sum, &[rows], Allowed::Each(each))];
             operands.extend(inputs.operands());
-            Case::new(operands, |backend, x| backend.reward_head_forward(&x[0], &x[1], &x[2], &x[3], EPS))
+            Case::modelled(
+                operands,
+                |backend, x| backend.reward_head_forward(&x[0], &x[1], &x[2], &x[3], EPS),
+                |a, x| vec![score_model(a, [&x[1], &x[2], &x[3]]).into_iter().map(|(score, _)| score).collect()],
+            )
         })
     };
     SHAPES.into_iter().map(spec).collect()
@@ -90,16 +97,19 @@ fn penalty_bounds(kind: PenaltyKind, scores: &[f64]) -> (f64, f64) {
     }
 }
 
-fn far_from_jumps(scores: &[f64], pairs: &[u32]) -> bool {
+/// Whether no slope jumps nearby, and some pair is not so right already that its gradient is nothing.
+fn fit(scores: &[f64], pairs: &[u32]) -> bool {
+    let differences = || pairs.chunks(2).map(|p| scores[p[0] as usize] - scores[p[1] as usize]);
     scores.iter().all(|s| (s.abs() - 4.999).abs() > 0.01)
-        && pairs.chunks(2).all(|p| (scores[p[0] as usize] - scores[p[1] as usize]).abs() > 0.01)
+        && differences().all(|d| d.abs() > 0.01)
+        && differences().any(|d| d < 1.0)
 }
 
 fn draw_loss(draw: &mut Draw, (rows, hidden, pairs): (usize, usize, usize), loss: PairLoss) -> Case {
     let (inputs, pair_rows) = loop {
         let inputs = Inputs::new(draw, rows, hidden);
         let pair_rows: Vec<u32> = (0..pairs).flat_map(|_| draw.distinct(2, rows)).collect();
-        if far_from_jumps(&inputs.scores(), &pair_rows) {
+        if fit(&inputs.scores(), &pair_rows) {
             break (inputs, pair_rows);
         }
     };
@@ -136,17 +146,100 @@ fn draw_loss(draw: &mut Draw, (rows, hidden, pairs): (usize, usize, usize), loss
     let each_score = row_bounds.iter().map(|(_, terms)| terms * error).collect();
     let mut operands = vec![
         overwritten("scores", Class::Sum, &[rows], Allowed::Each(each_score)),
-        updated("loss", Class::Sum, &[1], draw.values(Class::Sum, 1), Allowed::All(loss_error)),
+        added("loss", Class::Sum, &[1], draw.values(Class::Sum, 1), Allowed::All(loss_error)),
         overwritten("dx", Class::Float, &[rows, hidden], Allowed::Each(dx)),
-        updated("dnorm", Class::Sum, &[hidden], dnorm_before, dnorm),
-        updated("dhead", Class::Sum, &[1, hidden], dhead_before, dhead),
+        // The slopes are common to all columns.
+        added("dnorm", Class::Sum, &[hidden], dnorm_before, dnorm).in_units_of(hidden),
+        added("dhead", Class::Sum, &[1, hidden], dhead_before, dhead),
         index("pairs", &[pairs, 2], &pair_rows),
     ];
     operands.extend(inputs.operands());
-    Case::new(operands, move |backend, x| {
+    let call = move |backend: &dyn Backend, x: &[Tensor]| {
         let grads = RewardHeadGrads { dx: &x[2], dnorm: &x[3], dhead: &x[4] };
         backend.reward_head_loss(&x[0], &x[1], grads, &x[6], &x[7], &x[8], &x[5], &loss, EPS)
-    })
+    };
+    Case::modelled(operands, call, move |a, x| loss_model(a, x, &loss))
+}
+
+/// The model of the scores, and with each its row's inverse root mean square.
+fn score_model(a: &mut Arithmetic, [x, norm, head]: [&[f64]; 3]) -> Vec<(f64, f64)> {
+    let row = |x: &[f64]| {
+        let rstd = inverse_rms(a, x);
+        let product = a.total((0..norm.len()).map(|j| x[j] * norm[j] * head[j]));
+        (a.single(product * rstd), rstd)
+    };
+    x.chunks(norm.len()).map(row).collect()
+}
+
+/// The model of scores, loss and gradients.
+fn loss_model(a: &mut Arithmetic, x: &[Vec<f64>], loss: &PairLoss) -> Vec<Vec<f64>> {
+    let (before, pairs, rows, norm, head) = ([&x[1], &x[3], &x[4]], &x[5], &x[6], &x[7], &x[8]);
+    let (mut dnorm, mut dhead, hidden) = (before[1].clone(), before[2].clone(), norm.len());
+    let scores = score_model(a, [rows, norm, head]);
+    let (mut losses, mut slopes) = (Vec::new(), vec![Vec::new(); scores.len()]);
+    for pair in pairs.chunks(2) {
+        let [chosen, rejected] = [pair[0] as usize, pair[1] as usize];
+        let difference = a.single(scores[chosen].0 - scores[rejected].0);
+        let (value, slope) = rank(loss.kind, difference);
+        let (value, slope) = (a.function(value), a.function(slope));
+        losses.push(loss.scale * value);
+        for (row, slope) in [(chosen, slope), (rejected, -slope)] {
+            let (value, more) = penalty(a, loss.penalty, scores[row].0);
+            // The barrier is a difference of numbers up to 2.
+            let (value, more) = (a.function_of_size(value, value.abs().max(2.0)), a.function(more));
+            losses.push(loss.scale * loss.penalty_weight * value);
+            slopes[row].extend([loss.scale * slope, loss.scale * loss.penalty_weight * more]);
+        }
+    }
+    let total = a.add(before[0][0], losses);
+    let total = a.single(total);
+    let (mut dx, mut weighted) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for ((x, (score, rstd)), slopes) in rows.chunks(hidden).zip(&scores).zip(slopes) {
+        let slope = a.chain(slopes);
+        let mean = a.single(score / hidden as f64);
+        for j in 0..hidden {
+            let n = a.single(x[j] * rstd);
+            let difference = a.total([norm[j] * head[j], -n * mean]);
+            dx.push(a.float(slope * rstd * difference));
+            weighted.push(a.single(slope * n));
+        }
+    }
+    for j in 0..hidden {
+        let column = || weighted.iter().skip(j).step_by(hidden);
+        let [norm_sum, head_sum] = [(dnorm[j], head[j]), (dhead[j], norm[j])]
+            .map(|(before, weight)| a.add(before, column().map(|w| w * weight)));
+        (dnorm[j], dhead[j]) = (a.single(norm_sum), a.single(head_sum));
+    }
+    vec![scores.into_iter().map(|(score, _)| score).collect(), vec![total], dx, dnorm, dhead]
+}
+
+/// The loss of a difference of scores, and its derivative, as in the reference.
+fn rank(kind: LossKind, d: f64) -> (f64, f64) {
+    let nll = (-d).max(0.0) + (-d.abs()).exp().ln_1p();
+    let miss = 1.0 / (1.0 + d.exp());
+    match kind {
+        LossKind::Ranking => (nll, -miss),
+        // `1 - p` is 2 miss above 0, and `p' = 2 (1 - miss) miss`.
+        LossKind::Focal if d > 0.0 => {
+            (4.0 * miss * miss * nll, -4.0 * miss.powi(3) - 8.0 * miss * miss * (1.0 - miss) * nll)
+        }
+        LossKind::Focal => (nll, -miss),
+    }
+}
+
+/// The penalty of one score, and its derivative, as in the reference.
+fn penalty(a: &mut Arithmetic, kind: PenaltyKind, s: f64) -> (f64, f64) {
+    match kind {
+        PenaltyKind::None => (0.0, 0.0),
+        PenaltyKind::L2 => (s * s, 2.0 * s),
+        PenaltyKind::LogBarrier => {
+            // The bound is rounded as well, which the logarithm of its distance from 5 makes much of.
+            let clamped = s.clamp(-4.999, 4.999);
+            let inside = if clamped == s { s } else { a.single(clamped) };
+            let slope = if clamped == s { 1.0 / (5.0 - s) - 1.0 / (5.0 + s) } else { 0.0 };
+            (-(5.0 - inside).ln() - (5.0 + inside).ln(), slope)
+        }
+    }
 }
 
 pub fn loss() -> Vec<Spec> {

@@ -2,10 +2,11 @@
 //! off by the roundings of a sine, a cosine, two products and their sum: 4 epsilons of its length.
 
 use polar_raw::Result;
-use polar_raw::backend::{Backend, Heads, Operations, Qkv};
+use polar_raw::backend::{Backend, Heads, Operations, Qkv, rope_angle};
 use polar_raw::tensor::Tensor;
 
-use crate::case::{Allowed, Case, Spec, index, overwritten, read};
+use crate::arithmetic::Arithmetic;
+use crate::case::{Allowed, Case, Operand, Spec, index, overwritten, read};
 use crate::draw::{Class, Draw};
 
 /// The length of a pair of values below 1.
@@ -100,15 +101,76 @@ impl Rope {
             index("positions", &[self.rows], &positions),
         ];
         if self.parts != Parts::Kv {
-            operands.push(overwritten("q", Class::Float, &q_dims, turned()));
+            let [heads, group] = [self.heads.kv, self.heads.group()];
+            let q = overwritten("q", Class::Float, &q_dims, turned());
+            let q = if group > 1 {
+                q.with_heads(group, self.heads.dim)
+            } else {
+                q.with_heads(heads, self.rows * self.heads.dim)
+            };
+            operands.push(q);
         }
         if self.parts != Parts::Q {
-            operands.push(overwritten("k", Class::Float, &kv_dims, turned()));
-            operands.push(overwritten("v", Class::Float, &kv_dims, Allowed::Exact));
+            let heads = |o: Operand| o.with_heads(self.heads.kv, self.rows * self.heads.dim);
+            operands.push(heads(overwritten("k", Class::Float, &kv_dims, turned())));
+            operands.push(heads(overwritten("v", Class::Float, &kv_dims, Allowed::Exact)));
         }
-        Case::new(operands, move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
+        let call = move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
             backend.rope_forward(self.parts(&x[2..]), &x[0], &x[1], self.heads, self.theta)
+        };
+        Case::modelled(operands, call, move |a, x| {
+            let angles = self.angles(a, &x[1]);
+            let mut heads = self.empty();
+            self.each(|part, to, t, from, turns| {
+                let src = &x[0][from..from + self.heads.dim];
+                let turned = if turns { turn(a, src, &angles[t], 1.0) } else { src.to_vec() };
+                heads[part][to..to + self.heads.dim].copy_from_slice(&turned);
+            });
+            heads
         })
+    }
+
+    /// Cosines and sines of a token's angles, which all its heads have in common.
+    fn angles(&self, a: &mut Arithmetic, positions: &[f64]) -> Vec<Vec<[f64; 2]>> {
+        let dim = self.heads.dim;
+        let mut one = |position: f64, i: usize| {
+            let (sin, cos) = f64::from(rope_angle(position as u32, i, dim, self.theta)).sin_cos();
+            // Near a zero they are as far off as elsewhere.
+            [a.function_of_size(cos, 1.0), a.function_of_size(sin, 1.0)]
+        };
+        positions.iter().map(|&position| (0..dim / 2).map(|i| one(position, i)).collect()).collect()
+    }
+
+    /// The heads, as zeros, in the order of the operands.
+    fn empty(&self) -> Vec<Vec<f64>> {
+        let (q, kv) = self.dims();
+        let [q, kv]: [usize; 2] = [q.iter().product(), kv.iter().product()];
+        let lengths = match self.parts {
+            Parts::Q => vec![q],
+            Parts::Kv => vec![kv, kv],
+            Parts::Qkv => vec![q, kv, kv],
+        };
+        lengths.into_iter().map(|n| vec![0.0; n]).collect()
+    }
+
+    /// Of every head of every token: the operand, its place there, the token, its place in the projection, and whether
+    /// it turns.
+    fn each(&self, mut f: impl FnMut(usize, usize, usize, usize, bool)) {
+        let (vectors, turning) = self.vectors();
+        let Heads { kv, dim, .. } = self.heads;
+        let queries = if self.parts == Parts::Kv { 0 } else { self.heads.group() };
+        for head in 0..kv {
+            for t in 0..self.rows {
+                for vector in 0..vectors {
+                    let row = head * self.rows + t;
+                    let (part, to) = match vector < queries {
+                        true => (0, row * queries + vector),
+                        false => (usize::from(queries > 0) + vector - queries, row),
+                    };
+                    f(part, to * dim, t, ((t * kv + head) * vectors + vector) * dim, vector < turning);
+                }
+            }
+        }
     }
 
     fn backward(self, draw: &mut Draw) -> Case {
@@ -117,7 +179,8 @@ impl Rope {
         let turns = |i: usize| i / self.heads.dim % vectors < turning;
         let each = (0..self.rows * self.columns()).map(|i| if turns(i) { error } else { 0.0 }).collect();
         let mut operands = vec![
-            overwritten("dsrc", Class::Float, &[self.rows, self.columns()], Allowed::Each(each)),
+            overwritten("dsrc", Class::Float, &[self.rows, self.columns()], Allowed::Each(each))
+                .with_heads(self.columns() / self.heads.dim, self.heads.dim),
             index("positions", &[self.rows], &positions),
         ];
         let (q_dims, kv_dims) = self.dims();
@@ -129,10 +192,32 @@ impl Rope {
         if self.parts != Parts::Q {
             operands.extend([head("dk", &kv_dims), head("dv", &kv_dims)]);
         }
-        Case::new(operands, move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
+        let call = move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
             backend.rope_backward(&x[0], self.parts(&x[2..]), &x[1], self.heads, self.theta)
+        };
+        Case::modelled(operands, call, move |a, x| {
+            let angles = self.angles(a, &x[1]);
+            let mut dsrc = vec![0.0; self.rows * self.columns()];
+            self.each(|part, from, t, to, turns| {
+                let grad = &x[2 + part][from..from + self.heads.dim];
+                let turned = if turns { turn(a, grad, &angles[t], -1.0) } else { grad.to_vec() };
+                dsrc[to..to + self.heads.dim].copy_from_slice(&turned);
+            });
+            vec![dsrc]
         })
     }
+}
+
+/// A head turned by the angles, or back.
+fn turn(a: &mut Arithmetic, x: &[f64], angles: &[[f64; 2]], sign: f64) -> Vec<f64> {
+    let half = x.len() / 2;
+    let mut turned = vec![0.0; x.len()];
+    for (i, [cos, sin]) in angles.iter().enumerate() {
+        let (low, high) = (x[i], x[i + half]);
+        let sums = [a.chain([low * cos, -high * sign * sin]), a.chain([high * cos, low * sign * sin])];
+        [turned[i], turned[i + half]] = sums.map(|sum| a.float(sum));
+    }
+    turned
 }
 
 fn specs(draw: fn(Rope, &mut Draw) -> Case) -> Vec<Spec> {

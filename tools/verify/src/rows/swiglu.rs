@@ -4,6 +4,7 @@
 
 use polar_raw::backend::Operations;
 
+use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
 use crate::draw::{Class, Draw};
 
@@ -36,6 +37,39 @@ pub fn error_of_gradient([gate, up]: [f64; 2], dy: f64, off: f64, eps: f64) -> (
     (slope * off + bound(eps, slope * dy, factor), silu * off + bound(eps, silu * dy, gate.abs() * dy))
 }
 
+/// The model of `silu(gate) up`.
+pub fn model(a: &mut Arithmetic, gate_up: &[f64], cols: usize) -> Vec<f64> {
+    let mut y = Vec::with_capacity(gate_up.len() / 2);
+    for row in gate_up.chunks(2 * cols) {
+        let (gate, up) = row.split_at(cols);
+        for j in 0..cols {
+            let s = a.function(sigmoid(gate[j]));
+            let silu = a.single(gate[j] * s);
+            y.push(a.float(silu * up[j]));
+        }
+    }
+    y
+}
+
+/// The model of the gradients of gate and up.
+pub fn gradient_model(a: &mut Arithmetic, gate_up: &[f64], dy: &[f64], cols: usize) -> Vec<f64> {
+    let mut gradient = vec![0.0; gate_up.len()];
+    for (t, row) in gate_up.chunks(2 * cols).enumerate() {
+        let (gate, up) = row.split_at(cols);
+        for j in 0..cols {
+            let (dy, s) = (dy[t * cols + j], a.function(sigmoid(gate[j])));
+            let rest = a.single(1.0 - s);
+            let inner = a.chain([1.0, gate[j] * rest]);
+            let slope = a.single(s * inner);
+            let factor = a.single(up[j] * dy);
+            let silu = a.single(gate[j] * s);
+            gradient[t * 2 * cols + j] = a.float(slope * factor);
+            gradient[t * 2 * cols + cols + j] = a.float(silu * dy);
+        }
+    }
+    gradient
+}
+
 pub fn forward() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize)| {
         Spec::new(format!("{rows}x{cols}"), super::small(rows * cols), move |draw| {
@@ -48,10 +82,14 @@ pub fn forward() -> Vec<Spec> {
                 }));
             }
             let operands = vec![
-                overwritten("y", Class::Float, &[rows, cols], Allowed::Each(each)),
+                overwritten("y", Class::Float, &[rows, cols], Allowed::Each(each)).in_units_of(1),
                 read("gate_up", Class::Float, &[rows, 2 * cols], gate_up),
             ];
-            Case::new(operands, |backend, x| backend.swiglu_forward(&x[0], &x[1]))
+            Case::modelled(
+                operands,
+                |backend, x| backend.swiglu_forward(&x[0], &x[1]),
+                move |a, x| vec![model(a, &x[1], cols)],
+            )
         })
     };
     super::MATRICES.into_iter().map(spec).collect()
@@ -80,12 +118,20 @@ pub fn backward() -> Vec<Spec> {
             let (dims, allowed) = ([rows, 2 * cols], Allowed::Each(each));
             let dy = read("dy", Class::Float, &[rows, cols], dy);
             if in_place {
-                let operands = vec![updated("dgate_up", Class::Float, &dims, gate_up, allowed), dy];
-                return Case::new(operands, |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[0]));
+                let operands = vec![updated("dgate_up", Class::Float, &dims, gate_up, allowed).in_units_of(1), dy];
+                return Case::modelled(
+                    operands,
+                    |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[0]),
+                    move |a, x| vec![gradient_model(a, &x[0], &x[1], cols)],
+                );
             }
             let gate_up = read("gate_up", Class::Float, &dims, gate_up);
-            let operands = vec![overwritten("dgate_up", Class::Float, &dims, allowed), dy, gate_up];
-            Case::new(operands, |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[2]))
+            let operands = vec![overwritten("dgate_up", Class::Float, &dims, allowed).in_units_of(1), dy, gate_up];
+            Case::modelled(
+                operands,
+                |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[2]),
+                move |a, x| vec![gradient_model(a, &x[2], &x[1], cols)],
+            )
         })
     };
     super::MATRICES.into_iter().flat_map(|shape| [spec(shape, false), spec(shape, true)]).collect()

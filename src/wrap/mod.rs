@@ -14,7 +14,7 @@ pub use traced::{Line, Traced};
 
 use std::rc::Rc;
 
-use super::{Backend, BackendExt, Checked, Extent, Footprint};
+use crate::backend::{Backend, BackendExt, Checked, Extent, Footprint};
 use crate::error::Result;
 use crate::ops::{AnyOp, Work};
 use crate::tensor::{Dtype, Storage, Tensor};
@@ -42,6 +42,10 @@ impl<W: Around> Backend for W {
 
     fn accumulator(&self) -> Dtype {
         self.inner().accumulator()
+    }
+
+    fn published_peak(&self) -> Option<f64> {
+        self.inner().published_peak()
     }
 
     fn footprint(&self) -> Footprint {

@@ -1,0 +1,29 @@
+//! Ranked candidates with a reference: `{prompt, reference, chosen, rejected}`, and `wrapper`, if a row has its own.
+
+use super::Format;
+use crate::Result;
+use crate::data::Triple;
+use crate::data::records::Records;
+use crate::data::row::{Kind, Row};
+use crate::data::rows::Rows;
+use crate::data::store::Raw;
+
+pub struct Preferences;
+
+impl Format for Preferences {
+    type Item = Triple;
+
+    fn item(mut row: Row, _: Kind, _: Raw) -> Result<Triple> {
+        Ok(Triple {
+            prompt: row.text("prompt")?,
+            reference: row.text("reference")?,
+            chosen: row.text("chosen")?,
+            rejected: row.text("rejected")?,
+            wrapper: row.wrapper()?,
+        })
+    }
+
+    fn records(rows: Rows<Triple>) -> Records {
+        Records::Preferences(rows)
+    }
+}

@@ -1,0 +1,145 @@
+//! Files of training data: JSON Lines, plain or zstd, whose kind is known by their keys, and plain text. They are read
+//! once from beginning to end, so that every mistake in them is found, and what is kept of a row is its place.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::formats::{Reader, reader_of};
+use super::lines::{Lines, MAX_LINE};
+use super::records::Records;
+use super::row::{Kind, Row};
+use super::store::{Bytes, Place, Raw, Spool, Store};
+use crate::{Error, Result};
+
+/// Reads one file.
+///
+/// # Errors
+/// The user's, with file, line and key: what cannot be read, is not JSON, lacks a key, has a wrong type, or mixes
+/// kinds of rows; and a file without rows.
+pub fn read(path: &Path) -> Result<Records> {
+    read_lines(Lines::open(path)?, is_plain_text(path))
+}
+
+/// Reads JSON Lines from anything; `path` is for messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from(path: &Path, source: impl std::io::Read + Send + 'static) -> Result<Records> {
+    read_lines(Lines::new(path, source, MAX_LINE)?, is_plain_text(path))
+}
+
+/// Reads files of one kind, in order.
+///
+/// # Errors
+/// As [`read`], and the user's when the files are of different kinds.
+pub fn read_all(paths: &[PathBuf]) -> Result<Records> {
+    let first = paths.first().ok_or_else(|| Error::user("no file of data is given; use --data FILE"))?;
+    let mut index = Index::default();
+    for path in paths {
+        let before = index.found;
+        let found = index.add(Lines::open(path)?, is_plain_text(path))?;
+        if let Some(before) = before.filter(|before| before.group().name() != found.group().name()) {
+            let (path, first) = (path.display(), first.display());
+            let (this, that) = (found.group().name(), before.group().name());
+            return Err(Error::user(format!("{path} holds {this} and {first} {that}; give files of one kind")));
+        }
+    }
+    index.finish()
+}
+
+/// `.txt`, also compressed: the only kind of file that has no keys to be known by.
+fn is_plain_text(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(".zst").unwrap_or(&name).ends_with(".txt")
+}
+
+pub(super) fn read_lines(lines: Lines, plain_text: bool) -> Result<Records> {
+    let mut index = Index::default();
+    index.add(lines, plain_text)?;
+    index.finish()
+}
+
+/// The places of rows, file after file.
+#[derive(Default)]
+struct Index {
+    store: Store,
+    places: Vec<Place>,
+    found: Option<Kind>,
+}
+
+impl Index {
+    /// Adds the rows of a file, each of which is read and forgotten. A file that can be read anywhere stays where it is;
+    /// what comes compressed or out of a pipe is kept in a spool.
+    fn add(&mut self, mut lines: Lines, plain_text: bool) -> Result<Kind> {
+        let file: Arc<Path> = lines.path().into();
+        let (base, before) = (self.store.end(), self.places.len());
+        let again = lines.file_to_read_again();
+        let mut spool = Spool::new();
+        let mut first: Option<(Kind, Reader, usize)> = None;
+        let mut inside = false;
+        while let Some(line) = lines.next()? {
+            let blank = line.trim().is_empty();
+            let goes_on = std::mem::replace(&mut inside, plain_text && !blank);
+            if blank {
+                continue;
+            }
+            let raw = lines.raw(&file, plain_text);
+            let start = base + if again.is_some() { lines.start() } else { spool.len() };
+            if again.is_none() {
+                spool.write(raw.bytes)?;
+            }
+            let end = start + raw.bytes.len() as u64;
+            match self.places.last_mut().filter(|_| goes_on) {
+                // The next line of a paragraph.
+                Some(place) => place.len = length(end - place.start).map_err(|error| error.context(raw.place()))?,
+                None => {
+                    let line =
+                        u32::try_from(raw.line).map_err(|_| Error::user("more than 2^32 lines: split the file"))?;
+                    self.places.push(Place { start, len: length(end - start)?, line });
+                }
+            }
+            let (kind, reader) = match plain_text {
+                true => (Kind::Document, reader_of(Kind::Document)?),
+                false => check(raw, first).map_err(|error| error.context(raw.place()))?,
+            };
+            first.get_or_insert((kind, reader, raw.line));
+        }
+        let Some((kind, ..)) = first.filter(|_| self.places.len() > before) else { return Err(lines.empty()) };
+        let (bytes, len) = match again {
+            Some((file, len)) => (Bytes::file(file), len),
+            None => spool.finish()?,
+        };
+        self.store.add(file, bytes, len, plain_text);
+        self.found.get_or_insert(kind);
+        Ok(kind)
+    }
+
+    fn finish(self) -> Result<Records> {
+        let kind = self.found.ok_or_else(|| Error::machine("rows of no file"))?;
+        Ok((reader_of(kind)?.records)(Arc::new(self.store), self.places))
+    }
+}
+
+fn length(bytes: u64) -> Result<u32> {
+    u32::try_from(bytes).map_err(|_| Error::user("a paragraph of more than 4 GiB; put blank lines between documents"))
+}
+
+/// What a row is; refuses one that cannot be read, or is of another kind than the first of its file.
+fn check(raw: Raw, first: Option<(Kind, Reader, usize)>) -> Result<(Kind, Reader)> {
+    let row = Row::parse(raw.text()?)?;
+    let kind = row.kind()?;
+    row.check(kind)?;
+    let reader = match first {
+        Some((_, reader, _)) => reader,
+        None => reader_of(kind)?,
+    };
+    if let Some((first_kind, _, line)) = first.filter(|first| first.0 != kind) {
+        let (this, that) = (kind.name(), first_kind.name());
+        let complaint = format!("this row is of the kind {this}, line {line} of the kind {that}");
+        // A key that was forgotten makes a row look like another kind.
+        let missing = row.check(first_kind).err().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(Error::user(format!("{complaint}{missing}; a file holds rows of one kind")));
+    }
+    (reader.check)(row, raw)?;
+    Ok((kind, reader))
+}

@@ -1,0 +1,173 @@
+//! The data of a run: files, or the policy zoo; and what of it is held out.
+
+use super::EvalSet;
+use super::examples::Examples;
+use crate::config::Config;
+use crate::data::{Document, Records, Triple, read, read_all, split_by_prompt};
+use crate::error::{Error, Result};
+use crate::eval::set_name;
+use crate::model::ModelConfig;
+use crate::polar::TemplateConfig;
+use crate::tokenizer::Tokenizer;
+use crate::train::feed::Source;
+use crate::zoo::{Split, Zoo};
+
+/// The data as read, before it is turned into examples.
+pub(super) enum Data {
+    Zoo(Zoo),
+    Files { train: Records, eval: Vec<(String, Records)> },
+}
+
+impl Data {
+    pub(super) fn read(config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+        let names: Vec<_> = config.data.eval.iter().map(|path| set_name(path)).collect();
+        let mut eval = Vec::new();
+        for (path, name) in config.data.eval.iter().zip(&names) {
+            // Two files of one name are told apart by their folders.
+            let unique = names.iter().filter(|other| *other == name).count() == 1;
+            eval.push((if unique { name.clone() } else { path.display().to_string() }, read(path)?));
+        }
+        if config.data.train.is_empty() {
+            let zoo = Zoo::new(&config.zoo)?;
+            let z = &config.zoo;
+            notes.push(format!(
+                "data: the policy zoo, seed {}, {} training policies, {} held out",
+                z.seed, z.train_policies, z.held_out_policies
+            ));
+            if eval.is_empty() {
+                return Ok(Self::Zoo(zoo));
+            }
+            return Err(Error::user(
+                "--eval-data goes with --data; a run on the policy zoo evaluates on the zoo. \
+                 To evaluate a trained model on a file: polar-raw eval --model DIR --data FILE",
+            ));
+        }
+        let mut train = read_all(&config.data.train)?;
+        notes.push(format!("data: {} rows of {}", train.len(), train.kind()));
+        if let Records::Preferences(rows) = &train {
+            let mut equal = 0;
+            for row in rows.iter() {
+                let row = row?;
+                equal += usize::from(row.chosen == row.rejected);
+            }
+            if equal > 0 {
+                notes.push(format!("{equal} of them have the same text as chosen and rejected and teach nothing"));
+            }
+        }
+        if eval.is_empty() && config.data.eval_fraction > 0.0 {
+            let (kept, held_out) = split(train, config.data.eval_fraction, config.train.seed)?;
+            if kept.is_empty() {
+                return Err(Error::user(format!(
+                    "data.eval_fraction = {} holds out every prompt and leaves none to train on: lower it, or give \
+                     --eval-data",
+                    config.data.eval_fraction
+                )));
+            }
+            train = kept;
+            notes.push(match held_out.len() {
+                0 if matches!(train, Records::Pairs(_)) => {
+                    "held out for evaluation: nothing, since ids do not say what their prompt is; give --eval-data"
+                        .into()
+                }
+                0 => "held out for evaluation: nothing; give --eval-data or raise data.eval_fraction".into(),
+                rows => format!("held out for evaluation: {rows} rows, by prompt"),
+            });
+            if !held_out.is_empty() {
+                eval.push(("held-out prompts".into(), held_out));
+            }
+        }
+        Ok(Self::Files { train, eval })
+    }
+
+    /// Whether no row has text.
+    pub(super) fn is_ids(&self) -> bool {
+        match self {
+            Self::Zoo(_) => false,
+            Self::Files { train, eval } => {
+                std::iter::once(train).chain(eval.iter().map(|(_, set)| set)).all(|r| matches!(r, Records::Pairs(_)))
+            }
+        }
+    }
+
+    /// What `train` makes of the text to train a tokenizer on, in the order of the examples.
+    ///
+    /// # Errors
+    /// Those of `train`, and when the data cannot be read any more.
+    pub(super) fn with_texts<T>(&self, train: impl FnOnce(&mut dyn Iterator<Item = String>) -> Result<T>) -> Result<T> {
+        let mut failed = None;
+        let made = match self {
+            Self::Zoo(zoo) => train(&mut (0..).flat_map(|i| {
+                let Triple { prompt, reference, chosen, rejected, .. } = zoo.triple(Split::Train, i);
+                [prompt, reference, chosen, rejected]
+            })),
+            Self::Files { train: records, .. } => {
+                let mut texts: Box<dyn Iterator<Item = Result<Vec<String>>>> = match records {
+                    Records::Trajectories(rows) => {
+                        Box::new(rows.iter().map(|row| row.map(|t| vec![t.prompt, t.output])))
+                    }
+                    Records::Preferences(rows) => {
+                        Box::new(rows.iter().map(|row| row.map(|t| vec![t.prompt, t.reference, t.chosen, t.rejected])))
+                    }
+                    Records::Documents(rows) => Box::new(rows.iter().map(|row| row.map(|d| vec![d.prompt, d.output]))),
+                    Records::Pairs(_) => Box::new(std::iter::empty()),
+                };
+                let mut until_failed = texts.by_ref().map_while(|row| row.map_err(|error| failed = Some(error)).ok());
+                train(&mut until_failed.by_ref().flatten())
+            }
+        };
+        failed.map_or(made, Err)
+    }
+
+    pub(super) fn into_parts(
+        self,
+        config: &Config,
+        tokenizer: Option<&Tokenizer>,
+        template: &TemplateConfig,
+        model: &ModelConfig,
+        notes: &mut Vec<String>,
+    ) -> Result<(Source, Vec<EvalSet>)> {
+        let examples = Examples { config, tokenizer, template, model };
+        match self {
+            Self::Zoo(zoo) => {
+                let sets = examples.zoo_sets(&zoo)?;
+                Ok((Source::Zoo(zoo), sets))
+            }
+            Self::Files { train, eval } => {
+                let files: Vec<_> = config.data.train.iter().map(|path| path.display().to_string()).collect();
+                let source = examples.source(train, &files.join(", "))?;
+                let mut sets = Vec::new();
+                for (name, records) in eval {
+                    match examples.eval_set(name, records) {
+                        Ok(set) => sets.push(set),
+                        // What was held out by chance may be of no use, and nobody has asked for it.
+                        Err(error) if config.data.eval.is_empty() => notes.push(format!("not evaluated: {error}")),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok((source, sets))
+            }
+        }
+    }
+}
+
+fn split(records: Records, fraction: f64, seed: u64) -> Result<(Records, Records)> {
+    Ok(match records {
+        Records::Trajectories(rows) => {
+            let (a, b) = split_by_prompt(rows, |row| &row.prompt, fraction, seed)?;
+            (Records::Trajectories(a), Records::Trajectories(b))
+        }
+        Records::Preferences(rows) => {
+            let (a, b) = split_by_prompt(rows, |row| &row.prompt, fraction, seed)?;
+            (Records::Preferences(a), Records::Preferences(b))
+        }
+        Records::Documents(rows) => {
+            fn key(row: &Document) -> &str {
+                if row.prompt.is_empty() { &row.output } else { &row.prompt }
+            }
+            let (a, b) = split_by_prompt(rows, key, fraction, seed)?;
+            (Records::Documents(a), Records::Documents(b))
+        }
+        // Token ids do not say what their prompt is; neighbours may share it.
+        Records::Pairs(rows) => (Records::Pairs(rows), Records::Pairs(Vec::new().into())),
+    })
+}

@@ -1,0 +1,20 @@
+//! The counters of a run.
+
+use serde::{Deserialize, Serialize};
+
+/// What a checkpoint says besides its buffers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Optimiser steps done; steps whose every pair was too long make no update.
+    pub updates: u64,
+    /// Tokens computed.
+    pub tokens: u64,
+    /// Tokens that shared prefixes saved.
+    pub tokens_saved: u64,
+    /// Pairs or documents left out because they do not fit a pack.
+    pub over_long: u64,
+    /// Pairs of which something was cut.
+    pub cut: u64,
+    /// Seconds spent in steps.
+    pub seconds: f64,
+}
