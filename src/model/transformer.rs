@@ -65,7 +65,7 @@ impl Model {
         grads: &Flat,
     ) -> Result<()> {
         if workspace.keep.is_none() {
-            return Err(Error::machine("a workspace planned for scores alone has no room for gradients"));
+            return Err(Error::machine("a workspace planned for scores alone has no buffers for gradients"));
         }
         let pass = Pass::new(self, workspace, pack)?;
         pass.forward()?;
