@@ -16,7 +16,7 @@ mod common;
 use std::process::ExitCode;
 
 use criterion::Throughput;
-use polar_raw::backend::{Backend, Gemm, Qkv};
+use polar_raw::backend::{Backend, Gemm, Operations, Qkv};
 use polar_raw::cuda::gather;
 use polar_raw::cuda::gemm::{Product, Variant, variants};
 use polar_raw::error::{Error, Result};

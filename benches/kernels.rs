@@ -18,7 +18,7 @@ mod cublas;
 use std::process::ExitCode;
 
 use criterion::Throughput;
-use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Qkv};
+use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Operations, Qkv};
 use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams};
 use polar_raw::cuda::gemm::{Product, variants};
 use polar_raw::cuda::{embedding, fill, gather, linear_cross_entropy};

@@ -1,82 +1,22 @@
-//! Every operation of the runtime, once: the table of contents of the house.
+//! Memory and operations of one device.
 //!
-//! The reference (f64, scalar), the CPU and the GPU implement this trait; the model is written against it alone.
-//! Operations write their first arguments and read the rest. Matrices are row-major; `T` is the number of tokens of a
-//! pack, `S` of selected rows, `H` of query heads, `K` of key/value heads, `G = H / K`, `D` the head dimension.
-//! Shapes are checked; a mismatch is an error of the program, reported and never undefined behaviour.
-//! Written operands may not overlap any other operand, unless the operation says so.
+//! The reference (f64, scalar), the CPU and the GPU implement [`Backend`]: memory, copies, and one function that runs an
+//! operation. The operations are those of [`crate::ops`], which also checks them; the model is written against
+//! [`Operations`] alone.
 
-pub mod checks;
+pub mod wrap;
 
 use std::rc::Rc;
 
-use crate::config::{LossKind, PenaltyKind};
 use crate::error::Result;
+pub use crate::ops::Checked;
+pub use crate::ops::adamw::AdamW;
+pub use crate::ops::attention::{AttentionArgs, Span};
+pub use crate::ops::gemm::Gemm;
+pub use crate::ops::reward_head::{PairLoss, RewardHeadGrads};
+pub use crate::ops::rope::{Heads, Qkv};
+use crate::ops::{self, AnyOp, Dtypes};
 use crate::tensor::{Dtype, Storage, Tensor};
-
-/// Which operand of a matrix product is transposed. The three that training needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gemm {
-    /// `out[M,N] = a[M,K] b[N,K]^T`: a linear layer's forward pass.
-    Nt,
-    /// `out[M,N] = a[M,K] b[K,N]`: the gradient of its input.
-    Nn,
-    /// `out[M,N] = a[K,M]^T b[K,N]`: the gradient of its weight.
-    Tn,
-}
-
-/// The heads of an attention layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
-    /// Query heads, `H`.
-    pub query: usize,
-    /// Key/value heads, `K`; divides `H`.
-    pub kv: usize,
-    /// Head dimension, `D`; even.
-    pub dim: usize,
-}
-
-impl Heads {
-    /// Query heads to a key/value head, `G`.
-    pub fn group(&self) -> usize {
-        self.query / self.kv
-    }
-}
-
-/// Which parts of the fused `wqkv` projection an operation sees. In each of the `K` groups of columns come the `G`
-/// query heads, then the key, then the value (the layout of InternLM2), and parts that are absent take no column.
-#[derive(Clone, Copy)]
-pub struct Qkv<'a> {
-    /// `[K, rows, G, D]`.
-    pub q: Option<&'a Tensor>,
-    /// `[K, rows, D]` each.
-    pub kv: Option<(&'a Tensor, &'a Tensor)>,
-}
-
-/// One run of tokens in a pack and what it may see: `[n_spans, 8]` of these as u32 are an operand of attention.
-///
-/// Query `i` of the span sees all keys of the prefix and those of its own run up to itself. Spans come in the order
-/// of their tokens; spans of one row (a prefix and its candidates) follow each other and share `row`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Span {
-    /// First query row.
-    pub query_start: u32,
-    /// Number of query rows.
-    pub queries: u32,
-    /// First token of the run.
-    pub own_start: u32,
-    /// Length of the run.
-    pub own: u32,
-    /// First token of the prefix.
-    pub prefix_start: u32,
-    /// Length of the prefix; 0 for none.
-    pub prefix: u32,
-    /// The row of the pack that the span belongs to, from 0, ascending without gaps.
-    pub row: u32,
-    /// Not used; keeps the record at 32 bytes.
-    pub reserved: u32,
-}
 
 /// The frequency by which dimension pair `i` of a head turns a position: `1 / theta^(2i / dim)`, each of quotient, power
 /// and reciprocal rounded to f32. The rounding is part of the published models: InternLM2's, Llama's and Qwen2's code
@@ -95,62 +35,6 @@ pub fn rope_frequency(i: usize, dim: usize, theta: f64) -> f32 {
 /// f32, as the published models' code does.
 pub fn rope_angle(position: u32, i: usize, dim: usize, theta: f64) -> f32 {
     position as f32 * rope_frequency(i, dim, theta)
-}
-
-/// What attention needs besides its matrices.
-#[derive(Clone, Copy)]
-pub struct AttentionArgs<'a> {
-    /// Heads of q, k and v.
-    pub heads: Heads,
-    /// `[n_spans, 8]` u32: [`Span`]s.
-    pub spans: &'a Tensor,
-    /// `[S]` u32: the token that each query row is.
-    pub query_tokens: &'a Tensor,
-    /// Multiplies the products of query and key: `1 / sqrt(D)`.
-    pub scale: f64,
-}
-
-/// The ranking loss of one pack.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PairLoss {
-    /// Bradley-Terry or focal.
-    pub kind: LossKind,
-    /// Penalty on the scores.
-    pub penalty: PenaltyKind,
-    /// Weight of the penalty.
-    pub penalty_weight: f64,
-    /// Multiplies everything: one over the pairs of the whole optimiser step.
-    pub scale: f64,
-}
-
-/// Where the gradients of the reward head go.
-#[derive(Clone, Copy)]
-pub struct RewardHeadGrads<'a> {
-    /// `[S, hidden]`, overwritten.
-    pub dx: &'a Tensor,
-    /// `[hidden]`, accumulated.
-    pub dnorm: &'a Tensor,
-    /// `[1, hidden]`, accumulated.
-    pub dhead: &'a Tensor,
-}
-
-/// One AdamW update (Loshchilov and Hutter, arXiv 1711.05101), as PyTorch computes it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// Gradients are scaled by `min(1, max_norm / (norm + 1e-6))`; 0 leaves them alone.
-    pub max_norm: f64,
-    /// 1 for the first update.
-    pub step: u64,
 }
 
 /// The largest operands that a computation has.
@@ -218,7 +102,7 @@ pub trait Backend {
     /// takes memory later.
     fn reserve(&self, extent: &Extent) -> Result<()>;
 
-    /// Rows of the scratch memory with which [`Backend::linear_cross_entropy`] is at its best: every so many rows it
+    /// Rows of the scratch memory with which [`Operations::linear_cross_entropy`] is at its best: every so many rows it
     /// reads the whole table, and adds to its whole gradient.
     fn logit_rows(&self) -> usize {
         128
@@ -230,147 +114,45 @@ pub trait Backend {
     /// Copies a dense tensor into `bytes` of its size, after everything issued before.
     fn read(&self, from: &Tensor, bytes: &mut [u8]) -> Result<()>;
 
-    /// `to = from`, both dense and of one dtype and size.
-    fn copy(&self, to: &Tensor, from: &Tensor) -> Result<()>;
-
-    /// `x = value` everywhere; `x` is dense.
-    fn fill(&self, x: &Tensor, value: f64) -> Result<()>;
-
-    /// `out = op(a) op(b) + addend`; each operand may be a band of columns of a wider matrix. The addend, of `out`'s
-    /// shape and dtype, is the residual stream in the forward pass; where gradients are added up it is `out` itself.
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()>;
-
-    /// The product into SwiGLU: `gate_up[T, 2F] = x[T, N] w13[2F, N]^T` and `y[T, F] = silu(gate) up`. One pass where a
-    /// backend has it so.
-    fn gemm_swiglu_forward(&self, y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor) -> Result<()> {
-        self.gemm(Gemm::Nt, gate_up, x, w13, None)?;
-        self.swiglu_forward(y, gate_up)
+    /// The elements of a dense u32 tensor, if the host can see them without waiting: for the checks of indices. A device
+    /// with memory of its own says no, and relies on what the pack's own checks have seen.
+    fn host_indices<'t>(&self, _indices: &'t Tensor) -> Option<&'t [u32]> {
+        None
     }
 
-    /// The way back through the product that SwiGLU's result goes into, and through SwiGLU: `gate_up[T, 2F]` becomes its
-    /// own gradient, from `dout[T, N]` by way of `dy = dout w2[N, F]`. `dy[T, F]` is scratch: its content is lost.
-    fn gemm_swiglu_backward(&self, gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor) -> Result<()> {
-        self.gemm(Gemm::Nn, dy, dout, w2, None)?;
-        self.swiglu_backward(gate_up, dy, gate_up)
-    }
-
-    /// `y[T, N] += bias` in every row. `bias[P, N / P]`, whose rows one after the other are as long as a row of `y`, may
-    /// be a band of columns of a wider matrix: what the groups of a fused `wqkv` have in common.
-    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()>;
-
-    /// `dbias[P, N / P] +=` the sum of the rows of `dy[T, N]`; `dbias` may be a band as well.
-    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()>;
-
-    /// `y[T, hidden] = table[ids]`.
-    fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()>;
-
-    /// `dtable[ids] += dy`, in the order of the tokens.
-    fn embedding_backward(&self, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> Result<()>;
-
-    /// `y = x rstd weight` with `rstd = 1 / sqrt(mean(x^2) + eps)` of each row (Zhang and Sennrich, arXiv 1910.07467).
-    fn rmsnorm_forward(&self, y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64) -> Result<()>;
-
-    /// `dx += d/dx`, `dweight += d/dweight`.
-    fn rmsnorm_backward(
-        &self,
-        dx: &Tensor,
-        dweight: &Tensor,
-        dy: &Tensor,
-        x: &Tensor,
-        rstd: &Tensor,
-        weight: &Tensor,
-    ) -> Result<()>;
-
-    /// Splits `src[rows, K * columns]` into heads and turns q and k by `positions` (rotary embeddings, Su et al.,
-    /// arXiv 2104.09864, in the half-split form of GPT-NeoX).
-    fn rope_forward(&self, dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64) -> Result<()>;
-
-    /// The reverse: gathers gradients of the heads into `dsrc`, turned back.
-    fn rope_backward(&self, dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64) -> Result<()>;
-
-    /// `out[S, H D] = softmax(scale q k^T) v` over the keys that each query sees; `lse[K, S, G]` is the logarithm of
-    /// the sum of exponentials. Computed tile by tile: no matrix of scores is kept (Dao, arXiv 2307.08691).
-    fn attention_forward(
-        &self,
-        out: &Tensor,
-        lse: &Tensor,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        args: AttentionArgs,
-    ) -> Result<()>;
-
-    /// Overwrites `dq`, `dk`, `dv`.
-    fn attention_backward(
-        &self,
-        dqkv: [&Tensor; 3],
-        dout: &Tensor,
-        out: &Tensor,
-        lse: &Tensor,
-        qkv: [&Tensor; 3],
-        args: AttentionArgs,
-    ) -> Result<()>;
-
-    /// `y[T, F] = silu(gate) up` with `gate_up[T, 2F]` (Shazeer, arXiv 2002.05202).
-    fn swiglu_forward(&self, y: &Tensor, gate_up: &Tensor) -> Result<()>;
-
-    /// `dgate_up[T, 2F]` from `dy[T, F]`; may be the same tensor as `gate_up`.
-    fn swiglu_backward(&self, dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor) -> Result<()>;
-
-    /// `y[S, hidden] = x[rows]`.
-    fn gather_forward(&self, y: &Tensor, x: &Tensor, rows: &Tensor) -> Result<()>;
-
-    /// `dx[rows] += dy`; no row occurs twice.
-    fn gather_backward(&self, dx: &Tensor, dy: &Tensor, rows: &Tensor) -> Result<()>;
-
-    /// `scores[S] = head . rmsnorm(x)`: final norm and scalar head of each selected row.
-    fn reward_head_forward(&self, scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f64) -> Result<()>;
-
-    /// Final norm, head, pair loss and all their gradients: `scores[S]` as in the forward pass; `loss[1] +=` the loss
-    /// of `pairs[P, 2]`, the rows of chosen and rejected among the `S`; `grads` for `d loss`.
-    fn reward_head_loss(
-        &self,
-        scores: &Tensor,
-        loss: &Tensor,
-        grads: RewardHeadGrads,
-        x: &Tensor,
-        norm: &Tensor,
-        head: &Tensor,
-        pairs: &Tensor,
-        pair_loss: &PairLoss,
-        eps: f64,
-    ) -> Result<()>;
-
-    /// `loss[1] += sum(weights * -log softmax(x table^T)[targets])` over rows of `x[S, hidden]` with `table[V, hidden]`;
-    /// if `grads` are given, `dx` is overwritten and `dtable` accumulated. At most the rows of `scratch[R, V]` have
-    /// logits at one time.
-    fn linear_cross_entropy(
-        &self,
-        loss: &Tensor,
-        grads: Option<(&Tensor, &Tensor)>,
-        x: &Tensor,
-        table: &Tensor,
-        targets: &Tensor,
-        weights: &Tensor,
-        scratch: &Tensor,
-    ) -> Result<()>;
-
-    /// `norm[1] = sqrt(sum(x^2))`, in an order that does not depend on the number of threads.
-    fn global_norm(&self, norm: &Tensor, x: &Tensor) -> Result<()>;
-
-    /// One update of the flat parameters and both moments from the flat gradient and its global norm. `master` holds the
-    /// parameters as `accumulator`; `params` becomes a copy of it as `float`, and is the same tensor where those are one.
-    fn adamw(
-        &self,
-        params: &Tensor,
-        master: &Tensor,
-        m: &Tensor,
-        v: &Tensor,
-        grads: &Tensor,
-        norm: &Tensor,
-        update: &AdamW,
-    ) -> Result<()>;
+    /// Runs an operation whose operands have been checked, or issues it to the device: operations run in order. Callers
+    /// use [`Operations`], whose functions check and then call this.
+    fn execute(&self, op: &Checked) -> Result<()>;
 }
+
+/// The functions that the model calls, one an operation.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $module:ident::$op:ident = $call:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+        /// Every operation as a function of a backend. Operations write their first arguments and read the rest; what
+        /// they ask of them is in [`crate::ops`].
+        pub trait Operations: Backend {
+            /// Checks an operation and runs it: the one way to a backend.
+            ///
+            /// # Errors
+            /// When operands do not fit, before any element is touched; and the backend's own.
+            fn submit(&self, op: AnyOp<'_>) -> Result<()> {
+                let dtypes = Dtypes { float: self.float(), sum: self.accumulator() };
+                self.execute(&Checked::new(op, dtypes, &|indices| self.host_indices(indices))?)
+            }
+
+            $(
+                $(#[$doc])*
+                fn $call(&self, $($arg: $type),*) -> Result<()> {
+                    self.submit(AnyOp::$op(ops::$op { $($arg),* }))
+                }
+            )*
+        }
+
+        impl<B: Backend + ?Sized> Operations for B {}
+    };
+}
+
+ops::operations!(calls);
 
 /// Conveniences over [`Backend`] that convert between host slices and a tensor's dtype.
 pub trait BackendExt: Backend {

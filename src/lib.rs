@@ -12,6 +12,7 @@ pub mod eval;
 pub mod files;
 pub mod formats;
 pub mod model;
+pub mod ops;
 pub mod page;
 pub mod passes;
 pub mod polar;

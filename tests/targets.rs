@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use polar_raw::backend::{Backend, BackendExt};
+use polar_raw::backend::{BackendExt, Operations};
 use polar_raw::cuda::abi::{FillParams, RowsParams};
 use polar_raw::cuda::kernel::{Entry, Kernel, Target};
 use polar_raw::cuda::properties::Capability;

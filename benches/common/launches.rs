@@ -1,6 +1,6 @@
 //! Launches by hand: of variants that the backend does not choose by itself, or not at these sizes.
 
-use polar_raw::backend::Gemm;
+use polar_raw::backend::{Gemm, Operations};
 use polar_raw::cuda::abi::{self, AdamwParams, GemmParams, RewardHeadParams, RmsnormParams, RowsParams, SwigluParams};
 use polar_raw::cuda::gemm::{Product, Variant};
 use polar_raw::cuda::kernel::Launch;
@@ -108,7 +108,6 @@ pub struct Flat {
 impl Flat {
     /// Those of `len` parameters.
     pub fn new(machine: &Machine, len: usize) -> Result<Self> {
-        use polar_raw::backend::Backend;
         let flat = Self {
             master: machine.f32(&[len])?,
             weights: machine.bf16(&[len])?,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cudarc::driver::{result, sys};
 use emulator::{Counters, Report};
 use half::bf16;
-use polar_raw::backend::{Backend, BackendExt};
+use polar_raw::backend::{Backend, BackendExt, Operations};
 use polar_raw::cuda::properties::Properties;
 use polar_raw::cuda::{self, Cuda};
 use polar_raw::error::{Error, Result};

@@ -1,7 +1,10 @@
 use rayon::prelude::*;
 
 use super::math::vectorised;
-use crate::backend::AdamW;
+use super::{Cpu, values, values_mut};
+use crate::backend::{AdamW, Operations};
+use crate::error::Result;
+use crate::ops::{AdamwOp, Run};
 
 const CHUNK: usize = 1 << 14;
 
@@ -33,4 +36,13 @@ pub fn update(params: &mut [f32], m: &mut [f32], v: &mut [f32], grads: &[f32], n
                 },
             );
         });
+}
+
+impl Run<AdamwOp<'_>> for Cpu {
+    fn run(&self, op: &AdamwOp) -> Result<()> {
+        let norm = values::<f32>(op.norm)[0];
+        let (master, m, v) = (values_mut(op.master), values_mut(op.m), values_mut(op.v));
+        update(master, m, v, values(op.grads), norm, op.update);
+        if op.params.same_place(op.master) { Ok(()) } else { self.copy(op.params, op.master) }
+    }
 }

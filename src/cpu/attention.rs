@@ -10,7 +10,10 @@ use std::ops::Range;
 use super::gemm::{Matrix, on_this_thread};
 use super::math::{dot, exp, max, vectorised};
 use super::parallel::{self, Shared};
+use super::{Cpu, values, values_mut};
 use crate::backend::{AttentionArgs, Heads, Span};
+use crate::error::Result;
+use crate::ops::{AttentionBackward, AttentionForward, Run};
 
 /// Rows of a tile (queries times group), at most.
 const ROWS: usize = 128;
@@ -281,5 +284,23 @@ fn backward_tile(
         product(dv, [n, dim, rows], p_m.transposed(), dout_m, 1.0, true);
         product(dq, [rows, dim, n], ds_m, k_m, 1.0, tile > 0);
         product(dk, [n, dim, rows], ds_m.transposed(), q_m, 1.0, true);
+    }
+}
+
+impl Run<AttentionForward<'_>> for Cpu {
+    fn run(&self, op: &AttentionForward) -> Result<()> {
+        let layout = Layout::new(&op.args, values(op.args.spans), values(op.args.query_tokens), op.k.dims()[1]);
+        forward(values_mut(op.out), values_mut(op.lse), [values(op.q), values(op.k), values(op.v)], &layout);
+        Ok(())
+    }
+}
+
+impl Run<AttentionBackward<'_>> for Cpu {
+    fn run(&self, op: &AttentionBackward) -> Result<()> {
+        let tokens = op.qkv[1].dims()[1];
+        let layout = Layout::new(&op.args, values(op.args.spans), values(op.args.query_tokens), tokens);
+        let (dqkv, qkv) = (op.dqkv.map(|t| values_mut::<f32>(t)), op.qkv.map(|t| values::<f32>(t)));
+        backward(dqkv, values(op.dout), values(op.out), values(op.lse), qkv, &layout);
+        Ok(())
     }
 }

@@ -1,5 +1,9 @@
 use super::math::vectorised;
 use super::parallel::{self, Shared};
+use super::{Cpu, values, values_mut};
+use crate::error::Result;
+use crate::ops::{BiasBackward, BiasForward, Run};
+use crate::tensor::Tensor;
 
 /// Columns that one task sums.
 const COLUMNS: usize = 64;
@@ -58,4 +62,39 @@ pub fn backward(dbias: &mut [f32], dy: &[f32], width: usize, parts: Parts) {
             },
         );
     });
+}
+
+impl Run<BiasForward<'_>> for Cpu {
+    fn run(&self, op: &BiasForward) -> Result<()> {
+        let BiasForward { y, bias } = *op;
+        if !y.is_empty() {
+            forward(values_mut(y), y.cols(), spread_mut(bias), Parts::of(bias));
+        }
+        Ok(())
+    }
+}
+
+impl Run<BiasBackward<'_>> for Cpu {
+    fn run(&self, op: &BiasBackward) -> Result<()> {
+        let BiasBackward { dbias, dy } = *op;
+        if !dy.is_empty() {
+            backward(spread_mut(dbias), values(dy), dy.cols(), Parts::of(dbias));
+        }
+        Ok(())
+    }
+}
+
+impl Parts {
+    fn of(bias: &Tensor) -> Self {
+        Self { columns: bias.cols(), stride: bias.row_stride() }
+    }
+}
+
+/// A matrix from its first element to its last, with what lies between its rows if it is a band.
+#[expect(clippy::mut_from_ref, reason = "as in `values_mut`")]
+fn spread_mut(t: &Tensor) -> &mut [f32] {
+    let len = (t.rows() - 1) * t.row_stride() + t.cols();
+    // SAFETY: in bounds, because the last row is; f32 in host memory by the checks. What lies between the rows of a band
+    // is another part of the bias, which nothing else uses during the operation.
+    unsafe { std::slice::from_raw_parts_mut(t.address().cast(), len) }
 }

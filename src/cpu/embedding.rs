@@ -1,4 +1,7 @@
 use super::parallel::{self, Shared};
+use super::{Cpu, values, values_mut};
+use crate::error::Result;
+use crate::ops::{EmbeddingBackward, EmbeddingForward, Run};
 
 pub fn forward(y: &mut [f32], ids: &[u32], table: &[f32], hidden: usize) {
     let rows = parallel::rows_per_task(hidden);
@@ -23,4 +26,18 @@ pub fn backward(dtable: &mut [f32], ids: &[u32], dy: &[f32], hidden: usize) {
             }
         }
     });
+}
+
+impl Run<EmbeddingForward<'_>> for Cpu {
+    fn run(&self, op: &EmbeddingForward) -> Result<()> {
+        forward(values_mut(op.y), values(op.ids), values(op.table), op.table.cols());
+        Ok(())
+    }
+}
+
+impl Run<EmbeddingBackward<'_>> for Cpu {
+    fn run(&self, op: &EmbeddingBackward) -> Result<()> {
+        backward(values_mut(op.dtable), values(op.ids), values(op.dy), op.dtable.cols());
+        Ok(())
+    }
 }

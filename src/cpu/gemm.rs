@@ -3,8 +3,11 @@
 use gemm_common::Parallelism;
 use gemm_f32::gemm::f32::get_gemm_fn;
 
+use super::Cpu;
 use super::parallel;
-use crate::backend::Gemm;
+use crate::backend::{Gemm, Operations};
+use crate::error::Result;
+use crate::ops::{GemmOp, GemmSwigluBackward, GemmSwigluForward, Run};
 use crate::tensor::Tensor;
 
 /// A row-major or transposed matrix in memory: element `(i, j)` is at `i * rs + j * cs`.
@@ -154,5 +157,24 @@ impl Task {
             }
             on_this_thread([m, n, self.k], out, self.rs, a, b, 1.0, self.accumulate);
         }
+    }
+}
+
+impl Run<GemmOp<'_>> for Cpu {
+    fn run(&self, op: &GemmOp) -> Result<()> {
+        product(op.layout, op.shape(), op.out, op.a, op.b, op.addend);
+        Ok(())
+    }
+}
+
+impl Run<GemmSwigluForward<'_>> for Cpu {
+    fn run(&self, op: &GemmSwigluForward) -> Result<()> {
+        op.unfused().into_iter().try_for_each(|op| self.submit(op))
+    }
+}
+
+impl Run<GemmSwigluBackward<'_>> for Cpu {
+    fn run(&self, op: &GemmSwigluBackward) -> Result<()> {
+        op.unfused().into_iter().try_for_each(|op| self.submit(op))
     }
 }

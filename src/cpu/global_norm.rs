@@ -1,6 +1,9 @@
 use rayon::prelude::*;
 
 use super::math::vectorised;
+use super::{Cpu, values, values_mut};
+use crate::error::Result;
+use crate::ops::{GlobalNorm, Run};
 
 /// Elements of one partial sum.
 const CHUNK: usize = 1 << 14;
@@ -32,4 +35,11 @@ fn squares(x: &[f32]) -> f64 {
             lanes.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
         },
     )
+}
+
+impl Run<GlobalNorm<'_>> for Cpu {
+    fn run(&self, op: &GlobalNorm) -> Result<()> {
+        values_mut::<f32>(op.norm)[0] = sum_of_squares(values(op.x)).sqrt() as f32;
+        Ok(())
+    }
 }

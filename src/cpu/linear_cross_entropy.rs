@@ -1,7 +1,10 @@
 use super::gemm::product;
 use super::math::{exp, max, sum2, vectorised};
 use super::parallel::{self, Shared};
+use super::{Cpu, values, values_mut};
 use crate::backend::Gemm;
+use crate::error::Result;
+use crate::ops::{LinearCrossEntropy, Run};
 use crate::tensor::Tensor;
 use crate::tensor::host::slice_mut;
 
@@ -67,4 +70,12 @@ fn softmax_row(row: &mut [f32], target: usize, weight: f32, gradient: bool) -> f
             weight * (sum.ln() - at_target)
         },
     )
+}
+
+impl Run<LinearCrossEntropy<'_>> for Cpu {
+    fn run(&self, op: &LinearCrossEntropy) -> Result<()> {
+        let (targets, weights) = (values(op.targets), values(op.weights));
+        values_mut::<f32>(op.loss)[0] += run(op.grads, op.x, op.table, targets, weights, op.scratch);
+        Ok(())
+    }
 }

@@ -1,7 +1,10 @@
 use super::math::{sum3, vectorised};
 use super::rmsnorm::inverse_rms;
+use super::{Cpu, values, values_mut};
 use crate::backend::PairLoss;
 use crate::config::{LossKind, PenaltyKind};
+use crate::error::Result;
+use crate::ops::{RewardHeadForward, RewardHeadLoss, Run};
 
 /// Scores of a handful of rows: no more threads than one.
 pub fn forward(scores: &mut [f32], x: &[f32], norm: &[f32], head: &[f32], eps: f32) {
@@ -96,4 +99,23 @@ fn pair_slope(chosen: f64, rejected: f64, loss: &PairLoss) -> (f64, [f64; 2]) {
         *slope += loss.penalty_weight * dpenalty;
     }
     (value * loss.scale, slopes.map(|s| s * loss.scale))
+}
+
+impl Run<RewardHeadForward<'_>> for Cpu {
+    fn run(&self, op: &RewardHeadForward) -> Result<()> {
+        forward(values_mut(op.scores), values(op.x), values(op.norm), values(op.head), op.eps as f32);
+        Ok(())
+    }
+}
+
+impl Run<RewardHeadLoss<'_>> for Cpu {
+    fn run(&self, op: &RewardHeadLoss) -> Result<()> {
+        let (scores, operands) = (values_mut(op.scores), [values(op.x), values(op.norm), values(op.head)]);
+        let eps = op.eps as f32;
+        forward(scores, operands[0], operands[1], operands[2], eps);
+        let (dx, dnorm, dhead) = (values_mut(op.grads.dx), values_mut(op.grads.dnorm), values_mut(op.grads.dhead));
+        values_mut::<f32>(op.loss)[0] +=
+            backward(dx, dnorm, dhead, scores, operands, values(op.pairs), op.pair_loss, eps);
+        Ok(())
+    }
 }

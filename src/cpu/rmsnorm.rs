@@ -1,5 +1,8 @@
 use super::math::{dot, vectorised};
 use super::parallel::{self, Shared};
+use super::{Cpu, values, values_mut};
+use crate::error::Result;
+use crate::ops::{RmsnormBackward, RmsnormForward, Run};
 
 /// Rows whose contribution to the weight's gradient is summed first.
 const ROWS: usize = 128;
@@ -91,5 +94,23 @@ pub fn row_backward(dx: &mut [f32], dweight: &mut [f32], dy: &[f32], x: &[f32], 
     for i in 0..hidden {
         dweight[i] += dy[i] * x[i] * rstd;
         dx[i] += dy[i] * weight[i] * rstd - x[i] * correction;
+    }
+}
+
+impl Run<RmsnormForward<'_>> for Cpu {
+    fn run(&self, op: &RmsnormForward) -> Result<()> {
+        forward(values_mut(op.y), values_mut(op.rstd), values(op.x), values(op.weight), op.eps as f32);
+        Ok(())
+    }
+}
+
+impl Run<RmsnormBackward<'_>> for Cpu {
+    fn run(&self, op: &RmsnormBackward) -> Result<()> {
+        let RmsnormBackward { dx, dweight, dy, x, rstd, weight } = *op;
+        self.with_partials(partials(x.rows(), x.cols()), |partials| {
+            let (dx, dweight) = (values_mut(dx), values_mut(dweight));
+            backward(dx, dweight, values(dy), values(x), values(rstd), values(weight), partials);
+        });
+        Ok(())
     }
 }

@@ -2,7 +2,10 @@
 
 use super::math::vectorised;
 use super::parallel::{self, Shared};
+use super::{Cpu, values, values_mut};
 use crate::backend::{Heads, Qkv, rope_frequency};
+use crate::error::Result;
+use crate::ops::{RopeBackward, RopeForward, Run};
 use crate::tensor::Tensor;
 use crate::tensor::host::slice_mut;
 
@@ -152,4 +155,29 @@ impl Parts {
         });
         q.chain(kv)
     }
+}
+
+impl Run<RopeForward<'_>> for Cpu {
+    fn run(&self, op: &RopeForward) -> Result<()> {
+        let positions = values::<u32>(op.positions);
+        self.with_rope_table(last(positions), op.heads.dim, op.theta, |table| {
+            forward(op.dst, values(op.src), positions, op.heads, table);
+        });
+        Ok(())
+    }
+}
+
+impl Run<RopeBackward<'_>> for Cpu {
+    fn run(&self, op: &RopeBackward) -> Result<()> {
+        let positions = values::<u32>(op.positions);
+        self.with_rope_table(last(positions), op.heads.dim, op.theta, |table| {
+            backward(values_mut(op.dsrc), op.grads, positions, op.heads, table);
+        });
+        Ok(())
+    }
+}
+
+/// The last of the positions.
+fn last(positions: &[u32]) -> u32 {
+    positions.iter().copied().max().unwrap_or(0)
 }

@@ -1,5 +1,8 @@
 use super::math::{sigmoid, vectorised};
 use super::parallel;
+use super::{Cpu, values, values_mut};
+use crate::error::Result;
+use crate::ops::{Run, SwigluBackward, SwigluForward};
 
 pub fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
     let rows = parallel::rows_per_task(width);
@@ -39,4 +42,22 @@ pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
             },
         );
     });
+}
+
+impl Run<SwigluForward<'_>> for Cpu {
+    fn run(&self, op: &SwigluForward) -> Result<()> {
+        forward(values_mut(op.y), values(op.gate_up), op.y.cols());
+        Ok(())
+    }
+}
+
+impl Run<SwigluBackward<'_>> for Cpu {
+    fn run(&self, op: &SwigluBackward) -> Result<()> {
+        let SwigluBackward { dgate_up, dy, gate_up } = *op;
+        if !dgate_up.same_place(gate_up) {
+            values_mut::<f32>(dgate_up).copy_from_slice(values(gate_up));
+        }
+        backward(values_mut(dgate_up), values(dy), dy.cols());
+        Ok(())
+    }
 }

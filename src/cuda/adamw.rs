@@ -1,5 +1,6 @@
 //! The update of all parameters in one launch.
 
+use super::Cuda;
 use super::abi::AdamwParams;
 use super::at;
 use super::device::Device;
@@ -8,6 +9,7 @@ use super::kernels;
 use super::properties::Properties;
 use crate::backend::AdamW;
 use crate::error::Result;
+use crate::ops::{AdamwOp, Run};
 use crate::tensor::Tensor;
 
 /// Elements that a thread updates at a time.
@@ -51,4 +53,10 @@ pub(super) fn adamw(
     };
     // SAFETY: the operands were checked to have these shapes.
     unsafe { device.launch(&plan(master.len(), device.properties()), &arguments) }
+}
+
+impl Run<AdamwOp<'_>> for Cuda {
+    fn run(&self, op: &AdamwOp) -> Result<()> {
+        adamw(&self.device, op.params, op.master, [op.m, op.v], op.grads, op.norm, op.update)
+    }
 }

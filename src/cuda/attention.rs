@@ -1,5 +1,6 @@
 //! Attention over packed rows: forward, and backward in three launches.
 
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::kernel::{Kernel, Launch};
@@ -7,6 +8,7 @@ use super::kernels;
 use super::{at, size};
 use crate::backend::{AttentionArgs, Heads};
 use crate::error::{Error, Result};
+use crate::ops::{AttentionBackward, AttentionForward, Run};
 use crate::tensor::Tensor;
 
 /// The kernels for a head dimension.
@@ -155,5 +157,17 @@ pub(super) fn backward(
         device.launch(&prepare, &params)?;
         device.launch(&of_queries, &params)?;
         device.launch(&of_keys, &params)
+    }
+}
+
+impl Run<AttentionForward<'_>> for Cuda {
+    fn run(&self, op: &AttentionForward) -> Result<()> {
+        forward(&self.device, op.out, op.lse, [op.q, op.k, op.v], &op.args)
+    }
+}
+
+impl Run<AttentionBackward<'_>> for Cuda {
+    fn run(&self, op: &AttentionBackward) -> Result<()> {
+        backward(&self.device, op.dqkv, op.dout, op.out, op.lse, op.qkv, &op.args)
     }
 }

@@ -1,11 +1,13 @@
 //! A bias added to every row, and the sums of its gradient.
 
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::kernel::{Kernel, Launch};
 use super::kernels;
 use super::{at, size, vec8};
 use crate::error::Result;
+use crate::ops::{BiasBackward, BiasForward, Run};
 use crate::tensor::Tensor;
 
 /// Bytes of the partial sums of the backward pass.
@@ -57,4 +59,16 @@ fn params(y: &Tensor, bias: &Tensor) -> Result<BiasParams> {
         ldbias: size(bias.row_stride())?,
         ..BiasParams::default()
     })
+}
+
+impl Run<BiasForward<'_>> for Cuda {
+    fn run(&self, op: &BiasForward) -> Result<()> {
+        forward(&self.device, op.y, op.bias)
+    }
+}
+
+impl Run<BiasBackward<'_>> for Cuda {
+    fn run(&self, op: &BiasBackward) -> Result<()> {
+        backward(&self.device, op.dbias, op.dy)
+    }
 }

@@ -1,11 +1,13 @@
 //! Rows of the table, and the sums of their gradients.
 
+use super::Cuda;
 use super::abi::{EmbeddingBackwardParams, RowsParams};
 use super::device::Device;
 use super::kernel::Launch;
 use super::kernels;
 use super::{at, size, vec8};
 use crate::error::Result;
+use crate::ops::{EmbeddingBackward, EmbeddingForward, Run};
 use crate::tensor::Tensor;
 
 /// The launch that looks up `ids` rows; `aligned`: they begin and end at multiples of 16 bytes.
@@ -43,4 +45,16 @@ pub(super) fn backward(device: &Device, dtable: &Tensor, ids: &Tensor, dy: &Tens
     };
     // SAFETY: as in `forward`.
     unsafe { device.launch(&plan_backward(rows, columns, aligned), &params) }
+}
+
+impl Run<EmbeddingForward<'_>> for Cuda {
+    fn run(&self, op: &EmbeddingForward) -> Result<()> {
+        forward(&self.device, op.y, op.ids, op.table)
+    }
+}
+
+impl Run<EmbeddingBackward<'_>> for Cuda {
+    fn run(&self, op: &EmbeddingBackward) -> Result<()> {
+        backward(&self.device, op.dtable, op.ids, op.dy)
+    }
 }

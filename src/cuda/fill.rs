@@ -1,5 +1,6 @@
 //! A buffer of one value.
 
+use super::Cuda;
 use super::abi::FillParams;
 use super::at;
 use super::device::Device;
@@ -7,6 +8,7 @@ use super::kernel::Launch;
 use super::kernels;
 use super::properties::Properties;
 use crate::error::Result;
+use crate::ops::{Fill, Run};
 use crate::tensor::{Dtype, Tensor};
 
 /// Elements that a thread sets before it is worth another block.
@@ -22,4 +24,10 @@ pub(super) fn fill(device: &Device, x: &Tensor, value: f32) -> Result<()> {
     let params = FillParams { out: at(x), count: x.len() as u64, value };
     // SAFETY: `x` is a dense tensor of that many elements of the kernel's type.
     unsafe { device.launch(&plan(x.dtype(), x.len(), device.properties()), &params) }
+}
+
+impl Run<Fill<'_>> for Cuda {
+    fn run(&self, op: &Fill) -> Result<()> {
+        fill(&self.device, op.x, op.value as f32)
+    }
 }

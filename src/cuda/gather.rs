@@ -1,11 +1,13 @@
 //! Rows picked out, and added back.
 
+use super::Cuda;
 use super::abi::RowsParams;
 use super::device::Device;
 use super::kernel::Launch;
 use super::kernels;
 use super::{at, size, vec8};
 use crate::error::Result;
+use crate::ops::{GatherBackward, GatherForward, Run};
 use crate::tensor::Tensor;
 
 /// The launch that picks out `rows` rows; `aligned`: they begin and end at multiples of 16 bytes.
@@ -35,4 +37,16 @@ pub(super) fn backward(device: &Device, dx: &Tensor, dy: &Tensor, rows: &Tensor)
 fn params(out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<RowsParams> {
     let (rows, columns) = (size(ids.len())?, size(out.cols())?);
     Ok(RowsParams { out: at(out), from: at(from), ids: at(ids), rows, columns })
+}
+
+impl Run<GatherForward<'_>> for Cuda {
+    fn run(&self, op: &GatherForward) -> Result<()> {
+        forward(&self.device, op.y, op.x, op.rows)
+    }
+}
+
+impl Run<GatherBackward<'_>> for Cuda {
+    fn run(&self, op: &GatherBackward) -> Result<()> {
+        backward(&self.device, op.dx, op.dy, op.rows)
+    }
 }

@@ -4,14 +4,16 @@
 //! multiprocessors busy. [`plan`] estimates the time of each by waves: blocks run at one time, `blocks per
 //! multiprocessor` times multiprocessors of them, and the last wave takes as long as its fullest multiprocessor.
 
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::kernel::{Kernel, Launch};
 use super::kernels;
 use super::properties::{Capability, Properties};
 use super::{at, size};
-use crate::backend::Gemm;
+use crate::backend::{Gemm, Operations};
 use crate::error::{Error, Result};
+use crate::ops::{GemmOp, GemmSwigluBackward, GemmSwigluForward, Run};
 use crate::tensor::{Dtype, Tensor};
 
 /// A kind of product that has kernels of its own.
@@ -280,6 +282,31 @@ fn fused(
     // SAFETY: the operands were checked to be matrices of these sizes and types.
     unsafe { device.launch(&launch, &params) }?;
     Ok(true)
+}
+
+impl Run<GemmOp<'_>> for Cuda {
+    fn run(&self, op: &GemmOp) -> Result<()> {
+        gemm(&self.device, op.layout, op.shape(), op.out, op.a, op.b, op.addend)
+    }
+}
+
+impl Run<GemmSwigluForward<'_>> for Cuda {
+    fn run(&self, op: &GemmSwigluForward) -> Result<()> {
+        match swiglu_forward(&self.device, op.shape(), op.y, op.gate_up, op.x, op.w13)? {
+            true => Ok(()),
+            false => op.unfused().into_iter().try_for_each(|op| self.submit(op)),
+        }
+    }
+}
+
+impl Run<GemmSwigluBackward<'_>> for Cuda {
+    fn run(&self, op: &GemmSwigluBackward) -> Result<()> {
+        let GemmSwigluBackward { gate_up, dout, w2, .. } = *op;
+        match swiglu_backward(&self.device, op.shape(), gate_up, dout, w2)? {
+            true => Ok(()),
+            false => op.unfused().into_iter().try_for_each(|op| self.submit(op)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The norm of a flat buffer.
 
+use super::Cuda;
 use super::abi::{GLOBAL_NORM_CHUNK, GlobalNormParams};
 use super::at;
 use super::device::Device;
 use super::kernel::Launch;
 use super::kernels;
 use crate::error::Result;
+use crate::ops::{GlobalNorm, Run};
 use crate::tensor::Tensor;
 
 /// Bytes of the partial sums.
@@ -27,5 +29,11 @@ pub(super) fn global_norm(device: &Device, norm: &Tensor, x: &Tensor) -> Result<
     unsafe {
         device.launch(&partial, &params)?;
         device.launch(&finish, &params)
+    }
+}
+
+impl Run<GlobalNorm<'_>> for Cuda {
+    fn run(&self, op: &GlobalNorm) -> Result<()> {
+        global_norm(&self.device, op.norm, op.x)
     }
 }

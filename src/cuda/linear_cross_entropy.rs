@@ -1,5 +1,6 @@
 //! The language model's loss, a chunk of rows at a time.
 
+use super::Cuda;
 use super::abi::CrossEntropyParams;
 use super::device::Device;
 use super::kernel::Launch;
@@ -7,6 +8,7 @@ use super::kernels;
 use super::{at, gemm, size, vec8};
 use crate::backend::Gemm;
 use crate::error::Result;
+use crate::ops::{LinearCrossEntropy, Run};
 use crate::tensor::Tensor;
 
 /// The launches over a chunk of `rows` of logits, whose products are [`gemm`]'s: the softmax of each, then the sum of their
@@ -62,4 +64,11 @@ pub(super) fn run(
         }
     }
     Ok(())
+}
+
+impl Run<LinearCrossEntropy<'_>> for Cuda {
+    fn run(&self, op: &LinearCrossEntropy) -> Result<()> {
+        let LinearCrossEntropy { loss, grads, x, table, targets, weights, scratch } = *op;
+        run(&self.device, loss, grads, x, table, targets, weights, scratch)
+    }
 }

@@ -9,6 +9,7 @@ pub mod abi;
 pub mod adamw;
 pub mod attention;
 pub mod bias;
+mod copy;
 mod device;
 pub mod embedding;
 mod emulator;
@@ -31,8 +32,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::backend::checks::Checks;
-use crate::backend::{AdamW, AttentionArgs, Backend, Extent, Footprint, Gemm, Heads, PairLoss, Qkv, RewardHeadGrads};
+use crate::backend::{Backend, Checked, Extent, Footprint};
 use crate::error::{Error, Result};
 use crate::tensor::{Dtype, Storage, Tensor};
 pub use device::Device;
@@ -112,10 +112,6 @@ impl Cuda {
     /// How many times the host waited for the device.
     pub fn waits(&self) -> usize {
         self.device.waits()
-    }
-
-    fn checks(&self, operation: &'static str) -> Checks {
-        Checks::new(operation, Dtype::Bf16, Dtype::F32)
     }
 }
 
@@ -223,186 +219,8 @@ impl Backend for Cuda {
         self.device.read(at(from), bytes)
     }
 
-    fn copy(&self, to: &Tensor, from: &Tensor) -> Result<()> {
-        self.checks("copy").copy(to, from)?;
-        self.device.copy(at(to), at(from), from.len() * from.dtype().size())
-    }
-
-    fn fill(&self, x: &Tensor, value: f64) -> Result<()> {
-        self.checks("fill").fill(x)?;
-        fill::fill(&self.device, x, value as f32)
-    }
-
-    fn gemm(&self, layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>) -> Result<()> {
-        let shape = self.checks("gemm").gemm(layout, out, a, b, addend)?;
-        gemm::gemm(&self.device, layout, shape, out, a, b, addend)
-    }
-
-    fn gemm_swiglu_forward(&self, y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor) -> Result<()> {
-        let shape = self.checks("gemm_swiglu_forward").gemm_swiglu_forward(y, gate_up, x, w13)?;
-        if gemm::swiglu_forward(&self.device, shape, y, gate_up, x, w13)? {
-            return Ok(());
-        }
-        self.gemm(Gemm::Nt, gate_up, x, w13, None)?;
-        self.swiglu_forward(y, gate_up)
-    }
-
-    fn gemm_swiglu_backward(&self, gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor) -> Result<()> {
-        let shape = self.checks("gemm_swiglu_backward").gemm_swiglu_backward(gate_up, dy, dout, w2)?;
-        if gemm::swiglu_backward(&self.device, shape, gate_up, dout, w2)? {
-            return Ok(());
-        }
-        self.gemm(Gemm::Nn, dy, dout, w2, None)?;
-        self.swiglu_backward(gate_up, dy, gate_up)
-    }
-
-    fn bias_forward(&self, y: &Tensor, bias: &Tensor) -> Result<()> {
-        self.checks("bias_forward").bias(y, bias, false)?;
-        bias::forward(&self.device, y, bias)
-    }
-
-    fn bias_backward(&self, dbias: &Tensor, dy: &Tensor) -> Result<()> {
-        self.checks("bias_backward").bias(dy, dbias, true)?;
-        bias::backward(&self.device, dbias, dy)
-    }
-
-    fn embedding_forward(&self, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {
-        self.checks("embedding_forward").embedding(y, ids, table, false)?;
-        embedding::forward(&self.device, y, ids, table)
-    }
-
-    fn embedding_backward(&self, dtable: &Tensor, ids: &Tensor, dy: &Tensor) -> Result<()> {
-        self.checks("embedding_backward").embedding(dy, ids, dtable, true)?;
-        embedding::backward(&self.device, dtable, ids, dy)
-    }
-
-    fn rmsnorm_forward(&self, y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64) -> Result<()> {
-        self.checks("rmsnorm_forward").rmsnorm_forward(y, rstd, x, weight)?;
-        rmsnorm::forward(&self.device, y, rstd, x, weight, eps as f32)
-    }
-
-    fn rmsnorm_backward(
-        &self,
-        dx: &Tensor,
-        dweight: &Tensor,
-        dy: &Tensor,
-        x: &Tensor,
-        rstd: &Tensor,
-        weight: &Tensor,
-    ) -> Result<()> {
-        self.checks("rmsnorm_backward").rmsnorm_backward(dx, dweight, dy, x, rstd, weight)?;
-        rmsnorm::backward(&self.device, dx, dweight, dy, x, rstd, weight)
-    }
-
-    fn rope_forward(&self, dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64) -> Result<()> {
-        self.checks("rope_forward").rope(src, dst, positions, heads, false)?;
-        rope::rope(&self.device, src, dst, positions, heads, self.frequencies(heads.dim, theta)?, false)
-    }
-
-    fn rope_backward(&self, dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64) -> Result<()> {
-        self.checks("rope_backward").rope(dsrc, grads, positions, heads, true)?;
-        rope::rope(&self.device, dsrc, grads, positions, heads, self.frequencies(heads.dim, theta)?, true)
-    }
-
-    fn attention_forward(
-        &self,
-        out: &Tensor,
-        lse: &Tensor,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        args: AttentionArgs,
-    ) -> Result<()> {
-        self.checks("attention_forward").attention_forward(out, lse, [q, k, v], &args)?;
-        attention::forward(&self.device, out, lse, [q, k, v], &args)
-    }
-
-    fn attention_backward(
-        &self,
-        dqkv: [&Tensor; 3],
-        dout: &Tensor,
-        out: &Tensor,
-        lse: &Tensor,
-        qkv: [&Tensor; 3],
-        args: AttentionArgs,
-    ) -> Result<()> {
-        self.checks("attention_backward").attention_backward(dqkv, dout, out, lse, qkv, &args)?;
-        attention::backward(&self.device, dqkv, dout, out, lse, qkv, &args)
-    }
-
-    fn swiglu_forward(&self, y: &Tensor, gate_up: &Tensor) -> Result<()> {
-        self.checks("swiglu_forward").swiglu_forward(y, gate_up)?;
-        swiglu::forward(&self.device, y, gate_up)
-    }
-
-    fn swiglu_backward(&self, dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor) -> Result<()> {
-        self.checks("swiglu_backward").swiglu_backward(dgate_up, dy, gate_up)?;
-        swiglu::backward(&self.device, dgate_up, dy, gate_up)
-    }
-
-    fn gather_forward(&self, y: &Tensor, x: &Tensor, rows: &Tensor) -> Result<()> {
-        self.checks("gather_forward").gather(y, x, rows, false)?;
-        gather::forward(&self.device, y, x, rows)
-    }
-
-    fn gather_backward(&self, dx: &Tensor, dy: &Tensor, rows: &Tensor) -> Result<()> {
-        self.checks("gather_backward").gather(dy, dx, rows, true)?;
-        gather::backward(&self.device, dx, dy, rows)
-    }
-
-    fn reward_head_forward(&self, scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f64) -> Result<()> {
-        self.checks("reward_head_forward").reward_head_forward(scores, x, norm, head)?;
-        reward_head::forward(&self.device, scores, x, norm, head, eps as f32)
-    }
-
-    fn reward_head_loss(
-        &self,
-        scores: &Tensor,
-        loss: &Tensor,
-        grads: RewardHeadGrads,
-        x: &Tensor,
-        norm: &Tensor,
-        head: &Tensor,
-        pairs: &Tensor,
-        pair_loss: &PairLoss,
-        eps: f64,
-    ) -> Result<()> {
-        self.checks("reward_head_loss").reward_head_loss(scores, loss, &grads, x, norm, head, pairs)?;
-        reward_head::loss(&self.device, scores, loss, &grads, [x, norm, head], pairs, pair_loss, eps as f32)
-    }
-
-    fn linear_cross_entropy(
-        &self,
-        loss: &Tensor,
-        grads: Option<(&Tensor, &Tensor)>,
-        x: &Tensor,
-        table: &Tensor,
-        targets: &Tensor,
-        weights: &Tensor,
-        scratch: &Tensor,
-    ) -> Result<()> {
-        let checks = self.checks("linear_cross_entropy");
-        checks.linear_cross_entropy(loss, grads, x, table, targets, weights, scratch)?;
-        linear_cross_entropy::run(&self.device, loss, grads, x, table, targets, weights, scratch)
-    }
-
-    fn global_norm(&self, norm: &Tensor, x: &Tensor) -> Result<()> {
-        self.checks("global_norm").global_norm(norm, x)?;
-        global_norm::global_norm(&self.device, norm, x)
-    }
-
-    fn adamw(
-        &self,
-        params: &Tensor,
-        master: &Tensor,
-        m: &Tensor,
-        v: &Tensor,
-        grads: &Tensor,
-        norm: &Tensor,
-        update: &AdamW,
-    ) -> Result<()> {
-        self.checks("adamw").adamw(params, master, m, v, grads, norm, update)?;
-        adamw::adamw(&self.device, params, master, [m, v], grads, norm, update)
+    fn execute(&self, op: &Checked) -> Result<()> {
+        op.run_on(self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Final norm, scalar head, pair loss and their gradients.
 
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::kernel::Launch;
@@ -8,6 +9,7 @@ use super::{at, size};
 use crate::backend::{PairLoss, RewardHeadGrads};
 use crate::config::{LossKind, PenaltyKind};
 use crate::error::{Error, Result};
+use crate::ops::{RewardHeadForward, RewardHeadLoss, Run};
 use crate::tensor::Tensor;
 
 /// Rows that a block of the forward pass scores: one a warp.
@@ -95,4 +97,17 @@ pub(super) fn loss(
 fn operands([x, norm, head]: [&Tensor; 3]) -> Result<RewardHeadParams> {
     let (rows, columns) = (size(x.rows())?, size(x.cols())?);
     Ok(RewardHeadParams { x: at(x), norm: at(norm), head: at(head), rows, columns, ..Default::default() })
+}
+
+impl Run<RewardHeadForward<'_>> for Cuda {
+    fn run(&self, op: &RewardHeadForward) -> Result<()> {
+        forward(&self.device, op.scores, op.x, op.norm, op.head, op.eps as f32)
+    }
+}
+
+impl Run<RewardHeadLoss<'_>> for Cuda {
+    fn run(&self, op: &RewardHeadLoss) -> Result<()> {
+        let operands = [op.x, op.norm, op.head];
+        loss(&self.device, op.scores, op.loss, &op.grads, operands, op.pairs, op.pair_loss, op.eps as f32)
+    }
 }

@@ -1,11 +1,13 @@
 //! RMSNorm: a block holds a row in registers.
 
+use super::Cuda;
 use super::abi::*;
 use super::device::Device;
 use super::kernel::{Kernel, Launch};
 use super::kernels;
 use super::{at, size, vec8};
 use crate::error::{Error, Result};
+use crate::ops::{RmsnormBackward, RmsnormForward, Run};
 use crate::tensor::Tensor;
 
 /// A kernel, and the columns that one of its threads holds.
@@ -106,5 +108,17 @@ pub(super) fn backward(
     unsafe {
         device.launch(&of_rows, &params)?;
         device.launch(&of_weight, &params)
+    }
+}
+
+impl Run<RmsnormForward<'_>> for Cuda {
+    fn run(&self, op: &RmsnormForward) -> Result<()> {
+        forward(&self.device, op.y, op.rstd, op.x, op.weight, op.eps as f32)
+    }
+}
+
+impl Run<RmsnormBackward<'_>> for Cuda {
+    fn run(&self, op: &RmsnormBackward) -> Result<()> {
+        backward(&self.device, op.dx, op.dweight, op.dy, op.x, op.rstd, op.weight)
     }
 }

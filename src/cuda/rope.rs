@@ -1,5 +1,6 @@
 //! Heads split and turned, and turned back and gathered.
 
+use super::Cuda;
 use super::abi::RopeParams;
 use super::device::Device;
 use super::kernel::{Kernel, Launch};
@@ -7,6 +8,7 @@ use super::kernels;
 use super::{at, size};
 use crate::backend::{Heads, Qkv};
 use crate::error::Result;
+use crate::ops::{RopeBackward, RopeForward, Run};
 use crate::tensor::Tensor;
 
 /// The launch that splits and turns the heads of `rows` tokens; `aligned`: a head is a multiple of 16, and everything
@@ -55,4 +57,18 @@ pub(super) fn rope(
     let plan = if backward { plan_backward } else { plan_forward };
     // SAFETY: the operands were checked to have these shapes; there is a frequency for each pair of a head.
     unsafe { device.launch(&plan(rows, heads, aligned), &params) }
+}
+
+impl Run<RopeForward<'_>> for Cuda {
+    fn run(&self, op: &RopeForward) -> Result<()> {
+        let frequencies = self.frequencies(op.heads.dim, op.theta)?;
+        rope(&self.device, op.src, op.dst, op.positions, op.heads, frequencies, false)
+    }
+}
+
+impl Run<RopeBackward<'_>> for Cuda {
+    fn run(&self, op: &RopeBackward) -> Result<()> {
+        let frequencies = self.frequencies(op.heads.dim, op.theta)?;
+        rope(&self.device, op.dsrc, op.grads, op.positions, op.heads, frequencies, true)
+    }
 }

@@ -1,5 +1,6 @@
 //! `silu(gate) up` and its gradient, where they are not part of a product.
 
+use super::Cuda;
 use super::abi::SwigluParams;
 use super::device::Device;
 use super::kernel::{Kernel, Launch};
@@ -7,6 +8,7 @@ use super::kernels;
 use super::properties::Properties;
 use super::{at, size, vec8};
 use crate::error::Result;
+use crate::ops::{Run, SwigluBackward, SwigluForward};
 use crate::tensor::Tensor;
 
 /// The launch that makes `elements` of the result; `aligned`: all rows begin and end at multiples of 16 bytes.
@@ -43,4 +45,16 @@ pub(super) fn backward(device: &Device, dgate_up: &Tensor, dy: &Tensor, gate_up:
 
 fn params(y: &Tensor, gate_up: &Tensor, dgate_up: u64) -> Result<SwigluParams> {
     Ok(SwigluParams { y: at(y), gate_up: at(gate_up), dgate_up, rows: size(y.rows())?, columns: size(y.cols())? })
+}
+
+impl Run<SwigluForward<'_>> for Cuda {
+    fn run(&self, op: &SwigluForward) -> Result<()> {
+        forward(&self.device, op.y, op.gate_up)
+    }
+}
+
+impl Run<SwigluBackward<'_>> for Cuda {
+    fn run(&self, op: &SwigluBackward) -> Result<()> {
+        backward(&self.device, op.dgate_up, op.dy, op.gate_up)
+    }
 }

@@ -5,7 +5,7 @@
 
 use super::workspace::LayerSlots;
 use super::{Flat, Keep, LayerViews, Model, Views, Workspace};
-use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, PairLoss, Qkv, RewardHeadGrads};
+use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, Operations, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::passes::Pack;
 use crate::tensor::{Slot, Tensor};

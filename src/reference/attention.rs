@@ -2,7 +2,11 @@
 //! arXiv 1706.03762, equation 1, with heads shared as in Ainslie et al., arXiv 2305.13245. The backward pass goes
 //! through the logarithm of the sum of exponentials as in Dao, arXiv 2307.08691, section 2.3.2.
 
-use crate::backend::{Heads, Span};
+use super::{Reference, values, values_mut, vectors, vectors_mut};
+use crate::backend::{AttentionArgs, Heads, Span};
+use crate::error::Result;
+use crate::ops::{AttentionBackward, AttentionForward, Run};
+use crate::tensor::Tensor;
 
 /// Vectors of `D`: queries `[K S G]`, keys and values `[K T]`.
 #[derive(Clone, Copy)]
@@ -91,4 +95,33 @@ pub fn backward(grads: QkvMut, dout: &[&[f64]], out: &[&[f64]], lse: &[f64], qkv
             }
         }
     }
+}
+
+impl Run<AttentionForward<'_>> for Reference {
+    fn run(&self, op: &AttentionForward) -> Result<()> {
+        let AttentionForward { out, lse, q, k, v, args } = *op;
+        let dim = args.heads.dim;
+        let qkv = Qkv { q: &vectors(q, dim), k: &vectors(k, dim), v: &vectors(v, dim) };
+        let queries = queries_of(&args, k);
+        forward(&mut vectors_mut(out, dim), values_mut(lse), qkv, &queries, args.scale);
+        Ok(())
+    }
+}
+
+impl Run<AttentionBackward<'_>> for Reference {
+    fn run(&self, op: &AttentionBackward) -> Result<()> {
+        let AttentionBackward { dqkv, dout, out, lse, qkv, args } = *op;
+        let dim = args.heads.dim;
+        let queries = queries_of(&args, qkv[1]);
+        let [q, k, v] = qkv.map(|t| vectors(t, dim));
+        let [mut dq, mut dk, mut dv] = dqkv.map(|t| vectors_mut(t, dim));
+        let grads = QkvMut { q: &mut dq, k: &mut dk, v: &mut dv };
+        let (dout, out, qkv) = (&vectors(dout, dim), &vectors(out, dim), Qkv { q: &q, k: &k, v: &v });
+        backward(grads, dout, out, values(lse), qkv, &queries, args.scale);
+        Ok(())
+    }
+}
+
+fn queries_of(args: &AttentionArgs, k: &Tensor) -> Vec<Query> {
+    queries(bytemuck::cast_slice(values::<u32>(args.spans)), values(args.query_tokens), args.heads, k.dims()[1])
 }

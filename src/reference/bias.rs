@@ -1,5 +1,9 @@
 //! The bias of a linear layer: one vector, in parts that lie one after the other, added to every row.
 
+use super::{Reference, rows, rows_mut};
+use crate::error::Result;
+use crate::ops::{BiasBackward, BiasForward, Run};
+
 /// `y[t] += bias`.
 pub fn forward(y: &mut [&mut [f64]], bias: &[&[f64]]) {
     let bias = bias.concat();
@@ -17,5 +21,19 @@ pub fn backward(dbias: &mut [&mut [f64]], dy: &[&[f64]]) {
         for j in 0..dy.len() {
             dbias[j / part][j % part] += dy[j];
         }
+    }
+}
+
+impl Run<BiasForward<'_>> for Reference {
+    fn run(&self, op: &BiasForward) -> Result<()> {
+        forward(&mut rows_mut(op.y), &rows(op.bias));
+        Ok(())
+    }
+}
+
+impl Run<BiasBackward<'_>> for Reference {
+    fn run(&self, op: &BiasBackward) -> Result<()> {
+        backward(&mut rows_mut(op.dbias), &rows(op.dy));
+        Ok(())
     }
 }

@@ -1,5 +1,9 @@
 //! The language model's head and its loss: cross-entropy of `softmax(table x)`, one row of logits at a time.
 
+use super::{Reference, rows, rows_mut, values, values_mut};
+use crate::error::Result;
+use crate::ops::{LinearCrossEntropy, Run};
+
 /// Fills `logits = table x` and gives the logarithm of the sum of their exponentials.
 fn log_sum_exp(logits: &mut [f64], x: &[f64], table: &[&[f64]]) -> f64 {
     for v in 0..table.len() {
@@ -40,5 +44,18 @@ pub fn backward(
                 dtable[v][j] += dlogit * x[s][j];
             }
         }
+    }
+}
+
+impl Run<LinearCrossEntropy<'_>> for Reference {
+    fn run(&self, op: &LinearCrossEntropy) -> Result<()> {
+        let logits = &mut rows_mut(op.scratch)[0];
+        let (x, table, targets, weights) = (&rows(op.x), &rows(op.table), values(op.targets), values(op.weights));
+        if let Some((dx, dtable)) = op.grads {
+            let (dx, dtable) = (&mut rows_mut(dx), &mut rows_mut(dtable));
+            backward(dx, dtable, x, table, targets, weights, logits);
+        }
+        values_mut::<f64>(op.loss)[0] += forward(x, table, targets, weights, logits);
+        Ok(())
     }
 }

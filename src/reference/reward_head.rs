@@ -2,8 +2,11 @@
 //! score token (POLAR, arXiv 2507.05197, section 4.1); the losses are those of xtuner's `model/reward.py`.
 
 use super::rmsnorm;
-use crate::backend::PairLoss;
+use super::{Reference, rows, rows_mut, values, values_mut};
+use crate::backend::{PairLoss, RewardHeadGrads};
 use crate::config::{LossKind, PenaltyKind};
+use crate::error::Result;
+use crate::ops::{RewardHeadForward, RewardHeadLoss, Run};
 
 /// The bounds of the log barrier's scores, as xtuner calls it.
 const BARRIER: f64 = 5.0;
@@ -92,5 +95,25 @@ fn penalty(kind: PenaltyKind, s: f64) -> (f64, f64) {
             (-(BARRIER - x).ln() - (BARRIER + x).ln(), slope)
         }
         PenaltyKind::L2 => (s * s, 2.0 * s),
+    }
+}
+
+impl Run<RewardHeadForward<'_>> for Reference {
+    fn run(&self, op: &RewardHeadForward) -> Result<()> {
+        forward(values_mut(op.scores), &rows(op.x), values(op.norm), values(op.head), op.eps);
+        Ok(())
+    }
+}
+
+impl Run<RewardHeadLoss<'_>> for Reference {
+    fn run(&self, op: &RewardHeadLoss) -> Result<()> {
+        let (x, norm, head) = (rows(op.x), values(op.norm), values(op.head));
+        forward(values_mut(op.scores), &x, norm, head, op.eps);
+        let pairs: &[[u32; 2]] = bytemuck::cast_slice(values::<u32>(op.pairs));
+        let (pair_sum, dscores) = pair_loss(values(op.scores), pairs, op.pair_loss);
+        values_mut::<f64>(op.loss)[0] += pair_sum;
+        let RewardHeadGrads { dx, dnorm, dhead } = op.grads;
+        backward(&mut rows_mut(dx), values_mut(dnorm), values_mut(dhead), &dscores, &x, norm, head, op.eps);
+        Ok(())
     }
 }

@@ -1,5 +1,9 @@
 //! Root mean square layer normalisation: Zhang and Sennrich, arXiv 1910.07467, equation 4.
 
+use super::{Reference, rows, rows_mut, values, values_mut};
+use crate::error::Result;
+use crate::ops::{RmsnormBackward, RmsnormForward, Run};
+
 /// `y = x rstd weight` with `rstd = 1 / sqrt(mean(x^2) + eps)`, row by row.
 pub fn forward(y: &mut [&mut [f64]], rstd: &mut [f64], x: &[&[f64]], weight: &[f64], eps: f64) {
     for t in 0..x.len() {
@@ -22,5 +26,21 @@ pub fn backward(dx: &mut [&mut [f64]], dweight: &mut [f64], dy: &[&[f64]], x: &[
             dx[t][j] += rstd[t] * (weight[j] * dy[t][j] - n(j) * mean);
             dweight[j] += n(j) * dy[t][j];
         }
+    }
+}
+
+impl Run<RmsnormForward<'_>> for Reference {
+    fn run(&self, op: &RmsnormForward) -> Result<()> {
+        forward(&mut rows_mut(op.y), values_mut(op.rstd), &rows(op.x), values(op.weight), op.eps);
+        Ok(())
+    }
+}
+
+impl Run<RmsnormBackward<'_>> for Reference {
+    fn run(&self, op: &RmsnormBackward) -> Result<()> {
+        let RmsnormBackward { dx, dweight, dy, x, rstd, weight } = *op;
+        let (dx, dweight) = (&mut rows_mut(dx), values_mut(dweight));
+        backward(dx, dweight, &rows(dy), &rows(x), values(rstd), values(weight));
+        Ok(())
     }
 }

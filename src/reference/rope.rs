@@ -3,7 +3,10 @@
 //! The projection's columns are those of InternLM2: for each key/value head its `G` query heads, then the key, then the
 //! value.
 
+use super::{Reference, rows, rows_mut, values, vectors, vectors_mut};
 use crate::backend::{Heads, rope_angle};
+use crate::error::Result;
+use crate::ops::{RopeBackward, RopeForward, Run};
 
 /// The vectors of the heads that take part: queries `[K rows G]`, keys and values `[K rows]`.
 pub struct Parts<V> {
@@ -59,5 +62,25 @@ pub fn backward(dsrc: &mut [&mut [f64]], grads: Parts<&[f64]>, positions: &[u32]
                 next().copy_from_slice(dv[head * rows + t]);
             }
         }
+    }
+}
+
+impl Run<RopeForward<'_>> for Reference {
+    fn run(&self, op: &RopeForward) -> Result<()> {
+        let dim = op.heads.dim;
+        let q = op.dst.q.map(|q| vectors_mut(q, dim));
+        let kv = op.dst.kv.map(|(k, v)| (vectors_mut(k, dim), vectors_mut(v, dim)));
+        forward(Parts { q, kv }, &rows(op.src), values(op.positions), op.heads, op.theta);
+        Ok(())
+    }
+}
+
+impl Run<RopeBackward<'_>> for Reference {
+    fn run(&self, op: &RopeBackward) -> Result<()> {
+        let dim = op.heads.dim;
+        let q = op.grads.q.map(|q| vectors(q, dim));
+        let kv = op.grads.kv.map(|(k, v)| (vectors(k, dim), vectors(v, dim)));
+        backward(&mut rows_mut(op.dsrc), Parts { q, kv }, values(op.positions), op.heads, op.theta);
+        Ok(())
     }
 }

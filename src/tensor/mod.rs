@@ -196,6 +196,12 @@ impl Tensor {
             && self.row_stride == other.row_stride
     }
 
+    /// From the first element's address to behind the last one's, with what lies between the rows of a band.
+    pub fn addresses(&self) -> Range<usize> {
+        let (bytes, base) = (if self.is_empty() { 0..0 } else { self.byte_range() }, self.storage.address() as usize);
+        base + bytes.start..base + bytes.end
+    }
+
     fn byte_range(&self) -> Range<usize> {
         let size = self.dtype.size();
         let last = (self.rows() - 1) * self.row_stride + self.cols();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{AdamW, Backend, BackendExt, Footprint, PairLoss};
+use crate::backend::{AdamW, Backend, BackendExt, Footprint, Operations, PairLoss};
 use crate::config::{ObjectiveKind, ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
 use crate::model::{Flat, Keep, Model, Objective, Workspace};

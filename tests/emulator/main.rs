@@ -1,14 +1,13 @@
 //! Training and scoring through the launchers that drive a card, executed by the emulator with all its detectors on:
 //! what it finds is an error of the step. The results are held to what the dtypes explain, which is measured: as far
-//! from the exact ones as [`rounded::Rounded`] is, and half as far again.
-
-mod rounded;
+//! from the exact ones as [`Rounded`] is, and half as far again.
 
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use polar_raw::backend::{Backend, BackendExt};
+use polar_raw::backend::wrap::Rounded;
+use polar_raw::backend::{Backend, BackendExt, Operations};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::cuda::abi::FillParams;
@@ -23,7 +22,6 @@ use polar_raw::tensor::Dtype;
 use polar_raw::train::plan::Sizes;
 use polar_raw::train::{OptimizerState, Trainer};
 use rand::RngExt;
-use rounded::Rounded;
 use serde_json::Value;
 
 const VOCAB: usize = 97;

@@ -1,6 +1,6 @@
 //! Attention, forward and backward, over packed rows with shared prefixes.
 
-use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
+use polar_raw::backend::{AttentionArgs, Heads, Operations, Span};
 use polar_raw::cuda::abi::{AttentionBackwardParams, AttentionParams};
 use polar_raw::cuda::attention::{plan_backward, plan_forward};
 use polar_raw::reference::Reference;

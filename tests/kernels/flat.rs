@@ -1,6 +1,6 @@
 //! Flat buffers: fill, the global norm, AdamW.
 
-use polar_raw::backend::{AdamW, Backend};
+use polar_raw::backend::{AdamW, Operations};
 use polar_raw::cuda::abi::{self, AdamwParams, FillParams, GlobalNormParams};
 use polar_raw::cuda::global_norm::plan;
 use polar_raw::cuda::kernels::{ADAMW, FILL_BF16, FILL_F32};

@@ -1,6 +1,6 @@
 //! Matrix products, and those fused with SwiGLU.
 
-use polar_raw::backend::{Backend, Gemm};
+use polar_raw::backend::{Gemm, Operations};
 use polar_raw::cuda::abi::GemmParams;
 use polar_raw::cuda::gemm::{Product, Variant, variants};
 use polar_raw::reference::Reference;

@@ -1,6 +1,6 @@
 //! The reward head with its pair loss, and the language model's cross-entropy.
 
-use polar_raw::backend::{Backend, Gemm, PairLoss, RewardHeadGrads};
+use polar_raw::backend::{Gemm, Operations, PairLoss, RewardHeadGrads};
 use polar_raw::config::{LossKind, PenaltyKind};
 use polar_raw::cuda::abi::{self, CrossEntropyParams, RewardHeadParams};
 use polar_raw::cuda::{gemm, linear_cross_entropy as cross_entropy, reward_head as head_kernels};

@@ -1,6 +1,6 @@
 //! Operations on rows: norm, bias, rotary split, embedding, gather, SwiGLU.
 
-use polar_raw::backend::{Backend, Heads, Qkv, rope_frequency};
+use polar_raw::backend::{Heads, Operations, Qkv, rope_frequency};
 use polar_raw::cuda::abi::{
     self, BiasParams, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
     SwigluParams,

@@ -1,4 +1,4 @@
-use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
+use polar_raw::backend::{AttentionArgs, Heads, Operations, Span};
 use polar_raw::reference::Reference;
 
 use super::{Random, assert_gradient, dot, indices, poisoned, read};

@@ -1,4 +1,4 @@
-use polar_raw::backend::{Backend, BackendExt, Gemm, Heads, Qkv};
+use polar_raw::backend::{BackendExt, Gemm, Heads, Operations, Qkv};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 

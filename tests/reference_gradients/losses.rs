@@ -1,4 +1,4 @@
-use polar_raw::backend::{Backend, PairLoss, RewardHeadGrads};
+use polar_raw::backend::{Operations, PairLoss, RewardHeadGrads};
 use polar_raw::config::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;

@@ -1,7 +1,7 @@
 //! AdamW: about ten roundings an element. Moments and parameters may cancel, so the bounds are 8 epsilons of the sums
 //! of magnitudes; the bias corrections leave no room for `1 - beta^t` in less than f64.
 
-use polar_raw::backend::AdamW;
+use polar_raw::backend::{AdamW, Operations};
 
 use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
 use crate::draw::{Class, Draw};

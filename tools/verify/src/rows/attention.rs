@@ -3,7 +3,7 @@
 //! probabilities by that and by its own [`sum_error`]. Probabilities sum to 1 over the keys, so lengths of the longest
 //! vectors bound the results; over the queries their sums are computed by the reference.
 
-use polar_raw::backend::{AttentionArgs, Backend, Heads, Span};
+use polar_raw::backend::{AttentionArgs, Heads, Operations, Span};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 

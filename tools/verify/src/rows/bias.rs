@@ -1,5 +1,7 @@
 //! Biases: one addition forward, which is rounded once and so is exact here as well; backward a sum over the rows.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Operand, Spec, read, sum_error, updated};
 use crate::draw::Class;
 

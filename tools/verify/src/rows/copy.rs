@@ -1,5 +1,7 @@
 //! `to = from`: exact, and the shapes need not agree.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, overwritten, read};
 use crate::draw::Class;
 

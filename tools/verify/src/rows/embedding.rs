@@ -1,6 +1,8 @@
 //! The embedding: data movement forward; backward sums of the rows of equal ids, which may be off by [`sum_error`] of
 //! their magnitudes.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, index, overwritten, read, sum_error, updated};
 use crate::draw::Class;
 

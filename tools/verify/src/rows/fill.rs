@@ -1,5 +1,7 @@
 //! `x = value`: exact.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, overwritten};
 use crate::draw::Class;
 

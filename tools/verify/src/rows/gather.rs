@@ -1,5 +1,7 @@
 //! Selected rows: data movement forward; backward one addition, which is rounded once and so is exact here as well.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, index, overwritten, read, updated};
 use crate::draw::Class;
 

@@ -3,7 +3,7 @@
 //! sums in f32. What is computed from a product may be off by its slope times what the product may be off, which
 //! includes its rounding: whether it is stored in between is the backend's choice.
 
-use polar_raw::backend::{Backend, Gemm};
+use polar_raw::backend::{Gemm, Operations};
 use polar_raw::reference::Reference;
 
 use crate::case::{Allowed, Case, Spec, absolute, overwritten, read, reference, scratch, sum_error, updated, values};

@@ -1,5 +1,7 @@
 //! The global norm: a sum of squares without cancellation, and its root halves the relative error.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, overwritten, read, sum_error};
 use crate::draw::Class;
 

@@ -1,6 +1,8 @@
 //! The fused cross-entropy. A logit may be off by [`sum_error`] of `|x| |table|`, the lengths of the vectors; a loss by
 //! twice that, a probability relatively as much; what they are multiplied with and summed to, by its own sum's error.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, index, longest, overwritten, read, scratch, sum_error, updated};
 use crate::draw::{Class, Draw};
 

@@ -1,4 +1,4 @@
-//! The table: for every operation of the `Backend` trait the shapes it is tried on and what its results may be off.
+//! The table: for every operation of `polar_raw::ops` the shapes it is tried on and what its results may be off.
 
 mod adamw;
 mod attention;
@@ -19,13 +19,13 @@ use crate::case::Spec;
 
 /// One operation and its cases.
 pub struct Row {
-    /// The function of the trait.
+    /// Its name.
     pub operation: &'static str,
     /// Its cases.
     pub cases: fn() -> Vec<Spec>,
 }
 
-/// Every operation, in the order of the trait.
+/// Every operation, in the order of `polar_raw::ops`.
 pub fn table() -> Vec<Row> {
     let row = |operation, cases| Row { operation, cases };
     vec![

@@ -2,7 +2,7 @@
 //! its curvature times that. Slopes jump where a score passes the log barrier's clamp and where a focal pair is tied,
 //! so inputs are drawn again until no score or difference is near.
 
-use polar_raw::backend::{Backend, PairLoss, RewardHeadGrads};
+use polar_raw::backend::{Operations, PairLoss, RewardHeadGrads};
 use polar_raw::config::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
 

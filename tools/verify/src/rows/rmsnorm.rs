@@ -1,6 +1,8 @@
 //! RMSNorm. The mean of squares has no cancellation, so `rstd` and `y` are relatively accurate: half the error of the
 //! sum, and a few roundings. The gradient of `x` is a difference whose terms are each as accurate as that.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, overwritten, read, sum_error, updated};
 use crate::draw::{Class, Draw};
 

@@ -2,7 +2,7 @@
 //! off by the roundings of a sine, a cosine, two products and their sum: 4 epsilons of its length.
 
 use polar_raw::Result;
-use polar_raw::backend::{Backend, Heads, Qkv};
+use polar_raw::backend::{Backend, Heads, Operations, Qkv};
 use polar_raw::tensor::Tensor;
 
 use crate::case::{Allowed, Case, Spec, index, overwritten, read};

@@ -2,6 +2,8 @@
 //! magnitudes where the derivative is a difference. Gates of up to 120 overflow a careless exponential; one that gives 0
 //! where its value is below the normal numbers of f32 is as good as any other.
 
+use polar_raw::backend::Operations;
+
 use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
 use crate::draw::{Class, Draw};
 

@@ -1,0 +1,66 @@
+//! AdamW: Loshchilov and Hutter, arXiv 1711.05101, as PyTorch computes it.
+
+use super::{Kind, Op, Operands, ReadIndices, Work};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// One update's hyperparameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradients are scaled by `min(1, max_norm / (norm + 1e-6))`; 0 leaves them alone.
+    pub max_norm: f64,
+    /// 1 for the first update.
+    pub step: u64,
+}
+
+/// One update of the flat parameters and both moments.
+#[derive(Clone, Copy)]
+pub struct AdamwOp<'a> {
+    /// `[N]` floats: becomes a copy of `master`, and is the same tensor where floats are sums.
+    pub params: &'a Tensor,
+    /// `[N]`: the parameters, updated.
+    pub master: &'a Tensor,
+    /// `[N]`: the first moment.
+    pub m: &'a Tensor,
+    /// `[N]`: the second moment.
+    pub v: &'a Tensor,
+    /// `[N]`.
+    pub grads: &'a Tensor,
+    /// `[1]`: the gradient's global norm.
+    pub norm: &'a Tensor,
+    /// Learning rate and the rest.
+    pub update: &'a AdamW,
+}
+
+impl Op for AdamwOp<'_> {
+    fn operands(&self) -> Operands<'_> {
+        let n = self.master.len();
+        Operands::new()
+            .write("params", Kind::Float, self.params, &[n])
+            .or_same_as("master")
+            .update("master", Kind::Sum, self.master, &[n])
+            .update("m", Kind::Sum, self.m, &[n])
+            .update("v", Kind::Sum, self.v, &[n])
+            .read("grads", Kind::Sum, self.grads, &[n])
+            .read("norm", Kind::Sum, self.norm, &[1])
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.update.step == 0 { Err("the first update has step 1".into()) } else { Ok(()) }
+    }
+
+    fn work(&self, _: &ReadIndices) -> Result<Work> {
+        // Clip; three for m, four for v; decay, rate, root, its scale, eps, quotient, difference.
+        Ok(self.operands().moves() + Work::elementwise(self.master.len(), 15))
+    }
+}

@@ -1,0 +1,106 @@
+//! Final norm, scalar head, and the ranking loss of its scores (xtuner's `reward_model.py`).
+
+use super::{Kind, Op, Operands, ReadIndices, Work};
+use crate::config::{LossKind, PenaltyKind};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// The ranking loss of one pack.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairLoss {
+    /// Bradley-Terry or focal.
+    pub kind: LossKind,
+    /// Penalty on the scores.
+    pub penalty: PenaltyKind,
+    /// Weight of the penalty.
+    pub penalty_weight: f64,
+    /// Multiplies everything: one over the pairs of the whole optimiser step.
+    pub scale: f64,
+}
+
+/// Where the gradients of the reward head go.
+#[derive(Clone, Copy)]
+pub struct RewardHeadGrads<'a> {
+    /// `[S, hidden]`, overwritten.
+    pub dx: &'a Tensor,
+    /// `[hidden]`, accumulated.
+    pub dnorm: &'a Tensor,
+    /// `[1, hidden]`, accumulated.
+    pub dhead: &'a Tensor,
+}
+
+/// `scores = head . rmsnorm(x)`.
+#[derive(Clone, Copy)]
+pub struct RewardHeadForward<'a> {
+    /// `[S]`.
+    pub scores: &'a Tensor,
+    /// `[S, hidden]`.
+    pub x: &'a Tensor,
+    /// `[hidden]`.
+    pub norm: &'a Tensor,
+    /// `[1, hidden]`.
+    pub head: &'a Tensor,
+    /// Of the norm.
+    pub eps: f64,
+}
+
+impl Op for RewardHeadForward<'_> {
+    fn operands(&self) -> Operands<'_> {
+        let (s, hidden) = (self.x.rows(), self.x.cols());
+        Operands::new()
+            .write("scores", Kind::Sum, self.scores, &[s])
+            .read("x", Kind::Float, self.x, &[s, hidden])
+            .read("norm", Kind::Float, self.norm, &[hidden])
+            .read("head", Kind::Float, self.head, &[1, hidden])
+    }
+
+    fn work(&self, _: &ReadIndices) -> Result<Work> {
+        // Square and add; two multiplications and an addition.
+        Ok(self.operands().moves() + Work::elementwise(self.x.len(), 5))
+    }
+}
+
+/// Final norm, head, pair loss and all their gradients.
+#[derive(Clone, Copy)]
+pub struct RewardHeadLoss<'a> {
+    /// `[S]`.
+    pub scores: &'a Tensor,
+    /// `[1]`, added to.
+    pub loss: &'a Tensor,
+    /// Gradients of the loss.
+    pub grads: RewardHeadGrads<'a>,
+    /// `[S, hidden]`.
+    pub x: &'a Tensor,
+    /// `[hidden]`.
+    pub norm: &'a Tensor,
+    /// `[1, hidden]`.
+    pub head: &'a Tensor,
+    /// `[P, 2]`: the rows of chosen and rejected, below `S`.
+    pub pairs: &'a Tensor,
+    /// Kind and scale.
+    pub pair_loss: &'a PairLoss,
+    /// Of the norm.
+    pub eps: f64,
+}
+
+impl Op for RewardHeadLoss<'_> {
+    fn operands(&self) -> Operands<'_> {
+        let (s, hidden) = (self.x.rows(), self.x.cols());
+        Operands::new()
+            .write("scores", Kind::Sum, self.scores, &[s])
+            .update("loss", Kind::Sum, self.loss, &[1])
+            .write("dx", Kind::Float, self.grads.dx, &[s, hidden])
+            .update("dnorm", Kind::Sum, self.grads.dnorm, &[hidden])
+            .update("dhead", Kind::Sum, self.grads.dhead, &[1, hidden])
+            .read("x", Kind::Float, self.x, &[s, hidden])
+            .read("norm", Kind::Float, self.norm, &[hidden])
+            .read("head", Kind::Float, self.head, &[1, hidden])
+            .read("pairs", Kind::Index, self.pairs, &[self.pairs.rows(), 2])
+            .below(s)
+    }
+
+    fn work(&self, _: &ReadIndices) -> Result<Work> {
+        // The forward pass's five; normal, three for each of dhead and dnorm, five for dx. A few dozen a pair.
+        Ok(self.operands().moves() + Work::elementwise(self.x.len(), 17) + Work::elementwise(self.pairs.rows(), 32))
+    }
+}

@@ -1,0 +1,140 @@
+//! Rotary position embeddings (Su et al., arXiv 2104.09864, in the half-split form of GPT-NeoX), and the split of a
+//! fused projection into heads.
+
+use super::{Kind, Op, Operands, ReadIndices, Work};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// The heads of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads, `H`.
+    pub query: usize,
+    /// Key/value heads, `K`; divides `H`.
+    pub kv: usize,
+    /// Head dimension, `D`; even.
+    pub dim: usize,
+}
+
+impl Heads {
+    /// Query heads to a key/value head, `G`.
+    pub fn group(&self) -> usize {
+        self.query / self.kv
+    }
+
+    /// Refuses heads that cannot be grouped, or turned in pairs.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.kv == 0 || !self.query.is_multiple_of(self.kv) || self.dim == 0 || !self.dim.is_multiple_of(2) {
+            return Err(format!("{self:?} are no heads"));
+        }
+        Ok(())
+    }
+}
+
+/// Which parts of the fused `wqkv` projection an operation sees. In each of the `K` groups of columns come the `G`
+/// query heads, then the key, then the value (the layout of InternLM2), and parts that are absent take no column.
+#[derive(Clone, Copy)]
+pub struct Qkv<'a> {
+    /// `[K, rows, G, D]`.
+    pub q: Option<&'a Tensor>,
+    /// `[K, rows, D]` each.
+    pub kv: Option<(&'a Tensor, &'a Tensor)>,
+}
+
+impl<'a> Qkv<'a> {
+    /// Columns of the fused projection.
+    fn columns(&self, heads: Heads) -> usize {
+        let q = if self.q.is_some() { heads.group() } else { 0 };
+        let kv = if self.kv.is_some() { 2 } else { 0 };
+        heads.kv * (q + kv) * heads.dim
+    }
+
+    /// Appends the parts that there are.
+    fn operands(&self, mut operands: Operands<'a>, write: bool, rows: usize, heads: Heads) -> Operands<'a> {
+        let mut part = |name, t, dims: &[usize]| {
+            operands = if write {
+                operands.write(name, Kind::Float, t, dims)
+            } else {
+                operands.read(name, Kind::Float, t, dims)
+            };
+        };
+        if let Some(q) = self.q {
+            part("q", q, &[heads.kv, rows, heads.group(), heads.dim]);
+        }
+        if let Some((k, v)) = self.kv {
+            part("k", k, &[heads.kv, rows, heads.dim]);
+            part("v", v, &[heads.kv, rows, heads.dim]);
+        }
+        operands
+    }
+
+    /// Six operations for a pair of what is turned.
+    fn turns(&self) -> Work {
+        Work::elementwise(self.q.map_or(0, Tensor::len) + self.kv.map_or(0, |(k, _)| k.len()), 3)
+    }
+}
+
+/// Splits `src` into heads and turns q and k by `positions`.
+#[derive(Clone, Copy)]
+pub struct RopeForward<'a> {
+    /// What is written.
+    pub dst: Qkv<'a>,
+    /// `[rows, K * columns]`.
+    pub src: &'a Tensor,
+    /// `[rows]`.
+    pub positions: &'a Tensor,
+    /// Heads of the projection.
+    pub heads: Heads,
+    /// Base of the frequencies.
+    pub theta: f64,
+}
+
+impl Op for RopeForward<'_> {
+    fn operands(&self) -> Operands<'_> {
+        let rows = self.positions.len();
+        self.dst
+            .operands(Operands::new(), true, rows, self.heads)
+            .read("src", Kind::Float, self.src, &[rows, self.dst.columns(self.heads)])
+            .read("positions", Kind::Index, self.positions, &[rows])
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.heads.check()
+    }
+
+    fn work(&self, _: &ReadIndices) -> Result<Work> {
+        Ok(self.operands().moves() + self.dst.turns())
+    }
+}
+
+/// Gathers gradients of the heads into `dsrc`, turned back.
+#[derive(Clone, Copy)]
+pub struct RopeBackward<'a> {
+    /// `[rows, K * columns]`.
+    pub dsrc: &'a Tensor,
+    /// What is read.
+    pub grads: Qkv<'a>,
+    /// `[rows]`.
+    pub positions: &'a Tensor,
+    /// Heads of the projection.
+    pub heads: Heads,
+    /// Base of the frequencies.
+    pub theta: f64,
+}
+
+impl Op for RopeBackward<'_> {
+    fn operands(&self) -> Operands<'_> {
+        let rows = self.positions.len();
+        let dsrc = Operands::new().write("dsrc", Kind::Float, self.dsrc, &[rows, self.grads.columns(self.heads)]);
+        let operands = self.grads.operands(dsrc, false, rows, self.heads);
+        operands.read("positions", Kind::Index, self.positions, &[rows])
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.heads.check()
+    }
+
+    fn work(&self, _: &ReadIndices) -> Result<Work> {
+        Ok(self.operands().moves() + self.grads.turns())
+    }
+}
