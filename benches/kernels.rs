@@ -19,15 +19,15 @@ use std::process::ExitCode;
 
 use criterion::Throughput;
 use emulator::Counters;
-use polar_raw::backend::{AdamW, AttentionArgs, BackendExt, Gemm, Heads, Qkv};
-use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams};
+use polar_raw::backend::{AdamW, AttentionArgs, Backend, Gemm, Heads, Operations, Qkv};
+use polar_raw::cuda::abi::{CrossEntropyParams, FillParams};
 use polar_raw::cuda::gemm::{Description, Product, plan, variants};
 use polar_raw::cuda::{fill, linear_cross_entropy};
 use polar_raw::error::Result;
 use polar_raw::ops::{
     AdamwOp, AnyOp, AttentionBackward, AttentionForward, BiasBackward, BiasForward, EmbeddingBackward,
     EmbeddingForward, Fill, GatherBackward, GatherForward, GemmOp, GemmSwigluBackward, GemmSwigluForward, GlobalNorm,
-    Operations, RmsnormBackward, RmsnormForward, RopeBackward, RopeForward, SwigluBackward, SwigluForward, Work,
+    RmsnormBackward, RmsnormForward, RopeBackward, RopeForward, SwigluBackward, SwigluForward, Work,
 };
 
 use common::launches::{self, Flat, RewardHead, at, bytes};
@@ -140,7 +140,11 @@ impl<'a> Bench<'a> {
 
     /// What an operation costs at least, by its own description.
     fn work<'o>(&self, op: impl Into<AnyOp<'o>>) -> Result<Work> {
-        op.into().op().work(&|indices| self.machine.cuda.read_u32(indices))
+        op.into().op().work(&|indices| {
+            let mut values = vec![0u32; indices.len()];
+            self.machine.cuda.read(indices, bytemuck::cast_slice_mut(&mut values))?;
+            Ok(values)
+        })
     }
 
     fn run(&mut self, name: &str, shape: String, work: Work, run: &dyn Fn() -> Result<()>) -> Result<()> {
