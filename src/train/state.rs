@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::backend::{AdamW, BackendExt, Footprint};
+use crate::backend::{AdamW, BackendExt, Footprint, Operations};
 use crate::error::{Error, Result};
 use crate::model::{Model, TensorSpec};
 use crate::tensor::Tensor;
