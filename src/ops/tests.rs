@@ -43,7 +43,7 @@ fn operands_that_do_not_fit_are_refused() {
     // A product takes bands.
     Reference.gemm(Gemm::Nt, &tensor(&[3, 3]), &band, &band, None).unwrap();
     let short = tensor(&[2, 4]);
-    refused("out is F64[2, 4] and not", &short, || Reference.gemm(Gemm::Nn, &short, &x, &tensor(&[5, 4]), None));
+    refused("a is F64[3, 4] and not", &short, || Reference.gemm(Gemm::Nn, &short, &x, &tensor(&[5, 4]), None));
 }
 
 #[test]

@@ -6,29 +6,37 @@ use std::rc::Rc;
 use crate::backend::{Backend, BackendExt, Checked, Extent, Operations};
 use crate::error::Result;
 use crate::ops::AnyOp;
-use crate::reference::Reference;
 use crate::tensor::{Dtype, Storage, Tensor};
 
 /// The reference with floats rounded to bf16 and sums to f32 whenever an operation has stored them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rounded;
-
-/// A tensor of the reference with the same shape and values.
-fn lift(t: &Tensor) -> Result<Tensor> {
-    if t.dtype() == Dtype::U32 {
-        return Ok(t.clone());
-    }
-    let lifted = Reference.tensor(Dtype::F64, t.dims())?;
-    let rows = (0..t.rows()).map(|row| Reference.read_f64(&t.slice_rows(row..row + 1)));
-    Reference.write_f64(&lifted, &rows.collect::<Result<Vec<_>>>()?.concat())?;
-    Ok(lifted)
+pub struct Rounded {
+    /// Computes in f64, in memory that holds any dtype: [`crate::reference::Reference`].
+    exact: Rc<dyn Backend>,
 }
 
-/// Stores what the reference computed, row by row, because a band has gaps.
-fn lower(t: &Tensor, lifted: &Tensor) -> Result<()> {
-    let values = Reference.read_f64(lifted)?;
-    let store = |row| Reference.write_f64(&t.slice_rows(row..row + 1), &values[row * t.cols()..][..t.cols()]);
-    (0..t.rows()).try_for_each(store)
+impl Rounded {
+    /// Rounds what `exact` computes.
+    pub fn new(exact: Rc<dyn Backend>) -> Self {
+        Self { exact }
+    }
+
+    /// A tensor of the reference with the same shape and values.
+    fn lift(&self, t: &Tensor) -> Result<Tensor> {
+        if t.dtype() == Dtype::U32 {
+            return Ok(t.clone());
+        }
+        let lifted = self.exact.tensor(Dtype::F64, t.dims())?;
+        let rows = (0..t.rows()).map(|row| self.exact.read_f64(&t.slice_rows(row..row + 1)));
+        self.exact.write_f64(&lifted, &rows.collect::<Result<Vec<_>>>()?.concat())?;
+        Ok(lifted)
+    }
+
+    /// Stores what the reference computed, row by row, because a band has gaps.
+    fn lower(&self, t: &Tensor, lifted: &Tensor) -> Result<()> {
+        let values = self.exact.read_f64(lifted)?;
+        let store = |row| self.exact.write_f64(&t.slice_rows(row..row + 1), &values[row * t.cols()..][..t.cols()]);
+        (0..t.rows()).try_for_each(store)
+    }
 }
 
 impl Backend for Rounded {
@@ -45,23 +53,23 @@ impl Backend for Rounded {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Rc<Storage>> {
-        Reference.allocate(bytes)
+        self.exact.allocate(bytes)
     }
 
     fn reserve(&self, extent: &Extent) -> Result<()> {
-        Reference.reserve(extent)
+        self.exact.reserve(extent)
     }
 
     fn write(&self, to: &Tensor, bytes: &[u8]) -> Result<()> {
-        Reference.write(to, bytes)
+        self.exact.write(to, bytes)
     }
 
     fn read(&self, from: &Tensor, bytes: &mut [u8]) -> Result<()> {
-        Reference.read(from, bytes)
+        self.exact.read(from, bytes)
     }
 
     fn host_indices<'t>(&self, indices: &'t Tensor) -> Option<&'t [u32]> {
-        Reference.host_indices(indices)
+        self.exact.host_indices(indices)
     }
 
     fn execute(&self, op: &Checked) -> Result<()> {
@@ -76,11 +84,11 @@ impl Backend for Rounded {
         let mut lifted: Vec<(&Tensor, Tensor)> = Vec::new();
         for operand in operands.iter() {
             if !lifted.iter().any(|(t, _)| t.same_place(operand.tensor)) {
-                lifted.push((operand.tensor, lift(operand.tensor)?));
+                lifted.push((operand.tensor, self.lift(operand.tensor)?));
             }
         }
         let of = |t: &Tensor| &lifted.iter().find(|(of, _)| of.same_place(t)).expect("every operand is lifted").1;
-        Reference.submit(op.op().with_tensors(&of))?;
-        operands.iter().filter(|operand| operand.access.writes()).try_for_each(|o| lower(o.tensor, of(o.tensor)))
+        self.exact.submit(op.op().with_tensors(&of))?;
+        operands.iter().filter(|operand| operand.access.writes()).try_for_each(|o| self.lower(o.tensor, of(o.tensor)))
     }
 }

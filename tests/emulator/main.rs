@@ -15,6 +15,7 @@ use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
 use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
+use polar_raw::reference::Reference;
 use polar_raw::rng;
 use polar_raw::store::Pretrained;
 use polar_raw::tensor::Dtype;
@@ -106,7 +107,7 @@ fn train(backend: Rc<dyn Backend>) -> (Vec<f64>, Vec<f64>) {
 fn ten_steps() {
     let _alone = alone();
     let exact = train(Rc::new(Cpu::new()));
-    let rounded = train(Rc::new(Rounded));
+    let rounded = train(Rc::new(Rounded::new(Rc::new(Reference))));
     let cuda = Rc::new(Cuda::emulated().unwrap());
     let emulated = train(cuda.clone());
     assert_explained("losses", &exact.0, &rounded.0, &emulated.0);
@@ -266,5 +267,5 @@ fn golden_scores() {
         scorer.score(&groups).unwrap().into_iter().map(f64::from).collect()
     };
     let emulated = score(Rc::new(Cuda::emulated().unwrap()));
-    assert_explained("scores", &exact, &score(Rc::new(Rounded)), &emulated);
+    assert_explained("scores", &exact, &score(Rc::new(Rounded::new(Rc::new(Reference)))), &emulated);
 }

@@ -99,9 +99,9 @@ fn what_does_more_than_build_tensors_is_refused_by_name() {
         (with(b"\x80\x02ctorch.jit._pickle\nrestore\n."), "names `torch.jit._pickle.restore`"),
         (with(b"\x80\x02ccollections\nOrderedDict\n(K\x01tR."), "does not build tensors as torch.save does"),
         (with(b"\x80\x02i"), "opcode 0x69"),
-        (with(b"\x80\x02K\x01."), "no dictionary of tensors"),
+        (with(b"\x80\x02K\x01."), "not a dictionary of tensors"),
         (with(b"\x80\x02}X\x01\0\0\0aK\x01s."), "something other than tensors"),
-        (with(&deep), "no dictionary of tensors"),
+        (with(&deep), "not a dictionary of tensors"),
         (with(b"\x80\x02R"), "takes more from its stack"),
         (with(b"\x80\x02t"), "takes more from its stack"),
         (with(b"\x80\x02(K\x01(\x86"), "takes more from its stack"),
@@ -122,8 +122,8 @@ fn what_does_more_than_build_tensors_is_refused_by_name() {
         (archive(&[("m/data.pkl", &good), ("m/data/0", &storage), ("m/byteorder", b"big")]), "big-endian"),
         (archive(&[("m/data.pkl", &vec![0; MAX_PICKLE_BYTES + 1])]), "more than"),
         (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M".to_vec(), "old format, without a zip archive"),
-        (b"not a zip".to_vec(), "no zip archive"),
-        (Vec::new(), "no zip archive"),
+        (b"not a zip".to_vec(), "not a zip archive"),
+        (Vec::new(), "not a zip archive"),
     ] {
         let refusal = read(&file).unwrap_err();
         assert!(refusal.contains(reason), "{reason}: {refusal}");

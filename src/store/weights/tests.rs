@@ -120,8 +120,8 @@ fn folders_without_usable_weights_say_why() {
     for (index, reason) in [
         ("{", "EOF"),
         ("{}", "no object `weight_map`"),
-        (r#"{"weight_map":{"a":"../x.safetensors"}}"#, "no file name"),
-        (r#"{"weight_map":{"a":7}}"#, "no file name"),
+        (r#"{"weight_map":{"a":"../x.safetensors"}}"#, "not a file name"),
+        (r#"{"weight_map":{"a":7}}"#, "not a file name"),
         (r#"{"weight_map":{"a":"x.safetensors"}}"#, "x.safetensors"),
     ] {
         fs::write(folder.path().join(Format::Safetensors.index()), index).unwrap();
