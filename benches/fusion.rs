@@ -252,6 +252,20 @@ fn reward_head(bench: &mut Bench, model: &Model) -> Result<()> {
     bench.compare("reward_head_loss", shape, &unfused, &fused)
 }
 
+/// The `count` parameters from number `first` on of flat buffers.
+fn part(flat: &Flat, first: usize, count: usize) -> Flat {
+    let part = |t: &Tensor| t.window(first, &[count]);
+    Flat {
+        master: part(&flat.master),
+        weights: part(&flat.weights),
+        m: part(&flat.m),
+        v: part(&flat.v),
+        grads: part(&flat.grads),
+        squares: flat.squares.clone(),
+        losses: flat.losses.clone(),
+    }
+}
+
 /// The update of a layer's tensors, which lie in one buffer.
 fn adamw(bench: &mut Bench, model: &Model) -> Result<()> {
     let machine = bench.machine;
@@ -264,7 +278,7 @@ fn adamw(bench: &mut Bench, model: &Model) -> Result<()> {
         .iter()
         .map(|&count| {
             first += count;
-            flat.part(first - count, count)
+            part(&flat, first - count, count)
         })
         .collect();
     let unfused = Way::of(machine, parts.iter().map(|part| part.op().into()), || {

@@ -110,20 +110,6 @@ impl Flat {
         Ok(flat)
     }
 
-    /// The same buffers' `count` parameters from number `first` on.
-    pub fn part(&self, first: usize, count: usize) -> Self {
-        let part = |t: &Tensor| t.window(first, &[count]);
-        Self {
-            master: part(&self.master),
-            weights: part(&self.weights),
-            m: part(&self.m),
-            v: part(&self.v),
-            grads: part(&self.grads),
-            squares: self.squares.clone(),
-            losses: self.losses.clone(),
-        }
-    }
-
     /// Their update as the operation that it is.
     pub fn op(&self) -> AdamwOp<'_> {
         let Self { master, weights: params, m, v, grads, squares, losses } = self;
