@@ -1,11 +1,10 @@
 //! Flat buffers: fill, the sum of squares, the count of what is not finite, AdamW.
 
-use polar_raw::backend::AdamW;
+use polar_raw::backend::{AdamW, Operations};
 use polar_raw::cuda::abi::{self, AdamwParams, FillParams, FlatSumParams};
 use polar_raw::cuda::flat_sum::{plan_count_non_finite, plan_sum_of_squares};
 use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::kernels::{ADAMW, FILL_BF16, FILL_F32};
-use polar_raw::ops::Operations;
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};

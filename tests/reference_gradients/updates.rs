@@ -1,5 +1,4 @@
-use polar_raw::backend::AdamW;
-use polar_raw::ops::Operations;
+use polar_raw::backend::{AdamW, Operations};
 use polar_raw::reference::Reference;
 
 use super::{Random, full, holding, indices, poisoned, read};
