@@ -610,6 +610,14 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         Kind::CheckDropped,
+        "count_non_finite_partial",
+        "whether the first element of a thread is finite",
+        ("setp.eq.s32", FINITE, 0),
+        Edit::Replace("2139095040", "1"),
+        case!(flat::count_non_finite),
+    ),
+    mutant(
+        Kind::CheckDropped,
         "adamw",
         "whether the norm is finite",
         ("setp.ne.s32", FINITE, 0),

@@ -17,7 +17,7 @@ pub fn cases() -> Vec<Spec> {
             }
             let operands =
                 vec![overwritten("count", Class::Sum, &[1], Allowed::Exact), read("x", Class::Sum, &[length], values)];
-            Case::new(operands, |backend, x| backend.count_non_finite(&x[0], &x[1]))
+            Case::exact(operands, |backend, x| backend.count_non_finite(&x[0], &x[1]))
         })
     };
     LENGTHS.into_iter().enumerate().map(spec).collect()
