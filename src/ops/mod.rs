@@ -18,6 +18,7 @@ pub mod fill;
 pub mod gather;
 pub mod gemm;
 pub mod global_norm;
+pub mod head_rmsnorm;
 pub mod linear_cross_entropy;
 mod operand;
 mod rebind;
@@ -199,6 +200,19 @@ macro_rules! operations {
 
             /// `dx += d/dx`, `dweight += d/dweight`.
             RmsnormBackward = rmsnorm_backward(
+                dx: &Tensor, dweight: &Tensor, dy: &Tensor, x: &Tensor, rstd: &Tensor, weight: &Tensor,
+            );
+        }
+
+        head_rmsnorm {
+            /// RMSNorm of the vectors of `x[.., D]`, queries `[K, T, G, D]` or keys `[K, T, D]`, with one weight for all
+            /// heads: `y = x rstd weight` with `rstd[..] = 1 / sqrt(mean(x^2) + eps)` of each vector.
+            HeadRmsnormForward = head_rmsnorm_forward(
+                y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64,
+            );
+
+            /// Overwrites `dx`; `dweight += d/dweight`.
+            HeadRmsnormBackward = head_rmsnorm_backward(
                 dx: &Tensor, dweight: &Tensor, dy: &Tensor, x: &Tensor, rstd: &Tensor, weight: &Tensor,
             );
         }
