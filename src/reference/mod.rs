@@ -3,7 +3,6 @@
 //!
 //! Operands, once checked, are handed to the formulas as slices; a matrix is the list of its rows, `x[t][j]`.
 
-
 operations!(modules);
 
 use std::rc::Rc;

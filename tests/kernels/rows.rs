@@ -2,13 +2,13 @@
 
 use polar_raw::backend::{Heads, Operations, Qkv, rope_frequency};
 use polar_raw::cuda::abi::{
-    self, BiasParams, EmbeddingBackwardParams, HeadRmsnormBackwardParams, HeadRmsnormParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
-    SwigluParams,
+    self, BiasParams, EmbeddingBackwardParams, HeadRmsnormBackwardParams, HeadRmsnormParams, RmsnormBackwardParams,
+    RmsnormParams, RopeParams, RowsParams, SwigluParams,
 };
 use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::{
-    bias as biases, embedding as table_kernels, gather as gathering, head_rmsnorm as head_norm, rmsnorm, rope as heads_kernels,
-    swiglu as activation,
+    bias as biases, embedding as table_kernels, gather as gathering, head_rmsnorm as head_norm, rmsnorm,
+    rope as heads_kernels, swiglu as activation,
 };
 use polar_raw::reference::Reference;
 

@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_no_budget_names_has_the_default() {
-        let named = |kernel: &str, registers| format!("[[budget]]\nkernels = [\"{kernel}\"]\nregisters = {registers}\n");
+        let named =
+            |kernel: &str, registers| format!("[[budget]]\nkernels = [\"{kernel}\"]\nregisters = {registers}\n");
         let text = format!("[default]\nregisters = 64\n{}{}", named("gemm_*", 255), named("*_any", 32));
         let budgets: Budgets = toml::from_str(&text).unwrap();
         let registers = |kernel| budgets.of(kernel).map(|budget| budget.registers);
@@ -163,7 +164,9 @@ mod tests {
 
     #[test]
     fn what_a_kernel_may_not_do() {
-        let budget = |text: &str| toml::from_str::<Budgets>(text).unwrap().budget.remove(0);
+        let budget = |text: &str| {
+            toml::from_str::<Budgets>(&format!("[default]\nregisters = 64\n{text}")).unwrap().budget.remove(0)
+        };
         let strict = "[[budget]]\nkernels = [\"k\"]\nregisters = 32\nshared = 16\ninstructions = [\"HMMA\"]\n";
         let kernel = |registers, shared, local, instruction: &str| Kernel {
             name: "k".into(),

@@ -15,10 +15,8 @@ use crate::case::{
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
-pub const ROWS: &[Row] = &[
-    Row { operation: "attention_forward", cases: forward },
-    Row { operation: "attention_backward", cases: backward },
-];
+pub const ROWS: &[Row] =
+    &[Row { operation: "attention_forward", cases: forward }, Row { operation: "attention_backward", cases: backward }];
 
 /// Which tokens ask.
 #[derive(Clone, Copy, Debug)]

@@ -8,10 +8,8 @@ use crate::case::{Allowed, Case, Operand, Spec, added, read, sum_error};
 use crate::draw::Class;
 
 /// The operations of this file.
-pub const ROWS: &[Row] = &[
-    Row { operation: "bias_forward", cases: forward },
-    Row { operation: "bias_backward", cases: backward },
-];
+pub const ROWS: &[Row] =
+    &[Row { operation: "bias_forward", cases: forward }, Row { operation: "bias_backward", cases: backward }];
 
 /// Rows, parts of the bias, columns of each; and whether the parts lie in a wider matrix.
 const SHAPES: [(usize, usize, usize, bool); 14] = [

@@ -8,10 +8,8 @@ use crate::case::{Allowed, Case, Spec, added, index, overwritten, read, sum_erro
 use crate::draw::Class;
 
 /// The operations of this file.
-pub const ROWS: &[Row] = &[
-    Row { operation: "embedding_forward", cases: forward },
-    Row { operation: "embedding_backward", cases: backward },
-];
+pub const ROWS: &[Row] =
+    &[Row { operation: "embedding_forward", cases: forward }, Row { operation: "embedding_backward", cases: backward }];
 
 /// Tokens, vocabulary and hidden size. Small vocabularies repeat ids.
 const SHAPES: [(usize, usize, usize); 8] = [

@@ -1,6 +1,5 @@
 //! The table: for every operation of `polar_raw::ops` the shapes it is tried on and what its results may be off.
 
-
 use crate::case::Spec;
 
 /// One operation and its cases.

@@ -14,10 +14,8 @@ use crate::draw::{Class, Draw};
 use crate::rows::rmsnorm::inverse_rms;
 
 /// The operations of this file.
-pub const ROWS: &[Row] = &[
-    Row { operation: "reward_head_forward", cases: forward },
-    Row { operation: "reward_head_loss", cases: loss },
-];
+pub const ROWS: &[Row] =
+    &[Row { operation: "reward_head_forward", cases: forward }, Row { operation: "reward_head_loss", cases: loss }];
 
 const EPS: f64 = 1e-5;
 

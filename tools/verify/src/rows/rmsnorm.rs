@@ -9,10 +9,8 @@ use crate::case::{Allowed, Case, Spec, added, overwritten, read, sum_error};
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
-pub const ROWS: &[Row] = &[
-    Row { operation: "rmsnorm_forward", cases: forward },
-    Row { operation: "rmsnorm_backward", cases: backward },
-];
+pub const ROWS: &[Row] =
+    &[Row { operation: "rmsnorm_forward", cases: forward }, Row { operation: "rmsnorm_backward", cases: backward }];
 
 const EPS: f64 = 1e-5;
 

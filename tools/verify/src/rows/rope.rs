@@ -11,10 +11,8 @@ use crate::case::{Allowed, Case, Operand, Spec, index, overwritten, read};
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
-pub const ROWS: &[Row] = &[
-    Row { operation: "rope_forward", cases: forward },
-    Row { operation: "rope_backward", cases: backward },
-];
+pub const ROWS: &[Row] =
+    &[Row { operation: "rope_forward", cases: forward }, Row { operation: "rope_backward", cases: backward }];
 
 /// The length of a pair of values below 1.
 const LONGEST: f64 = std::f64::consts::SQRT_2;

@@ -10,10 +10,8 @@ use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
-pub const ROWS: &[Row] = &[
-    Row { operation: "swiglu_forward", cases: forward },
-    Row { operation: "swiglu_backward", cases: backward },
-];
+pub const ROWS: &[Row] =
+    &[Row { operation: "swiglu_forward", cases: forward }, Row { operation: "swiglu_backward", cases: backward }];
 
 fn draw_gate_up(draw: &mut Draw, rows: usize, cols: usize) -> Vec<f64> {
     let size = [2.0, 20.0, 120.0][cols % 3];
