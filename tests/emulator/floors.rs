@@ -99,6 +99,13 @@ fn work_is_what_kernels_do_at_least() {
     let (parts, positions, theta) = (Qkv { q: Some(&q), kv: Some((&k, &v)) }, &tokens, 1e4);
     check.operation(Floor::Reached, RopeForward { dst: parts, src: &qkv, positions, heads, theta });
     check.operation(Floor::Reached, RopeBackward { dsrc: &qkv, grads: parts, positions, heads, theta });
+    let (of_heads, dof_heads, inverse) =
+        (float(&[heads.dim]), sum(&[heads.dim]), sum(&[heads.kv, rows, heads.group()]));
+    check.operation(Floor::Reached, HeadRmsnormForward { y: &dq, rstd: &inverse, x: &q, weight: &of_heads, eps: 1e-6 });
+    {
+        let (dy, rstd, weight) = (&float(q.dims()), &inverse, &of_heads);
+        check.operation(Floor::Below, HeadRmsnormBackward { dx: &dq, dweight: &dof_heads, dy, x: &q, rstd, weight });
+    }
     let span = |start, own, prefix| Span {
         query_start: start,
         queries: own,

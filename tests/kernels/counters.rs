@@ -9,7 +9,7 @@ use polar_raw::cuda::abi::{
 };
 use polar_raw::cuda::gemm::{Product, variants};
 use polar_raw::cuda::kernels;
-use polar_raw::cuda::{attention as attention_kernels, bias, flat_sum, rmsnorm, rope};
+use polar_raw::cuda::{attention as attention_kernels, bias, count_non_finite, rmsnorm, rope, sum_of_squares};
 
 use crate::device::{Device, Kernels};
 use crate::values::Draw;
@@ -235,7 +235,7 @@ fn flat_buffers() {
     let chunks = N.div_ceil(abi::FLAT_SUM_CHUNK as usize);
     let sums =
         FlatSumParams { sum: params.squares, x: params.grads, partials: device.poisoned(4 * chunks), count: N as u64 };
-    for [partial, _] in [flat_sum::plan_sum_of_squares(N), flat_sum::plan_count_non_finite(N)] {
+    for [partial, _] in [sum_of_squares::plan(N), count_non_finite::plan(N)] {
         fewest_bytes(&device.launch(&partial, &sums), 4 * N);
     }
 }

@@ -2,9 +2,9 @@
 
 use polar_raw::backend::{AdamW, Operations};
 use polar_raw::cuda::abi::{self, AdamwParams, FillParams, FlatSumParams};
-use polar_raw::cuda::flat_sum::{plan_count_non_finite, plan_sum_of_squares};
 use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::kernels::{ADAMW, FILL_BF16, FILL_F32};
+use polar_raw::cuda::{count_non_finite as count_kernels, sum_of_squares as square_kernels};
 use polar_raw::reference::Reference;
 
 use crate::device::{Device, Kernels};
@@ -56,7 +56,7 @@ pub fn sum_of_squares(kernels: &Kernels) {
         let x = draw.f32(n, 3.0);
         let want = empty(&[1]);
         Reference.sum_of_squares(&want, &tensor(&x, &[n])).unwrap();
-        close("sum", &[flat_sum(&device, plan_sum_of_squares, &x, behind)], &values_of(&want), 200.0 * F32, 0.0);
+        close("sum", &[flat_sum(&device, square_kernels::plan, &x, behind)], &values_of(&want), 200.0 * F32, 0.0);
     }
 }
 
@@ -71,7 +71,7 @@ pub fn sum_of_squares_of_many_chunks(kernels: &Kernels) {
             partials: device.f32(&squares),
             count: (chunks * abi::FLAT_SUM_CHUNK as usize - 5) as u64,
         };
-        let [_, finish] = plan_sum_of_squares(params.count as usize);
+        let [_, finish] = square_kernels::plan(params.count as usize);
         device.launch(&finish, &params);
         close("sum", &device.read_f32(params.sum, 1), &[squares.iter().sum()], 200.0 * F32, 0.0);
     }
@@ -84,13 +84,13 @@ pub fn count_non_finite(kernels: &Kernels) {
         let mut x = draw.f32(n, 3.0);
         x[n / 2] = f64::from(f32::MAX);
         x[n / 3] = f64::from(f32::from_bits(1));
-        assert_eq!(flat_sum(&device, plan_count_non_finite, &x, behind), 0.0, "{n} finite numbers");
+        assert_eq!(flat_sum(&device, count_kernels::plan, &x, behind), 0.0, "{n} finite numbers");
         for (i, wrong) in [(0, f64::NAN), (n - 1, f64::INFINITY), (2 * n / 3, f64::NEG_INFINITY)] {
             x[i] = wrong;
         }
         let want = empty(&[1]);
         Reference.count_non_finite(&want, &tensor(&x, &[n])).unwrap();
-        assert_eq!(vec![flat_sum(&device, plan_count_non_finite, &x, behind)], values_of(&want), "{n} {behind}");
+        assert_eq!(vec![flat_sum(&device, count_kernels::plan, &x, behind)], values_of(&want), "{n} {behind}");
     }
 }
 

@@ -149,6 +149,7 @@ fn every_operation_and_every_kind_of_slip_has_mutants() {
         "embedding",
         "gather",
         "gemm",
+        "head_rmsnorm",
         "linear_cross_entropy",
         "reward_head",
         "rmsnorm",

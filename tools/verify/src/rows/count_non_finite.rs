@@ -2,9 +2,13 @@
 
 use polar_raw::backend::Operations;
 
+use super::Row;
 use super::sum_of_squares::LENGTHS;
 use crate::case::{Allowed, Case, Spec, overwritten, read};
 use crate::draw::Class;
+
+/// The operation of this file.
+pub const ROWS: &[Row] = &[Row { operation: "count_non_finite", cases: cases }];
 
 pub fn cases() -> Vec<Spec> {
     let spec = |(i, length): (usize, usize)| {
