@@ -2,7 +2,7 @@
 //!
 //! Each row is one step of training done in both ways, which give the same numbers (`cargo test --release --test kernels`
 //! holds both to the reference). Bytes are what the launches move when caches are endless: counted by the emulator at
-//! reduced shapes, and by formula on a card. A copy counts as a launch.
+//! reduced shapes, and on a card by what the operations say of themselves. A copy counts as a launch.
 //!
 //! ```
 //! cargo bench --bench fusion                       # all
@@ -20,9 +20,10 @@ use polar_raw::backend::{Backend, Gemm, Operations, Qkv};
 use polar_raw::cuda::abi::REWARD_HEAD_FUSED_ROWS;
 use polar_raw::cuda::gemm::{Product, Variant};
 use polar_raw::error::{Error, Result};
+use polar_raw::ops::{AnyOp, CopyOp, GemmOp, GemmSwigluBackward, GemmSwigluForward, RopeBackward, RopeForward};
 use polar_raw::tensor::Tensor;
 
-use common::launches::{self, Flat, RewardHead, bytes};
+use common::launches::{self, Flat, RewardHead};
 use common::machine::{self, Machine, moved};
 use common::shapes::{Model, Pack};
 use common::table::{Table, count};
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
             reward_head(&mut bench, &model)?;
             adamw(&mut bench, &model)?;
         }
-        let (name, by) = (machine.cuda.name(), if machine.card { "bytes by formula" } else { "reduced shapes" });
+        let (name, by) = (machine.cuda.name(), if machine.card { "fewest bytes" } else { "reduced shapes" });
         bench.table.print(&format!("Unfused against fused on {name}, {by}"));
         Ok(())
     })
@@ -76,6 +77,16 @@ struct Way<'a> {
 impl<'a> Way<'a> {
     fn new(launches: impl Into<Vec<u64>>, run: impl Fn() -> Result<()> + 'a) -> Self {
         Self { launches: launches.into(), copy: None, run: Box::new(run) }
+    }
+
+    /// Operations of one launch each, which say by themselves what they move.
+    fn of(
+        machine: &Machine,
+        ops: impl IntoIterator<Item = AnyOp<'a>>,
+        run: impl Fn() -> Result<()> + 'a,
+    ) -> Result<Self> {
+        let bytes = ops.into_iter().map(|op| Ok(machine.work(op)?.bytes));
+        Ok(Self::new(bytes.collect::<Result<Vec<_>>>()?, run))
     }
 
     fn with_copy(self, bytes: u64) -> Self {
@@ -154,25 +165,27 @@ fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
     let [y, gate_up] = [machine.bf16(&[m, ffn])?, machine.bf16(&[m, 2 * ffn])?];
     let shape = format!("{m}x{ffn}x{k}");
 
-    let unfused = Way::new([bytes(&[&x, &w13, &gate_up]), bytes(&[&gate_up, &y])], || {
+    let op = GemmSwigluForward { y: &y, gate_up: &gate_up, x: &x, w13: &w13 };
+    let unfused = Way::of(machine, op.unfused(), || {
         launches::gemm(machine, NT, &large(machine, NT), [&gate_up, &x, &w13], None, None)?;
         launches::swiglu(machine, &y, &gate_up, None)
-    });
-    let fused = Way::new([bytes(&[&x, &w13, &gate_up, &y])], || {
+    })?;
+    let fused = Way::of(machine, [op.into()], || {
         let product = Product::SwigluForward;
         launches::gemm(machine, product, &large(machine, product), [&y, &x, &w13], None, Some(&gate_up))
-    });
+    })?;
     bench.compare("gemm_nt_swiglu", shape.clone(), &unfused, &fused)?;
 
-    let unfused = Way::new([bytes(&[&x, &w2, &y]), bytes(&[&y, &gate_up, &gate_up])], || {
+    let op = GemmSwigluBackward { gate_up: &gate_up, dy: &y, dout: &x, w2: &w2 };
+    let unfused = Way::of(machine, op.unfused(), || {
         let product = Product::Plain(Gemm::Nn);
         launches::gemm(machine, product, &large(machine, product), [&y, &x, &w2], None, None)?;
         launches::swiglu(machine, &y, &gate_up, Some(&gate_up))
-    });
-    let fused = Way::new([bytes(&[&x, &w2, &gate_up, &gate_up])], || {
+    })?;
+    let fused = Way::of(machine, [op.into()], || {
         let product = Product::SwigluBackward;
         launches::gemm(machine, product, &large(machine, product), [&gate_up, &x, &w2], None, Some(&gate_up))
-    });
+    })?;
     bench.compare("gemm_nn_swiglu", shape, &unfused, &fused)
 }
 
@@ -186,13 +199,13 @@ fn addend(bench: &mut Bench, model: &Model) -> Result<()> {
         let [residual, out] = [machine.bf16(&[m, linear.n])?, machine.bf16(&[m, linear.n])?];
         let product =
             |addend: &Tensor| launches::gemm(machine, NT, &large(machine, NT), [&out, &x, &w], Some(addend), None);
-        let fewest = bytes(&[&x, &w, &residual, &out]);
-        let unfused = Way::new([fewest], || {
+        let op = |addend| AnyOp::from(GemmOp { layout: Gemm::Nt, out: &out, a: &x, b: &w, addend: Some(addend) });
+        let unfused = Way::of(machine, [op(&out)], || {
             machine.cuda.copy(&out, &residual)?;
             product(&out)
-        })
-        .with_copy(bytes(&[&residual, &out]));
-        let fused = Way::new([fewest], || product(&residual));
+        })?
+        .with_copy(machine.work(CopyOp { to: &out, from: &residual })?.bytes);
+        let fused = Way::of(machine, [op(&residual)], || product(&residual))?;
         bench.compare("gemm addend", format!("{} {m}x{}x{}", linear.name, linear.n, linear.k), &unfused, &fused)?;
     }
     Ok(())
@@ -208,24 +221,19 @@ fn rope(bench: &mut Bench, model: &Model) -> Result<()> {
     let q = machine.bf16(&[heads.kv, rows, heads.group(), heads.dim])?;
     let [k, v] = [machine.bf16(&[heads.kv, rows, heads.dim])?, machine.bf16(&[heads.kv, rows, heads.dim])?];
     let positions = machine.u32(&Pack::ragged(model.tokens).positions[..rows], &[rows])?;
-    let table = bytes(&[&positions]) + 2 * heads.dim as u64;
+    let positions = &positions;
     let [all, only_q, only_kv] =
         [Qkv { q: Some(&q), kv: Some((&k, &v)) }, Qkv { q: Some(&q), kv: None }, Qkv { q: None, kv: Some((&k, &v)) }];
-    let unfused = Way::new([bytes(&[&wq, &q]) + table, bytes(&[&wkv, &k, &v]) + table], || {
-        machine.cuda.rope_forward(only_q, &wq, &positions, heads, theta)?;
-        machine.cuda.rope_forward(only_kv, &wkv, &positions, heads, theta)
-    });
-    let fused = Way::new([bytes(&[&wqkv, &q, &k, &v]) + table], || {
-        machine.cuda.rope_forward(all, &wqkv, &positions, heads, theta)
-    });
+    let submit = |ops: &[AnyOp]| ops.iter().try_for_each(|&op| machine.cuda.submit(op));
+    let forward = |dst, src| AnyOp::from(RopeForward { dst, src, positions, heads, theta });
+    let (parts, whole) = ([forward(only_q, &wq), forward(only_kv, &wkv)], [forward(all, &wqkv)]);
+    let unfused = Way::of(machine, parts, || submit(&parts))?;
+    let fused = Way::of(machine, whole, || submit(&whole))?;
     bench.compare("rope_forward", format!("{rows} tokens"), &unfused, &fused)?;
-    let unfused = Way::new([bytes(&[&wq, &q]) + table, bytes(&[&wkv, &k, &v]) + table], || {
-        machine.cuda.rope_backward(&wq, only_q, &positions, heads, theta)?;
-        machine.cuda.rope_backward(&wkv, only_kv, &positions, heads, theta)
-    });
-    let fused = Way::new([bytes(&[&wqkv, &q, &k, &v]) + table], || {
-        machine.cuda.rope_backward(&wqkv, all, &positions, heads, theta)
-    });
+    let backward = |grads, dsrc| AnyOp::from(RopeBackward { dsrc, grads, positions, heads, theta });
+    let (parts, whole) = ([backward(only_q, &wq), backward(only_kv, &wkv)], [backward(all, &wqkv)]);
+    let unfused = Way::of(machine, parts, || submit(&parts))?;
+    let fused = Way::of(machine, whole, || submit(&whole))?;
     bench.compare("rope_backward", format!("{rows} tokens"), &unfused, &fused)
 }
 
@@ -235,14 +243,26 @@ fn reward_head(bench: &mut Bench, model: &Model) -> Result<()> {
     let (candidates, hidden) = (model.candidates.min(REWARD_HEAD_FUSED_ROWS as usize), model.hidden);
     let head = RewardHead::new(machine, &machine.bf16(&[candidates, hidden])?)?;
     let shape = format!("{candidates}x{hidden}");
-    let [forward, pair_loss, backward, all] = head.floors();
-    let unfused = Way::new([forward, pair_loss, backward], || {
+    let unfused = Way::new(head.floors_of_parts(machine)?, || {
         head.forward(machine)?;
         head.pair_loss(machine)?;
         head.backward(machine)
     });
-    let fused = Way::new([all], || head.loss(machine));
+    let fused = Way::of(machine, [head.op().into()], || head.loss(machine))?;
     bench.compare("reward_head_loss", shape, &unfused, &fused)
+}
+
+/// The `count` parameters from number `first` on of flat buffers.
+fn part(flat: &Flat, first: usize, count: usize) -> Flat {
+    let part = |t: &Tensor| t.window(first, &[count]);
+    Flat {
+        master: part(&flat.master),
+        weights: part(&flat.weights),
+        m: part(&flat.m),
+        v: part(&flat.v),
+        grads: part(&flat.grads),
+        norm: flat.norm.clone(),
+    }
 }
 
 /// The update of a layer's tensors, which lie in one buffer.
@@ -252,14 +272,17 @@ fn adamw(bench: &mut Bench, model: &Model) -> Result<()> {
     tensors.extend([model.hidden; 2]);
     let len = tensors.iter().sum();
     let flat = Flat::new(machine, len)?;
-    let unfused = Way::new(tensors.iter().map(|&n| 30 * n as u64 + 4).collect::<Vec<_>>(), || {
-        let mut first = 0;
-        for &count in &tensors {
-            flat.adamw(machine, first, count)?;
+    let mut first = 0;
+    let parts: Vec<Flat> = tensors
+        .iter()
+        .map(|&count| {
             first += count;
-        }
-        Ok(())
-    });
-    let fused = Way::new([30 * len as u64 + 4], || flat.adamw(machine, 0, len));
+            part(&flat, first - count, count)
+        })
+        .collect();
+    let unfused = Way::of(machine, parts.iter().map(|part| part.op().into()), || {
+        parts.iter().try_for_each(|part| part.adamw(machine))
+    })?;
+    let fused = Way::of(machine, [flat.op().into()], || flat.adamw(machine))?;
     bench.compare("adamw", format!("{len} in {} tensors", tensors.len()), &unfused, &fused)
 }

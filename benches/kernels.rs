@@ -18,13 +18,17 @@ mod cublas;
 use std::process::ExitCode;
 
 use criterion::Throughput;
+use emulator::Counters;
 use polar_raw::backend::{AttentionArgs, Backend, Gemm, Heads, Operations, Qkv};
-use polar_raw::cuda::abi::{self, CrossEntropyParams, FillParams, RowsParams};
-use polar_raw::cuda::gemm::Product;
-use polar_raw::cuda::kernel::Launch;
-use polar_raw::cuda::{embedding, fill, gather, linear_cross_entropy};
+use polar_raw::cuda::abi::{CrossEntropyParams, FillParams, REWARD_HEAD_FUSED_ROWS};
+use polar_raw::cuda::gemm::{Description, Product, plan};
+use polar_raw::cuda::{fill, linear_cross_entropy};
 use polar_raw::error::{Error, Result};
-use polar_raw::tensor::Tensor;
+use polar_raw::ops::{
+    AnyOp, AttentionBackward, AttentionForward, BiasBackward, BiasForward, EmbeddingBackward, EmbeddingForward, Fill,
+    GatherBackward, GatherForward, GemmOp, GemmSwigluBackward, GemmSwigluForward, GlobalNorm, RmsnormBackward,
+    RmsnormForward, RopeBackward, RopeForward, SwigluBackward, SwigluForward, Work,
+};
 
 use common::launches::{self, Flat, RewardHead, at, bytes};
 use common::machine::{self, Machine, moved};
@@ -34,7 +38,6 @@ use common::timing::Timer;
 use cublas::Cublas;
 
 const EPS: f64 = 1e-5;
-
 fn main() -> ExitCode {
     machine::main(|machine, timer| {
         let mut bench = Bench::new(machine, timer)?;
@@ -53,20 +56,6 @@ fn main() -> ExitCode {
         bench.print();
         Ok(())
     })
-}
-
-/// What a kernel does, in numbers that follow from its shape.
-struct Work {
-    /// Multiplications and additions of matrix products; 0 where memory is the limit.
-    operations: u64,
-    /// The fewest bytes of each launch, in order.
-    floors: Vec<u64>,
-}
-
-impl Work {
-    fn bytes(floors: impl Into<Vec<u64>>) -> Self {
-        Self { operations: 0, floors: floors.into() }
-    }
 }
 
 /// The same product by cuBLAS.
@@ -140,6 +129,17 @@ impl<'a> Bench<'a> {
         Ok([products, copy])
     }
 
+    /// Measures an operation as the backend runs it.
+    fn operation<'o>(&mut self, shape: String, op: impl Into<AnyOp<'o>>) -> Result<()> {
+        let (op, cuda) = (op.into(), &self.machine.cuda);
+        self.run(op.name(), shape, self.work(op)?, &|| cuda.submit(op))
+    }
+
+    /// What an operation costs at least, by its own description.
+    fn work<'o>(&self, op: impl Into<AnyOp<'o>>) -> Result<Work> {
+        self.machine.work(op)
+    }
+
     fn run(&mut self, name: &str, shape: String, work: Work, run: &dyn Fn() -> Result<()>) -> Result<()> {
         self.run_beside(name, shape, work, run, None)
     }
@@ -173,9 +173,8 @@ impl<'a> Bench<'a> {
         run: &dyn Fn() -> Result<()>,
         beside: Option<Beside>,
     ) -> Result<()> {
-        let fewest: u64 = work.floors.iter().sum();
-        let throughput = || match work.operations {
-            0 => Throughput::Bytes(fewest),
+        let throughput = || match work.matrix {
+            0 => Throughput::Bytes(work.bytes),
             operations => Throughput::Elements(operations),
         };
         let Some(seconds) = self.timer.median(self.machine, id, throughput(), run)? else { return Ok(()) };
@@ -185,8 +184,8 @@ impl<'a> Bench<'a> {
             }
             _ => None,
         };
-        let (operations, fewest) = (work.operations as f64, fewest as f64);
-        let ceiling = match work.operations {
+        let (operations, fewest) = (work.matrix as f64, work.bytes as f64);
+        let ceiling = match work.matrix {
             0 => fewest / seconds / self.ceilings[1],
             _ => operations / seconds / self.ceilings[0],
         };
@@ -195,7 +194,7 @@ impl<'a> Bench<'a> {
             self.model.into(),
             shape,
             format!("{:.1}", 1e6 * seconds),
-            if work.operations > 0 { format!("{:.1}", 1e-12 * operations / seconds) } else { "-".into() },
+            if work.matrix > 0 { format!("{:.1}", 1e-12 * operations / seconds) } else { "-".into() },
             format!("{:.0}", 1e-9 * fewest / seconds),
             percent(ceiling, 1.0),
             theirs.map_or("-".into(), |theirs| format!("{:.1}", 1e6 * theirs)),
@@ -204,32 +203,27 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// Counts what the launches do. Fewer bytes than the floor mean that the floor is wrong.
     fn count(&mut self, name: &str, shape: String, work: &Work, run: &dyn Fn() -> Result<()>) -> Result<()> {
         let reports = self.machine.reports(run)?;
-        if reports.len() != work.floors.len() {
-            let (launched, known) = (reports.len(), work.floors.len());
-            return Err(Error::machine(format!(
-                "{name}: {launched} launches, and the fewest bytes of {known} are known"
-            )));
+        let several = reports.len() > 1;
+        let mut all = Counted::default();
+        for report in &reports {
+            let counted = Counted::from(&report.counters);
+            all.add(&counted);
+            // What an operation of several launches has to move is known of all together.
+            let fewest = (!several).then_some(work.bytes);
+            self.table.push(counted.row(&report.kernel, self.model, &shape, fewest));
         }
-        for (report, &fewest) in reports.iter().zip(&work.floors) {
-            let counters = &report.counters;
-            let (loads, stores) = (counters.loads, counters.stores);
-            let sectors = loads.sectors + stores.sectors;
-            self.table.push(vec![
-                report.kernel.clone(),
-                self.model.into(),
-                shape.clone(),
-                format!("{:.1}", 1e-6 * counters.mma_operations as f64),
-                format!("{:.1}", 1e-3 * fewest as f64),
-                format!("{:.1}", 1e-3 * moved(counters) as f64),
-                percent(fewest as f64, moved(counters) as f64),
-                count(sectors),
-                percent((loads.fewest_sectors + stores.fewest_sectors) as f64, sectors as f64),
-                count(counters.shared_loads.conflicts + counters.shared_stores.conflicts),
-                count(counters.barriers),
-                count(counters.instructions),
-            ]);
+        if several {
+            self.table.push(all.row(&format!("{name}, all"), self.model, &shape, Some(work.bytes)));
+        }
+        if all.moved < work.bytes {
+            let Work { bytes, .. } = work;
+            return Err(Error::machine(format!(
+                "{name} {shape}: moved {} B, fewer than its floor {bytes} B",
+                all.moved
+            )));
         }
         Ok(())
     }
@@ -255,6 +249,62 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// What one launch did, or several.
+#[derive(Default)]
+struct Counted {
+    products: u64,
+    moved: u64,
+    sectors: u64,
+    fewest_sectors: u64,
+    conflicts: u64,
+    barriers: u64,
+    instructions: u64,
+}
+
+impl From<&Counters> for Counted {
+    fn from(counters: &Counters) -> Self {
+        let (loads, stores) = (counters.loads, counters.stores);
+        Self {
+            products: counters.mma_operations,
+            moved: moved(counters),
+            sectors: loads.sectors + stores.sectors,
+            fewest_sectors: loads.fewest_sectors + stores.fewest_sectors,
+            conflicts: counters.shared_loads.conflicts + counters.shared_stores.conflicts,
+            barriers: counters.barriers,
+            instructions: counters.instructions,
+        }
+    }
+}
+
+impl Counted {
+    fn add(&mut self, other: &Self) {
+        self.products += other.products;
+        self.moved += other.moved;
+        self.sectors += other.sectors;
+        self.fewest_sectors += other.fewest_sectors;
+        self.conflicts += other.conflicts;
+        self.barriers += other.barriers;
+        self.instructions += other.instructions;
+    }
+
+    fn row(&self, name: &str, model: &str, shape: &str, fewest: Option<u64>) -> Vec<String> {
+        vec![
+            name.into(),
+            model.into(),
+            shape.into(),
+            format!("{:.1}", 1e-6 * self.products as f64),
+            fewest.map_or("-".into(), |fewest| format!("{:.1}", 1e-3 * fewest as f64)),
+            format!("{:.1}", 1e-3 * self.moved as f64),
+            fewest.map_or("-".into(), |fewest| percent(fewest as f64, self.moved as f64)),
+            count(self.sectors),
+            percent(self.fewest_sectors as f64, self.sectors as f64),
+            count(self.conflicts),
+            count(self.barriers),
+            count(self.instructions),
+        ]
+    }
+}
+
 fn products(bench: &mut Bench, model: &Model) -> Result<()> {
     let machine = bench.machine;
     let m = model.tokens;
@@ -272,25 +322,29 @@ fn products(bench: &mut Bench, model: &Model) -> Result<()> {
                 Gemm::Nn => [&x, &y, &w],
                 Gemm::Tn => [&dw, &y, &x],
             };
+            let [out_rows, out_columns] = [operands[0].rows(), operands[0].cols()];
+            let depth = if layout == Gemm::Tn { operands[1].rows() } else { operands[1].cols() };
             let rows_are_aligned = operands[1..].iter().all(|t| t.cols().is_multiple_of(8));
-            // All of a layout's tiles once; otherwise what training takes.
+            // All of a layout's tiles once; otherwise the one that training takes, which is the largest in the sizes that
+            // the reduced shapes stand for.
             let product = Product::Plain(layout);
+            let tiles = |aligned| launches::fitting(machine, product, aligned);
             let all = match (rows_are_aligned, linear.name) {
-                (true, "wo") => {
-                    [launches::fitting(machine, product, true), launches::fitting(machine, product, false)].concat()
+                (true, "wo") => [tiles(true), tiles(false)].concat(),
+                (true, _) if machine.card => {
+                    let description = Description { product, m: out_rows, n: out_columns, k: depth, aligned: true };
+                    let chosen = plan(&description, &machine.properties()).map(|launch| launch.kernel);
+                    tiles(true).into_iter().filter(|tile| Some(tile.kernel) == chosen).collect()
                 }
-                (true, _) => launches::fitting(machine, product, true)[..1].to_vec(),
-                (false, _) => launches::fitting(machine, product, false),
+                (true, _) => tiles(true)[..1].to_vec(),
+                (false, _) => tiles(false),
             };
             let addend = accumulate.then_some(operands[0]);
             for variant in &all {
                 let kernel = variant.kernel.entry().name;
-                let fewest = bytes(&operands) + addend.map_or(0, |t| bytes(&[t]));
-                let work = Work { operations: 2 * (m * n * k) as u64, floors: vec![fewest] };
                 let [out, a, b] = operands;
-                let (name, rows) = (linear.name, out.rows());
-                let depth = if layout == Gemm::Tn { a.rows() } else { a.cols() };
-                let shape = format!("{name} {rows}x{}x{depth}", out.cols());
+                let work = bench.work(GemmOp { layout, out, a, b, addend })?;
+                let shape = format!("{} {out_rows}x{out_columns}x{depth}", linear.name);
                 let ours = || launches::gemm(machine, product, variant, [out, a, b], addend, None);
                 bench.run_beside(
                     kernel,
@@ -313,15 +367,14 @@ fn products(bench: &mut Bench, model: &Model) -> Result<()> {
     let product = Product::SwigluForward;
     for variant in &launches::fitting(machine, product, true) {
         let kernel = variant.kernel.entry().name;
-        let work = Work { operations: 4 * (m * ffn * k) as u64, floors: vec![bytes(&[&x, &w13, &y, &gate_up])] };
+        let work = bench.work(GemmSwigluForward { y: &y, gate_up: &gate_up, x: &x, w13: &w13 })?;
         let run = || launches::gemm(machine, product, variant, [&y, &x, &w13], None, Some(&gate_up));
         bench.run(kernel, format!("{m}x{}x{k}", 2 * ffn), work, &run)?;
     }
     let product = Product::SwigluBackward;
     for variant in &launches::fitting(machine, product, true) {
         let kernel = variant.kernel.entry().name;
-        let floors = vec![bytes(&[&x, &w2, &gate_up, &gate_up])];
-        let work = Work { operations: 2 * (m * ffn * k) as u64, floors };
+        let work = bench.work(GemmSwigluBackward { gate_up: &gate_up, dy: &y, dout: &x, w2: &w2 })?;
         let run = || launches::gemm(machine, product, variant, [&gate_up, &x, &w2], None, Some(&gate_up));
         bench.run(kernel, format!("{m}x{ffn}x{k}"), work, &run)?;
     }
@@ -354,20 +407,12 @@ fn attention_of(bench: &mut Bench, heads: Heads, mask: &str, pack: &Pack) -> Res
     let query_tokens = machine.u32(&(0..tokens as u32).collect::<Vec<_>>(), &[tokens])?;
     let args = AttentionArgs { heads, spans: &spans, query_tokens: &query_tokens, scale: 1.0 / (dim as f64).sqrt() };
     let shape = format!("{tokens} tokens, {query}/{kv} heads of {dim}, {mask}");
-    let products = 2 * pack.visible * (query * dim) as u64;
-    let asked = bytes(&[&spans, &query_tokens]);
-
-    let forward = || machine.cuda.attention_forward(&out, &lse, &q, &k, &v, args);
-    let floors = vec![bytes(&[&q, &k, &v, &out, &lse]) + asked];
-    bench.run("attention_forward", shape.clone(), Work { operations: 2 * products, floors }, &forward)?;
-
+    let forward = AttentionForward { out: &out, lse: &lse, q: &q, k: &k, v: &v, args };
+    bench.operation(shape.clone(), forward)?;
     // The backward pass wants statistics that fit.
-    forward()?;
-    let run = || machine.cuda.attention_backward([&dq, &dk, &dv], &dout, &out, &lse, [&q, &k, &v], args);
-    let (delta, visible) = (bytes(&[&lse]), (tokens * size_of::<abi::Visible>()) as u64);
-    let read = bytes(&[&q, &k, &v, &dout, &lse]) + delta + visible;
-    let floors = vec![bytes(&[&out, &dout]) + delta + visible + asked, read + bytes(&[&dq]), read + bytes(&[&dk, &dv])];
-    bench.run("attention_backward", shape, Work { operations: 5 * products, floors }, &run)
+    machine.cuda.submit(forward.into())?;
+    let (dqkv, qkv) = ([&dq, &dk, &dv], [&q, &k, &v]);
+    bench.operation(shape, AttentionBackward { dqkv, dout: &dout, out: &out, lse: &lse, qkv, args })
 }
 
 fn norms(bench: &mut Bench, model: &Model) -> Result<()> {
@@ -377,13 +422,9 @@ fn norms(bench: &mut Bench, model: &Model) -> Result<()> {
     let (x, y, dx, dy) = (x?, y?, dx?, dy?);
     let (rstd, weight, dweight) = (machine.f32(&[rows])?, machine.bf16(&[hidden])?, machine.f32(&[hidden])?);
     let shape = format!("{rows}x{hidden}");
-    let work = Work::bytes([bytes(&[&x, &y, &rstd, &weight])]);
-    bench.run("rmsnorm_forward", shape.clone(), work, &|| machine.cuda.rmsnorm_forward(&y, &rstd, &x, &weight, EPS))?;
-    let partials = (4 * hidden * rows.div_ceil(abi::RMSNORM_BACKWARD_ROWS as usize)) as u64;
-    let work =
-        Work::bytes([bytes(&[&dx, &dx, &dy, &x, &rstd, &weight]) + partials, partials + bytes(&[&dweight, &dweight])]);
-    bench
-        .run("rmsnorm_backward", shape, work, &|| machine.cuda.rmsnorm_backward(&dx, &dweight, &dy, &x, &rstd, &weight))
+    let (x, y, rstd, weight) = (&x, &y, &rstd, &weight);
+    bench.operation(shape.clone(), RmsnormForward { y, rstd, x, weight, eps: EPS })?;
+    bench.operation(shape, RmsnormBackward { dx: &dx, dweight: &dweight, dy: &dy, x, rstd, weight })
 }
 
 fn biases(bench: &mut Bench, model: &Model) -> Result<()> {
@@ -392,11 +433,8 @@ fn biases(bench: &mut Bench, model: &Model) -> Result<()> {
     let y = machine.bf16(&[rows, columns])?;
     let (bias, dbias) = (machine.bf16(&[1, columns])?, machine.f32(&[1, columns])?);
     let shape = format!("{rows}x{columns}");
-    let work = Work::bytes([bytes(&[&y, &y, &bias])]);
-    bench.run("bias_forward", shape.clone(), work, &|| machine.cuda.bias_forward(&y, &bias))?;
-    let partials = (4 * columns * rows.div_ceil(abi::BIAS_ROWS as usize)) as u64;
-    let work = Work::bytes([bytes(&[&y]) + partials, partials + bytes(&[&dbias, &dbias])]);
-    bench.run("bias_backward", shape, work, &|| machine.cuda.bias_backward(&dbias, &y))
+    bench.operation(shape.clone(), BiasForward { y: &y, bias: &bias })?;
+    bench.operation(shape, BiasBackward { dbias: &dbias, dy: &y })
 }
 
 fn rope(bench: &mut Bench, model: &Model) -> Result<()> {
@@ -408,12 +446,10 @@ fn rope(bench: &mut Bench, model: &Model) -> Result<()> {
     let [k, v] = [machine.bf16(&[kv, rows, dim])?, machine.bf16(&[kv, rows, dim])?];
     let positions = machine.u32(&Pack::ragged(model.tokens).positions[..rows], &[rows])?;
     let parts = Qkv { q: Some(&q), kv: Some((&k, &v)) };
-    let fewest = bytes(&[&fused, &q, &k, &v, &positions]) + 2 * dim as u64;
     let shape = format!("{rows} tokens, {query}/{kv} heads of {dim}");
-    let forward = || machine.cuda.rope_forward(parts, &fused, &positions, heads, model.theta);
-    bench.run("rope_forward", shape.clone(), Work::bytes([fewest]), &forward)?;
-    let backward = || machine.cuda.rope_backward(&fused, parts, &positions, heads, model.theta);
-    bench.run("rope_backward", shape, Work::bytes([fewest]), &backward)
+    let (positions, theta) = (&positions, model.theta);
+    bench.operation(shape.clone(), RopeForward { dst: parts, src: &fused, positions, heads, theta })?;
+    bench.operation(shape, RopeBackward { dsrc: &fused, grads: parts, positions, heads, theta })
 }
 
 /// Rows of the embedding's table, columns of logits.
@@ -421,46 +457,27 @@ fn vocab(machine: &Machine) -> usize {
     if machine.reduced { 1024 } else { 92_544 }
 }
 
-/// Moves rows by a launch of the embedding's forward pass or of gathering.
-fn move_rows(machine: &Machine, launch: &Launch<RowsParams>, out: &Tensor, from: &Tensor, ids: &Tensor) -> Result<()> {
-    let params = RowsParams { out: at(out), from: at(from), ids: at(ids), columns: out.cols() as u32 };
-    // SAFETY: the ids are rows of what they index.
-    unsafe { machine.cuda.device().launch(launch, &params) }
-}
-
 fn rows(bench: &mut Bench, model: &Model) -> Result<()> {
     let machine = bench.machine;
     let (rows, hidden, vocab) = (model.rows, model.hidden, vocab(machine));
-    let aligned = model.is_aligned();
     let shape = format!("{rows}x{hidden}");
 
     // Tokens that come again, as they do.
     let ids: Vec<u32> = (0..rows).map(|i| (i * i * 31 % (vocab - 1)) as u32).collect();
-    let mut different = ids.clone();
-    different.sort_unstable();
-    different.dedup();
-    let looked_up = (different.len() * hidden) as u64;
     let ids = machine.u32(&ids, &[rows])?;
     let x = machine.bf16(&[rows, hidden])?;
     let table = machine.bf16(&[vocab, hidden])?;
-    let launch = embedding::plan_forward(rows, aligned);
-    let work = Work::bytes([2 * looked_up + bytes(&[&x, &ids])]);
-    bench.run(launch.kernel.name, shape.clone(), work, &|| move_rows(machine, &launch, &x, &table, &ids))?;
+    bench.operation(shape.clone(), EmbeddingForward { y: &x, ids: &ids, table: &table })?;
     let dtable = machine.f32(&[vocab, hidden])?;
-    let work = Work::bytes([8 * looked_up + bytes(&[&x, &ids])]);
-    bench.run("embedding_backward", shape, work, &|| machine.cuda.embedding_backward(&dtable, &ids, &x))?;
+    bench.operation(shape, EmbeddingBackward { dtable: &dtable, ids: &ids, dy: &x })?;
 
     let candidates = model.candidates;
     let last: Vec<u32> = (1..=candidates).map(|i| (i * rows / candidates - 1) as u32).collect();
     let last = machine.u32(&last, &[candidates])?;
     let y = machine.bf16(&[candidates, hidden])?;
     let shape = format!("{candidates}x{hidden}");
-    let launch = gather::plan_forward(candidates, aligned);
-    let work = Work::bytes([bytes(&[&y, &y, &last])]);
-    bench.run(launch.kernel.name, shape.clone(), work, &|| move_rows(machine, &launch, &y, &x, &last))?;
-    let launch = gather::plan_backward(candidates, aligned);
-    let work = Work::bytes([bytes(&[&y, &y, &y, &last])]);
-    bench.run(launch.kernel.name, shape, work, &|| move_rows(machine, &launch, &x, &y, &last))
+    bench.operation(shape.clone(), GatherForward { y: &y, x: &x, rows: &last })?;
+    bench.operation(shape, GatherBackward { dx: &x, dy: &y, rows: &last })
 }
 
 fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
@@ -468,10 +485,15 @@ fn swiglu(bench: &mut Bench, model: &Model) -> Result<()> {
     let (rows, ffn) = (model.rows, model.ffn);
     let [y, gate_up] = [machine.bf16(&[rows, ffn])?, machine.bf16(&[rows, 2 * ffn])?];
     let shape = format!("{rows}x{ffn}");
-    let work = Work::bytes([bytes(&[&gate_up, &y])]);
+    let work = bench.work(SwigluForward { y: &y, gate_up: &gate_up })?;
     bench.run("swiglu_forward", shape.clone(), work, &|| launches::swiglu(machine, &y, &gate_up, None))?;
-    let work = Work::bytes([bytes(&[&y, &gate_up, &gate_up])]);
+    let work = bench.work(SwigluBackward { dgate_up: &gate_up, dy: &y, gate_up: &gate_up })?;
     bench.run("swiglu_backward", shape, work, &|| launches::swiglu(machine, &y, &gate_up, Some(&gate_up)))
+}
+
+/// What a part of an operation moves at least.
+fn least(bytes: u64) -> Work {
+    Work { bytes, ..Work::default() }
 }
 
 /// The reward head, and the language model's.
@@ -480,12 +502,12 @@ fn heads(bench: &mut Bench, model: &Model) -> Result<()> {
     let candidates = model.candidates;
     let head = RewardHead::new(machine, &machine.bf16(&[candidates, model.hidden])?)?;
     let shape = format!("{candidates}x{}", model.hidden);
-    let [forward, pair_loss, backward, loss] = head.floors();
-    bench.run("reward_head_forward", shape.clone(), Work::bytes([forward]), &|| head.forward(machine))?;
-    bench.run("reward_head_pair_loss", shape.clone(), Work::bytes([pair_loss]), &|| head.pair_loss(machine))?;
-    bench.run("reward_head_backward", shape.clone(), Work::bytes([backward]), &|| head.backward(machine))?;
-    if candidates <= abi::REWARD_HEAD_FUSED_ROWS as usize {
-        bench.run("reward_head_loss", shape, Work::bytes([loss]), &|| head.loss(machine))?;
+    let [forward, pair_loss, backward] = head.floors_of_parts(machine)?;
+    bench.run("reward_head_forward", shape.clone(), least(forward), &|| head.forward(machine))?;
+    bench.run("reward_head_pair_loss", shape.clone(), least(pair_loss), &|| head.pair_loss(machine))?;
+    bench.run("reward_head_backward", shape.clone(), least(backward), &|| head.backward(machine))?;
+    if candidates <= REWARD_HEAD_FUSED_ROWS as usize {
+        bench.run("reward_head_loss", shape, bench.work(head.op())?, &|| head.loss(machine))?;
     }
 
     // A chunk of the rows of a pack; the products around it are among the products.
@@ -504,8 +526,7 @@ fn heads(bench: &mut Bench, model: &Model) -> Result<()> {
         gradient: 1,
     };
     let [softmax, sum] = linear_cross_entropy::plan(rows, vocab.is_multiple_of(8));
-    let work =
-        Work::bytes([bytes(&[&logits, &logits, &targets, &weights, &losses]), bytes(&[&losses, &total, &total])]);
+    let work = least(bytes(&[&logits, &logits, &targets, &weights, &total, &total]));
     bench.run("linear_cross_entropy", format!("{rows}x{vocab}"), work, &|| {
         // SAFETY: the operands were made for these sizes, and the targets lie below the vocabulary's.
         unsafe {
@@ -523,18 +544,16 @@ fn flat(bench: &mut Bench, model: &Model) -> Result<()> {
     let len = if machine.reduced { (1 << 17) + 3 } else { of_a_layer };
     let flat = Flat::new(machine, len)?;
     let shape = len.to_string();
-    let Flat { master, weights, m, v, grads, norm } = &flat;
-    let work = Work::bytes([bytes(&[master, master, weights, m, m, v, v, grads, norm])]);
-    bench.run("adamw", shape.clone(), work, &|| flat.adamw(machine, 0, len))?;
-
-    let partials = 4 * len.div_ceil(abi::GLOBAL_NORM_CHUNK as usize) as u64;
-    let work = Work::bytes([bytes(&[grads]) + partials, partials + bytes(&[norm])]);
-    bench.run("global_norm", shape.clone(), work, &|| machine.cuda.global_norm(norm, grads))?;
+    let Flat { weights, m, grads, norm, .. } = &flat;
+    let work = bench.work(flat.op())?;
+    bench.run("adamw", shape.clone(), work, &|| flat.adamw(machine))?;
+    bench.operation(shape.clone(), GlobalNorm { norm, x: grads })?;
 
     for x in [m, weights] {
         let launch = fill::plan(x.dtype(), len, &machine.properties());
         let params = FillParams { out: at(x), count: len as u64, value: 0.5 };
-        bench.run(launch.kernel.name, shape.clone(), Work::bytes([bytes(&[x])]), &|| {
+        let work = bench.work(Fill { x, value: 0.5 })?;
+        bench.run(launch.kernel.name, shape.clone(), work, &|| {
             // SAFETY: the buffer has that many elements of the kernel's type.
             unsafe { machine.cuda.device().launch(&launch, &params) }
         })?;

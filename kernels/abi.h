@@ -206,6 +206,46 @@ typedef struct {
     uint32_t columns;
 } RmsnormBackwardParams;
 
+// ---- head_rmsnorm ----
+
+/// Threads of the head norm's kernels.
+#define HEAD_RMSNORM_THREADS 256
+/// Lanes of a warp that have a head's vector in the kernels named `vec8`, 8 neighbouring columns each; a whole warp has
+/// it in those named `any`.
+#define HEAD_RMSNORM_VEC8_LANES 16
+/// The longest vector.
+#define HEAD_RMSNORM_MAX_DIM 128
+/// Vectors that one block of `head_rmsnorm_backward` sums into one row of `partials`.
+#define HEAD_RMSNORM_BACKWARD_VECTORS 256
+/// Threads of `head_rmsnorm_backward_weight`.
+#define HEAD_RMSNORM_BACKWARD_WEIGHT_THREADS 1024
+
+/// `y = x rstd weight` for `vectors` of `dim`. Grid: vectors by those that a block has at one time. The kernels named
+/// `vec8` need `dim` to be a multiple of 8 and everything of bf16 at multiples of 16 bytes.
+typedef struct {
+    POINTER(bf16) y;
+    POINTER(float) rstd;
+    POINTER(const bf16) x;
+    POINTER(const bf16) weight;
+    uint32_t vectors;
+    uint32_t dim;
+    float eps;
+} HeadRmsnormParams;
+
+/// `dx = d/dx`, and `partials[block, dim]`, which `head_rmsnorm_backward_weight` (a block for 32 columns) adds to
+/// `dweight`. Grid: vectors by `HEAD_RMSNORM_BACKWARD_VECTORS`.
+typedef struct {
+    POINTER(bf16) dx;
+    POINTER(float) dweight;
+    ALIASED(float) partials;
+    POINTER(const bf16) dy;
+    POINTER(const bf16) x;
+    POINTER(const float) rstd;
+    POINTER(const bf16) weight;
+    uint32_t vectors;
+    uint32_t dim;
+} HeadRmsnormBackwardParams;
+
 // ---- rope ----
 
 /// Threads of the rotary kernels.
@@ -464,6 +504,8 @@ typedef struct {
     KERNEL(attention_backward_kv_any, AttentionBackwardParams, ATTENTION_BACKWARD_KV_128_SHARED)                       \
     KERNEL(rmsnorm_forward_*, RmsnormParams, 0)                                                                        \
     KERNEL(rmsnorm_backward_*, RmsnormBackwardParams, 0)                                                               \
+    KERNEL(head_rmsnorm_forward_*, HeadRmsnormParams, 0)                                                               \
+    KERNEL(head_rmsnorm_backward_*, HeadRmsnormBackwardParams, 0)                                                      \
     KERNEL(rope_*, RopeParams, 0)                                                                                      \
     KERNEL(bias_*, BiasParams, 0)                                                                                      \
     KERNEL(embedding_forward_*, RowsParams, 0)                                                                         \

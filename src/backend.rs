@@ -130,7 +130,9 @@ pub trait Backend {
 
 /// The functions that the model calls, one an operation.
 macro_rules! calls {
-    ($($(#[$doc:meta])* $module:ident::$op:ident = $call:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+    ($($module:ident {
+        $($(#[$doc:meta])* $op:ident = $call:ident($($arg:ident: $type:ty),* $(,)?);)*
+    })*) => {
         /// Every operation as a function of a backend. Operations write their first arguments and read the rest; what
         /// they ask of them is in [`crate::ops`].
         pub trait Operations: Backend {
@@ -143,12 +145,12 @@ macro_rules! calls {
                 self.execute(&Checked::new(op, dtypes, &|indices| self.host_indices(indices))?)
             }
 
-            $(
+            $($(
                 $(#[$doc])*
                 fn $call(&self, $($arg: $type),*) -> Result<()> {
                     self.submit(AnyOp::$op(ops::$op { $($arg),* }))
                 }
-            )*
+            )*)*
         }
 
         impl<B: Backend + ?Sized> Operations for B {}

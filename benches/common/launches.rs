@@ -1,11 +1,13 @@
 //! Launches by hand: of variants that the backend does not choose by itself, or not at these sizes.
 
-use polar_raw::backend::{Gemm, Operations};
+use polar_raw::backend::{AdamW, Gemm, Operations};
 use polar_raw::cuda::abi::{self, AdamwParams, GemmParams, RewardHeadParams, SwigluParams};
 use polar_raw::cuda::gemm::{Product, Variant, variants};
 use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::{adamw, reward_head, swiglu};
 use polar_raw::error::{Error, Result};
+use polar_raw::ops::reward_head::{LossKind, PairLoss, PenaltyKind, RewardHeadGrads};
+use polar_raw::ops::{AdamwOp, RewardHeadForward, RewardHeadLoss};
 use polar_raw::tensor::{Dtype, Tensor};
 
 use super::machine::Machine;
@@ -76,6 +78,9 @@ pub fn swiglu(machine: &Machine, y: &Tensor, gate_up: &Tensor, dgate_up: Option<
     unsafe { machine.cuda.device().launch(&launch, &params) }
 }
 
+/// One update of parameters.
+const UPDATE: AdamW = AdamW { lr: 1e-5, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
+
 /// Flat buffers that AdamW updates.
 pub struct Flat {
     pub master: Tensor,
@@ -102,39 +107,56 @@ impl Flat {
         Ok(flat)
     }
 
-    /// Updates `count` parameters from number `first` on.
-    pub fn adamw(&self, machine: &Machine, first: usize, count: usize) -> Result<()> {
-        let part = |t: &Tensor| at(t) + (first * t.dtype().size()) as u64;
+    /// Their update as the operation that it is.
+    pub fn op(&self) -> AdamwOp<'_> {
+        let Self { master, weights: params, m, v, grads, norm } = self;
+        AdamwOp { params, master, m, v, grads, norm, update: &UPDATE }
+    }
+
+    /// Updates them all, by the launch that is planned for this machine.
+    pub fn adamw(&self, machine: &Machine) -> Result<()> {
+        let count = self.master.len();
         let params = AdamwParams {
-            master: part(&self.master),
-            weights: part(&self.weights),
-            m: part(&self.m),
-            v: part(&self.v),
-            grads: part(&self.grads),
+            master: at(&self.master),
+            weights: at(&self.weights),
+            m: at(&self.m),
+            v: at(&self.v),
+            grads: at(&self.grads),
             norm: at(&self.norm),
             count: count as u64,
-            max_norm: 1.0,
-            beta1: 0.9,
-            beta2: 0.95,
+            max_norm: UPDATE.max_norm as f32,
+            beta1: UPDATE.beta1 as f32,
+            beta2: UPDATE.beta2 as f32,
             rest1: 0.1,
             rest2: 0.05,
             decay: 1.0,
-            rate: 1e-5,
+            rate: UPDATE.lr as f32,
             root: 1.0,
-            eps: 1e-8,
+            eps: UPDATE.eps as f32,
         };
         // SAFETY: the buffers have that many elements.
         unsafe { machine.cuda.device().launch(&adamw::plan(count, &machine.properties()), &params) }
     }
 }
 
+/// The loss of every pair.
+const PAIR_LOSS: PairLoss =
+    PairLoss { kind: LossKind::Ranking, penalty: PenaltyKind::None, penalty_weight: 0.0, scale: 1.0 };
+const EPS: f64 = 1e-5;
+
 /// The reward head of one pack.
 pub struct RewardHead {
-    pub rows: usize,
-    pub columns: usize,
-    /// What the kernels write and read; it owns their memory.
-    _tensors: Vec<Tensor>,
-    params: RewardHeadParams,
+    x: Tensor,
+    norm: Tensor,
+    head: Tensor,
+    pairs: Tensor,
+    scores: Tensor,
+    rstd: Tensor,
+    dscores: Tensor,
+    loss: Tensor,
+    dx: Tensor,
+    dnorm: Tensor,
+    dhead: Tensor,
 }
 
 impl RewardHead {
@@ -142,72 +164,88 @@ impl RewardHead {
     pub fn new(machine: &Machine, x: &Tensor) -> Result<Self> {
         let (rows, columns) = (x.rows(), x.cols());
         let pairs: Vec<u32> = (0..rows as u32).collect();
-        let scores = machine.f32(&[rows])?;
-        let rstd = machine.f32(&[rows])?;
-        let dscores = machine.f32(&[rows])?;
-        let loss = machine.f32(&[1])?;
-        let dx = machine.bf16(&[rows, columns])?;
-        let [dnorm, dhead] = [machine.f32(&[columns])?, machine.f32(&[columns])?];
-        let [norm, head] = [machine.bf16(&[columns])?, machine.bf16(&[columns])?];
-        let pairs = machine.u32(&pairs, &[rows / 2, 2])?;
-        let params = RewardHeadParams {
-            scores: at(&scores),
-            rstd: at(&rstd),
-            dscores: at(&dscores),
-            loss: at(&loss),
-            dx: at(&dx),
-            dnorm: at(&dnorm),
-            dhead: at(&dhead),
-            x: at(x),
-            norm: at(&norm),
-            head: at(&head),
-            pairs: at(&pairs),
-            rows: rows as u32,
-            columns: columns as u32,
-            n_pairs: rows as u32 / 2,
-            loss_kind: abi::LOSS_RANKING,
-            penalty_kind: abi::PENALTY_NONE,
-            penalty_weight: 0.0,
-            scale: 1.0,
-            eps: 1e-5,
-        };
-        let tensors = vec![x.clone(), scores, rstd, dscores, loss, dx, dnorm, dhead, norm, head, pairs];
-        Ok(Self { rows, columns, _tensors: tensors, params })
+        Ok(Self {
+            x: x.clone(),
+            norm: machine.bf16(&[columns])?,
+            head: machine.bf16(&[1, columns])?,
+            pairs: machine.u32(&pairs, &[rows / 2, 2])?,
+            scores: machine.f32(&[rows])?,
+            rstd: machine.f32(&[rows])?,
+            dscores: machine.f32(&[rows])?,
+            loss: machine.f32(&[1])?,
+            dx: machine.bf16(&[rows, columns])?,
+            dnorm: machine.f32(&[columns])?,
+            dhead: machine.f32(&[1, columns])?,
+        })
+    }
+
+    /// All of it as the operation that it is.
+    pub fn op(&self) -> RewardHeadLoss<'_> {
+        let Self { x, norm, head, pairs, scores, loss, dx, dnorm, dhead, .. } = self;
+        let grads = RewardHeadGrads { dx, dnorm, dhead };
+        RewardHeadLoss { scores, loss, grads, x, norm, head, pairs, pair_loss: &PAIR_LOSS, eps: EPS }
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (self.x.rows(), self.x.cols())
     }
 
     fn launch(&self, machine: &Machine, launch: &Launch<RewardHeadParams>) -> Result<()> {
+        let (rows, columns) = self.size();
+        let params = RewardHeadParams {
+            scores: at(&self.scores),
+            rstd: at(&self.rstd),
+            dscores: at(&self.dscores),
+            loss: at(&self.loss),
+            dx: at(&self.dx),
+            dnorm: at(&self.dnorm),
+            dhead: at(&self.dhead),
+            x: at(&self.x),
+            norm: at(&self.norm),
+            head: at(&self.head),
+            pairs: at(&self.pairs),
+            rows: rows as u32,
+            columns: columns as u32,
+            n_pairs: self.pairs.rows() as u32,
+            loss_kind: abi::LOSS_RANKING,
+            penalty_kind: abi::PENALTY_NONE,
+            penalty_weight: 0.0,
+            scale: PAIR_LOSS.scale as f32,
+            eps: EPS as f32,
+        };
         // SAFETY: `new` made the operands for these sizes.
-        unsafe { machine.cuda.device().launch(launch, &self.params) }
+        unsafe { machine.cuda.device().launch(launch, &params) }
     }
 
     pub fn forward(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, &reward_head::plan_forward(self.rows))
+        self.launch(machine, &reward_head::plan_forward(self.x.rows()))
     }
 
     pub fn pair_loss(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, &reward_head::plan_unfused(self.rows, self.columns)[1])
+        let (rows, columns) = self.size();
+        self.launch(machine, &reward_head::plan_unfused(rows, columns)[1])
     }
 
     pub fn backward(&self, machine: &Machine) -> Result<()> {
-        self.launch(machine, &reward_head::plan_unfused(self.rows, self.columns)[2])
+        let (rows, columns) = self.size();
+        self.launch(machine, &reward_head::plan_unfused(rows, columns)[2])
     }
 
     /// All of these in one launch; more rows than it takes are an error.
     pub fn loss(&self, machine: &Machine) -> Result<()> {
-        let too_many = || Error::machine(format!("{} rows are more than one launch takes", self.rows));
-        self.launch(machine, &reward_head::plan_loss(self.rows, self.columns).ok_or_else(too_many)?)
+        let (rows, columns) = self.size();
+        let too_many = || Error::machine(format!("{rows} rows are more than one launch takes"));
+        self.launch(machine, &reward_head::plan_loss(rows, columns).ok_or_else(too_many)?)
     }
 
-    /// The fewest bytes of each of the four, in that order. `rstd` is written by the first and read by the third.
-    pub fn floors(&self) -> [u64; 4] {
-        let (rows, columns) = (self.rows as u64, self.columns as u64);
-        let (x, dx, weights, grads) = (2 * rows * columns, 2 * rows * columns, 4 * columns, 16 * columns);
-        let (pairs, loss) = (4 * rows, 8);
-        [
-            x + weights + 8 * rows,
-            8 * rows + pairs + loss,
-            x + dx + weights + grads + 8 * rows,
-            x + dx + weights + grads + 4 * rows + pairs + loss,
-        ]
+    /// The fewest bytes of each of the first three. No operation is a part, hence they are added up here: each moves what
+    /// the operation moves that it belongs to, and what is handed on, `rstd` and `scores` and their gradients.
+    pub fn floors_of_parts(&self, machine: &Machine) -> Result<[u64; 3]> {
+        let Self { x, norm, head, pairs, scores, rstd, dscores, loss, .. } = self;
+        let forward = machine.work(RewardHeadForward { scores, x, norm, head, eps: EPS })?.bytes + bytes(&[rstd]);
+        let pair_loss = bytes(&[scores, dscores, pairs, loss, loss]);
+        // Of the whole, all but what the pairs' launch has done.
+        let backward = machine.work(self.op())?.bytes - bytes(&[scores, pairs, loss, loss]) + bytes(&[rstd, dscores]);
+        Ok([forward, pair_loss, backward])
     }
 }

@@ -12,7 +12,9 @@ use polar_raw::backend::{Backend, BackendExt, Operations};
 use polar_raw::cuda::properties::Properties;
 use polar_raw::cuda::{self, Cuda};
 use polar_raw::error::{Error, Result};
+use polar_raw::ops::{AnyOp, Work};
 use polar_raw::tensor::{Dtype, Storage, Tensor};
+use polar_raw::wrap;
 
 use super::clocks::Nvml;
 use super::timing::Timer;
@@ -151,6 +153,11 @@ impl Machine {
     pub fn properties(&self) -> Properties {
         let properties = *self.cuda.properties();
         if self.card { properties } else { Properties { sms: EMULATED_SMS, ..properties } }
+    }
+
+    /// What an operation costs at least, by its own description.
+    pub fn work<'o>(&self, op: impl Into<AnyOp<'o>>) -> Result<Work> {
+        wrap::work(&self.cuda, &op.into())
     }
 
     /// What the launches of `run` did on the emulator, which refuses a kernel that it finds fault with.

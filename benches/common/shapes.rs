@@ -80,14 +80,12 @@ impl Model {
 pub struct Pack {
     pub spans: Vec<Span>,
     pub positions: Vec<u32>,
-    /// Pairs of a query and a key that it sees.
-    pub visible: u64,
 }
 
 impl Pack {
     /// Rows of lengths: first that of the prefix, then those of candidates that follow it.
     pub fn new(rows: impl Iterator<Item = Vec<u32>>) -> Self {
-        let mut pack = Self { spans: Vec::new(), positions: Vec::new(), visible: 0 };
+        let mut pack = Self { spans: Vec::new(), positions: Vec::new() };
         for (row, lengths) in rows.enumerate() {
             let start = pack.positions.len() as u32;
             for (i, &length) in lengths.iter().enumerate() {
@@ -110,7 +108,6 @@ impl Pack {
     fn push(&mut self, row: u32, length: u32, [prefix_start, prefix]: [u32; 2]) {
         let start = self.positions.len() as u32;
         self.positions.extend(prefix..prefix + length);
-        self.visible += u64::from(length) * u64::from(prefix) + u64::from(length) * u64::from(length + 1) / 2;
         self.spans.push(Span {
             query_start: start,
             queries: length,

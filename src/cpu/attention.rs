@@ -299,7 +299,7 @@ impl Run<AttentionBackward<'_>> for Cpu {
     fn run(&self, op: &AttentionBackward) -> Result<()> {
         let tokens = op.qkv[1].dims()[1];
         let layout = Layout::new(&op.args, values(op.args.spans), values(op.args.query_tokens), tokens);
-        let (dqkv, qkv) = (op.dqkv.map(|t| values_mut::<f32>(t)), op.qkv.map(|t| values::<f32>(t)));
+        let (dqkv, qkv) = (op.dqkv.map(values_mut::<f32>), op.qkv.map(values::<f32>));
         backward(dqkv, values(op.dout), values(op.out), values(op.lse), qkv, &layout);
         Ok(())
     }

@@ -4,28 +4,17 @@
 //! Sums never depend on timing: whatever is reduced across tasks is cut into pieces of fixed size, and the pieces are
 //! added in order.
 
-mod adamw;
-mod attention;
-mod bias;
-mod copy;
-mod embedding;
-mod fill;
-mod gather;
-mod gemm;
-mod global_norm;
-mod linear_cross_entropy;
 pub(crate) mod math;
 mod parallel;
-mod reward_head;
-mod rmsnorm;
-mod rope;
-mod swiglu;
+
+operations!(modules);
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::backend::{Backend, Checked, Extent, Footprint};
 use crate::error::{Error, Result};
+use crate::ops::{modules, operations};
 use crate::tensor::host::{slice, slice_mut};
 use crate::tensor::{Dtype, Element, HostMemory, Storage, Tensor};
 

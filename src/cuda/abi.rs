@@ -28,6 +28,11 @@ pub const RMSNORM_VEC8_COLUMNS: u32 = 16;
 pub const RMSNORM_ANY_COLUMNS: u32 = 9;
 pub const RMSNORM_BACKWARD_ROWS: u32 = 16;
 pub const RMSNORM_BACKWARD_WEIGHT_THREADS: u32 = 256;
+pub const HEAD_RMSNORM_THREADS: u32 = 256;
+pub const HEAD_RMSNORM_VEC8_LANES: u32 = 16;
+pub const HEAD_RMSNORM_MAX_DIM: u32 = 128;
+pub const HEAD_RMSNORM_BACKWARD_VECTORS: u32 = 256;
+pub const HEAD_RMSNORM_BACKWARD_WEIGHT_THREADS: u32 = 1024;
 pub const ROPE_THREADS: u32 = 256;
 pub const BIAS_THREADS: u32 = 128;
 pub const BIAS_ROWS: u32 = 64;
@@ -287,6 +292,64 @@ const _: () = {
     ["Offset of field: RmsnormBackwardParams::rows"][::std::mem::offset_of!(RmsnormBackwardParams, rows) - 56usize];
     ["Offset of field: RmsnormBackwardParams::columns"]
         [::std::mem::offset_of!(RmsnormBackwardParams, columns) - 60usize];
+};
+#[doc = " `y = x rstd weight` for `vectors` of `dim`. Grid: vectors by those that a block has at one time. The kernels named\n `vec8` need `dim` to be a multiple of 8 and everything of bf16 at multiples of 16 bytes."]
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct HeadRmsnormParams {
+    pub y: u64,
+    pub rstd: u64,
+    pub x: u64,
+    pub weight: u64,
+    pub vectors: u32,
+    pub dim: u32,
+    pub eps: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HeadRmsnormParams"][::std::mem::size_of::<HeadRmsnormParams>() - 48usize];
+    ["Alignment of HeadRmsnormParams"][::std::mem::align_of::<HeadRmsnormParams>() - 8usize];
+    ["Offset of field: HeadRmsnormParams::y"][::std::mem::offset_of!(HeadRmsnormParams, y) - 0usize];
+    ["Offset of field: HeadRmsnormParams::rstd"][::std::mem::offset_of!(HeadRmsnormParams, rstd) - 8usize];
+    ["Offset of field: HeadRmsnormParams::x"][::std::mem::offset_of!(HeadRmsnormParams, x) - 16usize];
+    ["Offset of field: HeadRmsnormParams::weight"][::std::mem::offset_of!(HeadRmsnormParams, weight) - 24usize];
+    ["Offset of field: HeadRmsnormParams::vectors"][::std::mem::offset_of!(HeadRmsnormParams, vectors) - 32usize];
+    ["Offset of field: HeadRmsnormParams::dim"][::std::mem::offset_of!(HeadRmsnormParams, dim) - 36usize];
+    ["Offset of field: HeadRmsnormParams::eps"][::std::mem::offset_of!(HeadRmsnormParams, eps) - 40usize];
+};
+#[doc = " `dx = d/dx`, and `partials[block, dim]`, which `head_rmsnorm_backward_weight` (a block for 32 columns) adds to\n `dweight`. Grid: vectors by `HEAD_RMSNORM_BACKWARD_VECTORS`."]
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct HeadRmsnormBackwardParams {
+    pub dx: u64,
+    pub dweight: u64,
+    pub partials: u64,
+    pub dy: u64,
+    pub x: u64,
+    pub rstd: u64,
+    pub weight: u64,
+    pub vectors: u32,
+    pub dim: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HeadRmsnormBackwardParams"][::std::mem::size_of::<HeadRmsnormBackwardParams>() - 64usize];
+    ["Alignment of HeadRmsnormBackwardParams"][::std::mem::align_of::<HeadRmsnormBackwardParams>() - 8usize];
+    ["Offset of field: HeadRmsnormBackwardParams::dx"][::std::mem::offset_of!(HeadRmsnormBackwardParams, dx) - 0usize];
+    ["Offset of field: HeadRmsnormBackwardParams::dweight"]
+        [::std::mem::offset_of!(HeadRmsnormBackwardParams, dweight) - 8usize];
+    ["Offset of field: HeadRmsnormBackwardParams::partials"]
+        [::std::mem::offset_of!(HeadRmsnormBackwardParams, partials) - 16usize];
+    ["Offset of field: HeadRmsnormBackwardParams::dy"][::std::mem::offset_of!(HeadRmsnormBackwardParams, dy) - 24usize];
+    ["Offset of field: HeadRmsnormBackwardParams::x"][::std::mem::offset_of!(HeadRmsnormBackwardParams, x) - 32usize];
+    ["Offset of field: HeadRmsnormBackwardParams::rstd"]
+        [::std::mem::offset_of!(HeadRmsnormBackwardParams, rstd) - 40usize];
+    ["Offset of field: HeadRmsnormBackwardParams::weight"]
+        [::std::mem::offset_of!(HeadRmsnormBackwardParams, weight) - 48usize];
+    ["Offset of field: HeadRmsnormBackwardParams::vectors"]
+        [::std::mem::offset_of!(HeadRmsnormBackwardParams, vectors) - 56usize];
+    ["Offset of field: HeadRmsnormBackwardParams::dim"]
+        [::std::mem::offset_of!(HeadRmsnormBackwardParams, dim) - 60usize];
 };
 #[doc = " Splits `fused[rows, kv_heads * group columns]` into `q`, `k` and `v`, or gathers them. A thread turns 8 pairs\n (`vec8`: `dim` a multiple of 16, everything at multiples of 16 bytes) or one of one token and one group. Grid:\n threads for `rows * dim / 2 / pairs`, `kv_heads`."]
 #[repr(C)]

@@ -1,3 +1,5 @@
+//! Copies within the device's memory.
+
 use super::{Cuda, at};
 use crate::error::Result;
 use crate::ops::{CopyOp, Run};

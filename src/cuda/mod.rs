@@ -6,27 +6,20 @@
 
 #[allow(missing_docs, clippy::pedantic, reason = "generated from kernels/abi.h, whose comments are its documentation")]
 pub mod abi;
-pub mod adamw;
-pub mod attention;
-pub mod bias;
-mod copy;
 mod device;
-pub mod embedding;
 mod emulator;
-pub mod fill;
-pub mod gather;
-pub mod gemm;
-pub mod global_norm;
 mod jit;
 pub mod kernel;
 pub mod kernels;
-pub mod linear_cross_entropy;
 pub mod properties;
 pub mod ptx;
-pub mod reward_head;
-pub mod rmsnorm;
-pub mod rope;
-pub mod swiglu;
+
+macro_rules! public_modules {
+    ($($module:ident { $($operations:tt)* })*) => {
+        $(pub mod $module;)*
+    };
+}
+operations!(public_modules);
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,6 +27,7 @@ use std::rc::Rc;
 
 use crate::backend::{Backend, Checked, Extent, Footprint};
 use crate::error::{Error, Result};
+use crate::ops::operations;
 use crate::tensor::{Dtype, Storage, Tensor};
 pub use device::Device;
 use properties::{Capability, Card, Properties};

@@ -155,7 +155,7 @@ impl Card {
     pub fn matching(device: &str) -> Option<&'static Self> {
         let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         let has = |part: &&str| words.iter().any(|word| word.eq_ignore_ascii_case(part));
-        CARDS.iter().find(|card| !has(&"MIG") && card.has.iter().all(|p| has(p)) && !card.lacks.iter().any(|p| has(p)))
+        CARDS.iter().find(|card| !has(&"MIG") && card.has.iter().all(&has) && !card.lacks.iter().any(&has))
     }
 
     /// The names of all, for a message.

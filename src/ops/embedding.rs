@@ -4,6 +4,14 @@ use super::{Kind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
+/// How many different rows of the table the ids name: a token that comes again moves no row again.
+fn distinct(ids: &Tensor, indices: &ReadIndices) -> Result<usize> {
+    let mut ids = indices(ids)?;
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids.len())
+}
+
 /// `y = table[ids]`.
 #[derive(Clone, Copy)]
 pub struct EmbeddingForward<'a> {
@@ -15,19 +23,26 @@ pub struct EmbeddingForward<'a> {
     pub table: &'a Tensor,
 }
 
-impl Op for EmbeddingForward<'_> {
-    fn operands(&self) -> Operands<'_> {
+impl EmbeddingForward<'_> {
+    /// The operands, of whose table that many rows are moved.
+    fn moving(&self, rows: usize) -> Operands<'_> {
         let (t, v, hidden) = (self.ids.len(), self.table.rows(), self.table.cols());
         Operands::new()
             .write("y", Kind::Float, self.y, &[t, hidden])
             .read("ids", Kind::Index, self.ids, &[t])
             .below(v)
             .read("table", Kind::Float, self.table, &[v, hidden])
-            .moving(t * hidden)
+            .moving(rows * hidden)
+    }
+}
+
+impl Op for EmbeddingForward<'_> {
+    fn operands(&self) -> Operands<'_> {
+        self.moving(self.ids.len())
     }
 
-    fn work(&self, _: &ReadIndices) -> Result<Work> {
-        Ok(self.operands().moves())
+    fn work(&self, indices: &ReadIndices) -> Result<Work> {
+        Ok(self.moving(distinct(self.ids, indices)?).moves())
     }
 }
 
@@ -42,18 +57,25 @@ pub struct EmbeddingBackward<'a> {
     pub dy: &'a Tensor,
 }
 
-impl Op for EmbeddingBackward<'_> {
-    fn operands(&self) -> Operands<'_> {
+impl EmbeddingBackward<'_> {
+    /// The operands, of whose table that many rows are moved.
+    fn moving(&self, rows: usize) -> Operands<'_> {
         let (t, v, hidden) = (self.ids.len(), self.dtable.rows(), self.dtable.cols());
         Operands::new()
             .update("dtable", Kind::Sum, self.dtable, &[v, hidden])
-            .moving(t * hidden)
+            .moving(rows * hidden)
             .read("ids", Kind::Index, self.ids, &[t])
             .below(v)
             .read("dy", Kind::Float, self.dy, &[t, hidden])
     }
+}
 
-    fn work(&self, _: &ReadIndices) -> Result<Work> {
-        Ok(self.operands().moves() + Work::elementwise(self.dy.len(), 1))
+impl Op for EmbeddingBackward<'_> {
+    fn operands(&self) -> Operands<'_> {
+        self.moving(self.ids.len())
+    }
+
+    fn work(&self, indices: &ReadIndices) -> Result<Work> {
+        Ok(self.moving(distinct(self.ids, indices)?).moves() + Work::elementwise(self.dy.len(), 1))
     }
 }

@@ -18,6 +18,7 @@ pub mod fill;
 pub mod gather;
 pub mod gemm;
 pub mod global_norm;
+pub mod head_rmsnorm;
 pub mod linear_cross_entropy;
 mod operand;
 mod rebind;
@@ -73,32 +74,42 @@ pub(crate) trait Run<O> {
     fn run(&self, op: &O) -> Result<()>;
 }
 
+/// Of the list: a private module for the file of each operation.
+macro_rules! modules {
+    ($($module:ident { $($operations:tt)* })*) => {
+        $(mod $module;)*
+    };
+}
+pub(crate) use modules;
+
 /// Of the list: [`AnyOp`] and which function of a backend runs what.
 macro_rules! describe {
-    ($($(#[$doc:meta])* $module:ident::$op:ident = $call:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
-        $(pub use $module::$op;)*
+    ($($module:ident {
+        $($(#[$doc:meta])* $op:ident = $call:ident($($arg:ident: $type:ty),* $(,)?);)*
+    })*) => {
+        $(pub use $module::{$($op),*};)*
 
         /// The names of all operations, as functions, launchers, verify's rows and traces have them.
-        pub const NAMES: &[&str] = &[$(stringify!($call)),*];
+        pub const NAMES: &[&str] = &[$($(stringify!($call)),*),*];
 
         /// Any one operation with its operands.
         #[derive(Clone, Copy)]
         pub enum AnyOp<'a> {
-            $($(#[$doc])* $op($op<'a>),)*
+            $($($(#[$doc])* $op($op<'a>),)*)*
         }
 
         impl<'a> AnyOp<'a> {
             /// The operation's name.
             pub fn name(&self) -> &'static str {
                 match self {
-                    $(Self::$op(_) => stringify!($call),)*
+                    $($(Self::$op(_) => stringify!($call),)*)*
                 }
             }
 
             /// Its description.
             pub fn op(&self) -> &(dyn Op + 'a) {
                 match self {
-                    $(Self::$op(op) => op,)*
+                    $($(Self::$op(op) => op,)*)*
                 }
             }
 
@@ -108,138 +119,180 @@ macro_rules! describe {
                 'a: 'b,
             {
                 match *self {
-                    $(Self::$op($op { $($arg),* }) => AnyOp::$op($op { $($arg: $arg.rebind(tensor)),* }),)*
+                    $($(Self::$op($op { $($arg),* }) => AnyOp::$op($op { $($arg: $arg.rebind(tensor)),* }),)*)*
                 }
             }
 
             /// Hands it to the backend's function for it.
             fn run_on<B: RunAll>(&self, backend: &B) -> Result<()> {
                 match self {
-                    $(Self::$op(op) => backend.run(op),)*
+                    $($(Self::$op(op) => backend.run(op),)*)*
                 }
             }
         }
 
-        $(
+        $($(
             impl<'a> From<$op<'a>> for AnyOp<'a> {
                 fn from(op: $op<'a>) -> Self {
                     Self::$op(op)
                 }
             }
-        )*
+        )*)*
 
         /// A backend that runs every operation.
-        pub(crate) trait RunAll: $(for<'a> Run<$op<'a>> +)* {}
+        pub(crate) trait RunAll: $($(for<'a> Run<$op<'a>> +)*)* {}
 
-        impl<B: $(for<'a> Run<$op<'a>> +)*> RunAll for B {}
+        impl<B: $($(for<'a> Run<$op<'a>> +)*)*> RunAll for B {}
     };
 }
 
-/// The list of all operations, handed to the macro `$then`: here it makes [`AnyOp`], in [`crate::backend`] the functions
-/// that the model calls.
+/// The list of all operations by the file that has them, handed to the macro `$then`. Here it makes [`AnyOp`], in
+/// [`crate::backend`] the functions that the model calls; in each backend, and in the table of `tools/verify`, the
+/// modules: a file of the operation's name in each of those folders.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! operations {
-    ($then:ident) => {
-        $then! {
+    ($then:ident) => { $then! {
+        copy {
             /// `to = from`, both dense and of one dtype and size.
-            copy::CopyOp = copy(to: &Tensor, from: &Tensor);
+            CopyOp = copy(to: &Tensor, from: &Tensor);
+        }
 
+        fill {
             /// `x = value` everywhere; `x` is dense.
-            fill::Fill = fill(x: &Tensor, value: f64);
+            Fill = fill(x: &Tensor, value: f64);
+        }
 
+        gemm {
             /// `out = op(a) op(b) + addend`; each operand may be a band of columns of a wider matrix. The addend, of `out`'s
             /// shape and dtype, is the residual stream in the forward pass; where gradients are added up it is `out` itself.
-            gemm::GemmOp = gemm(layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>);
+            GemmOp = gemm(layout: Gemm, out: &Tensor, a: &Tensor, b: &Tensor, addend: Option<&Tensor>);
 
             /// The product into SwiGLU: `gate_up[T, 2F] = x[T, N] w13[2F, N]^T` and `y[T, F] = silu(gate) up`. One pass where
             /// a backend has it so.
-            gemm::GemmSwigluForward = gemm_swiglu_forward(y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor);
+            GemmSwigluForward = gemm_swiglu_forward(y: &Tensor, gate_up: &Tensor, x: &Tensor, w13: &Tensor);
 
             /// The way back through the product that SwiGLU's result goes into, and through SwiGLU: `gate_up[T, 2F]` becomes
             /// its own gradient, from `dout[T, N]` by way of `dy = dout w2[N, F]`. `dy[T, F]` is scratch: its content is lost.
-            gemm::GemmSwigluBackward = gemm_swiglu_backward(gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor);
+            GemmSwigluBackward = gemm_swiglu_backward(gate_up: &Tensor, dy: &Tensor, dout: &Tensor, w2: &Tensor);
+        }
 
+        bias {
             /// `y[T, N] += bias` in every row. `bias[P, N / P]`, whose rows one after the other are as long as a row of `y`,
             /// may be a band of columns of a wider matrix: what the groups of a fused `wqkv` have in common.
-            bias::BiasForward = bias_forward(y: &Tensor, bias: &Tensor);
+            BiasForward = bias_forward(y: &Tensor, bias: &Tensor);
 
             /// `dbias[P, N / P] +=` the sum of the rows of `dy[T, N]`; `dbias` may be a band as well.
-            bias::BiasBackward = bias_backward(dbias: &Tensor, dy: &Tensor);
+            BiasBackward = bias_backward(dbias: &Tensor, dy: &Tensor);
+        }
 
+        embedding {
             /// `y[T, hidden] = table[ids]`.
-            embedding::EmbeddingForward = embedding_forward(y: &Tensor, ids: &Tensor, table: &Tensor);
+            EmbeddingForward = embedding_forward(y: &Tensor, ids: &Tensor, table: &Tensor);
 
             /// `dtable[ids] += dy`, in the order of the tokens.
-            embedding::EmbeddingBackward = embedding_backward(dtable: &Tensor, ids: &Tensor, dy: &Tensor);
+            EmbeddingBackward = embedding_backward(dtable: &Tensor, ids: &Tensor, dy: &Tensor);
+        }
 
+        rmsnorm {
             /// `y = x rstd weight` with `rstd = 1 / sqrt(mean(x^2) + eps)` of each row.
-            rmsnorm::RmsnormForward = rmsnorm_forward(y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64);
+            RmsnormForward = rmsnorm_forward(y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64);
 
             /// `dx += d/dx`, `dweight += d/dweight`.
-            rmsnorm::RmsnormBackward = rmsnorm_backward(
+            RmsnormBackward = rmsnorm_backward(
                 dx: &Tensor, dweight: &Tensor, dy: &Tensor, x: &Tensor, rstd: &Tensor, weight: &Tensor,
             );
+        }
 
+        head_rmsnorm {
+            /// RMSNorm of the vectors of `x[.., D]`, queries `[K, T, G, D]` or keys `[K, T, D]`, with one weight for all
+            /// heads: `y = x rstd weight` with `rstd[..] = 1 / sqrt(mean(x^2) + eps)` of each vector.
+            HeadRmsnormForward = head_rmsnorm_forward(
+                y: &Tensor, rstd: &Tensor, x: &Tensor, weight: &Tensor, eps: f64,
+            );
+
+            /// Overwrites `dx`; `dweight += d/dweight`.
+            HeadRmsnormBackward = head_rmsnorm_backward(
+                dx: &Tensor, dweight: &Tensor, dy: &Tensor, x: &Tensor, rstd: &Tensor, weight: &Tensor,
+            );
+        }
+
+        rope {
             /// Splits `src[rows, K * columns]` into heads and turns q and k by `positions`.
-            rope::RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64);
+            RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64);
 
             /// The reverse: gathers gradients of the heads into `dsrc`, turned back.
-            rope::RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64);
+            RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64);
+        }
 
+        attention {
             /// `out[S, H D] = softmax(scale q k^T) v` over the keys that each query sees; `lse[K, S, G]` is the logarithm of
             /// the sum of exponentials.
-            attention::AttentionForward = attention_forward(
+            AttentionForward = attention_forward(
                 out: &Tensor, lse: &Tensor, q: &Tensor, k: &Tensor, v: &Tensor, args: AttentionArgs,
             );
 
             /// Overwrites `dq`, `dk`, `dv`.
-            attention::AttentionBackward = attention_backward(
+            AttentionBackward = attention_backward(
                 dqkv: [&Tensor; 3], dout: &Tensor, out: &Tensor, lse: &Tensor, qkv: [&Tensor; 3], args: AttentionArgs,
             );
+        }
 
+        swiglu {
             /// `y[T, F] = silu(gate) up` with `gate_up[T, 2F]`.
-            swiglu::SwigluForward = swiglu_forward(y: &Tensor, gate_up: &Tensor);
+            SwigluForward = swiglu_forward(y: &Tensor, gate_up: &Tensor);
 
             /// `dgate_up[T, 2F]` from `dy[T, F]`; may be the same tensor as `gate_up`.
-            swiglu::SwigluBackward = swiglu_backward(dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor);
+            SwigluBackward = swiglu_backward(dgate_up: &Tensor, dy: &Tensor, gate_up: &Tensor);
+        }
 
+        gather {
             /// `y[S, hidden] = x[rows]`.
-            gather::GatherForward = gather_forward(y: &Tensor, x: &Tensor, rows: &Tensor);
+            GatherForward = gather_forward(y: &Tensor, x: &Tensor, rows: &Tensor);
 
             /// `dx[rows] += dy`; no row occurs twice.
-            gather::GatherBackward = gather_backward(dx: &Tensor, dy: &Tensor, rows: &Tensor);
+            GatherBackward = gather_backward(dx: &Tensor, dy: &Tensor, rows: &Tensor);
+        }
 
+        reward_head {
             /// `scores[S] = head . rmsnorm(x)`: final norm and scalar head of each selected row.
-            reward_head::RewardHeadForward = reward_head_forward(
+            RewardHeadForward = reward_head_forward(
                 scores: &Tensor, x: &Tensor, norm: &Tensor, head: &Tensor, eps: f64,
             );
 
             /// Final norm, head, pair loss and all their gradients: `scores[S]` as in the forward pass; `loss[1] +=` the loss
             /// of `pairs[P, 2]`, the rows of chosen and rejected among the `S`; `grads` for `d loss`.
-            reward_head::RewardHeadLoss = reward_head_loss(
+            RewardHeadLoss = reward_head_loss(
                 scores: &Tensor, loss: &Tensor, grads: RewardHeadGrads, x: &Tensor, norm: &Tensor, head: &Tensor,
                 pairs: &Tensor, pair_loss: &PairLoss, eps: f64,
             );
+        }
 
+        linear_cross_entropy {
             /// `loss[1] += sum(weights * -log softmax(x table^T)[targets])` over rows of `x[S, hidden]` with
             /// `table[V, hidden]`; if `grads` are given, `dx` is overwritten and `dtable` accumulated. At most the rows of
             /// `scratch[R, V]` have logits at one time.
-            linear_cross_entropy::LinearCrossEntropy = linear_cross_entropy(
+            LinearCrossEntropy = linear_cross_entropy(
                 loss: &Tensor, grads: Option<(&Tensor, &Tensor)>, x: &Tensor, table: &Tensor, targets: &Tensor,
                 weights: &Tensor, scratch: &Tensor,
             );
+        }
 
+        global_norm {
             /// `norm[1] = sqrt(sum(x^2))`, in an order that does not depend on the number of threads.
-            global_norm::GlobalNorm = global_norm(norm: &Tensor, x: &Tensor);
+            GlobalNorm = global_norm(norm: &Tensor, x: &Tensor);
+        }
 
+        adamw {
             /// One update of the flat parameters and both moments from the flat gradient and its global norm. `master` holds
             /// the parameters as sums; `params` becomes a copy of it as floats, and is the same tensor where those are one.
-            adamw::AdamwOp = adamw(
+            AdamwOp = adamw(
                 params: &Tensor, master: &Tensor, m: &Tensor, v: &Tensor, grads: &Tensor, norm: &Tensor, update: &AdamW,
             );
         }
-    };
+    } };
 }
-pub(crate) use operations;
+pub use operations;
 
 operations!(describe);
 

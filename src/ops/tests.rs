@@ -116,10 +116,13 @@ fn work_counts_operations_and_fewest_bytes() {
     let product = |addend| GemmOp { layout: Gemm::Nt, out: &out, a: &a, b: &b, addend }.work(&no_indices).unwrap();
     assert_eq!(product(None), Work { matrix: 2 * 105, scalar: 0, bytes: 4 * (15 + 21 + 35) });
     assert_eq!(product(Some(&out)), Work { matrix: 2 * 105, scalar: 15, bytes: 4 * (15 + 15 + 21 + 35) });
-    // Only the rows that ids name are read.
-    let (y, table, ids) = (tensor(&[3, 2]), tensor(&[1000, 2]), indices(&[3], &[0, 1, 2]));
-    let lookup = EmbeddingForward { y: &y, ids: &ids, table: &table }.work(&no_indices).unwrap();
-    assert_eq!(lookup.bytes, 4 * (6 + 3 + 6));
+    // Only the rows that ids name are moved, each once.
+    let (y, table, ids) = (tensor(&[4, 2]), tensor(&[1000, 2]), indices(&[4], &[7, 1, 7, 0]));
+    let read = |t: &Tensor| Ok(Reference.host_indices(t).unwrap().to_vec());
+    let lookup = EmbeddingForward { y: &y, ids: &ids, table: &table }.work(&read).unwrap();
+    assert_eq!(lookup.bytes, 4 * (8 + 4 + 6));
+    let gradient = EmbeddingBackward { dtable: &table, ids: &ids, dy: &y }.work(&read).unwrap();
+    assert_eq!(gradient, Work { matrix: 0, scalar: 8, bytes: 4 * (2 * 6 + 4 + 8) });
     // The copy of the masters is no second buffer where both are one.
     let [master, m, v, grads, params] = [(); 5].map(|()| tensor(&[8]));
     let norm = tensor(&[1]);

@@ -3,25 +3,13 @@
 //!
 //! Operands, once checked, are handed to the formulas as slices; a matrix is the list of its rows, `x[t][j]`.
 
-mod adamw;
-mod attention;
-mod bias;
-mod copy;
-mod embedding;
-mod fill;
-mod gather;
-mod gemm;
-mod global_norm;
-mod linear_cross_entropy;
-mod reward_head;
-mod rmsnorm;
-mod rope;
-mod swiglu;
+operations!(modules);
 
 use std::rc::Rc;
 
 use crate::backend::{Backend, Checked, Extent};
 use crate::error::{Error, Result};
+use crate::ops::{modules, operations};
 use crate::tensor::host;
 use crate::tensor::{Dtype, Element, HostMemory, Storage, Tensor};
 

@@ -90,7 +90,10 @@ impl<W: Around> Backend for W {
 }
 
 /// What an operation costs at least; indices are read from the device where the cost depends on them.
-fn work(backend: &dyn Backend, op: &AnyOp) -> Result<Work> {
+///
+/// # Errors
+/// When the indices cannot be read.
+pub fn work(backend: &dyn Backend, op: &AnyOp) -> Result<Work> {
     op.op().work(&|indices| {
         let mut values = vec![0; indices.len()];
         backend.read(indices, bytemuck::cast_slice_mut(&mut values))?;

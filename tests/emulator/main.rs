@@ -26,6 +26,8 @@ use polar_raw::wrap::Rounded;
 use rand::RngExt;
 use serde_json::Value;
 
+mod floors;
+
 const VOCAB: usize = 97;
 
 /// What the emulator found and counted is the process's: who reads it, reads that of all. So one test runs at a time.

@@ -37,5 +37,5 @@ tests! {
         ragged_products products_that_are_not_aligned large_tiles stages_do_not_change_a_bit many_tiles fused_with_swiglu
         fused_with_swiglu_backward;
     heads: reward_head reward_head_of_thousands linear_cross_entropy linear_cross_entropy_in_chunks;
-    rows: rmsnorm_forward rmsnorm_backward bias rope embedding gather swiglu order_does_not_matter;
+    rows: rmsnorm_forward rmsnorm_backward head_rmsnorm bias rope embedding gather swiglu order_does_not_matter;
 }

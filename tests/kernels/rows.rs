@@ -2,13 +2,13 @@
 
 use polar_raw::backend::{Heads, Operations, Qkv, rope_frequency};
 use polar_raw::cuda::abi::{
-    self, BiasParams, EmbeddingBackwardParams, RmsnormBackwardParams, RmsnormParams, RopeParams, RowsParams,
-    SwigluParams,
+    self, BiasParams, EmbeddingBackwardParams, HeadRmsnormBackwardParams, HeadRmsnormParams, RmsnormBackwardParams,
+    RmsnormParams, RopeParams, RowsParams, SwigluParams,
 };
 use polar_raw::cuda::kernel::Launch;
 use polar_raw::cuda::{
-    bias as biases, embedding as table_kernels, gather as gathering, rmsnorm, rope as heads_kernels,
-    swiglu as activation,
+    bias as biases, embedding as table_kernels, gather as gathering, head_rmsnorm as head_norm, rmsnorm,
+    rope as heads_kernels, swiglu as activation,
 };
 use polar_raw::reference::Reference;
 
@@ -75,6 +75,55 @@ pub fn rmsnorm_backward(kernels: &Kernels) {
         Reference.rmsnorm_backward(&dx_t, &dweight_t, &dy_t, &x_t, &rstd, &weight_t).unwrap();
         close("dx", &device.read_bf16(params.dx, n), &values_of(&dx_t), BF16, 1e-5);
         close("dweight", &device.read_f32(params.dweight, columns), &values_of(&dweight_t), 1e-6, 1e-5);
+    }
+}
+
+pub fn head_rmsnorm(kernels: &Kernels) {
+    // Vectors around those that a block has at one time, and one more than it sums; the last two leave more partial sums
+    // than there are warps to add them up.
+    let shapes = [(1, 2), (5, 7), (15, 8), (33, 64), (17, 128), (9, 127), (257, 120), (257, 33), (8500, 8), (8500, 3)];
+    for (vectors, dim) in shapes {
+        let (device, mut draw) = (Device::new(kernels), Draw::new(dim as u64));
+        let n = vectors * dim;
+        let [x, dy] = [2.0, 1.0].map(|size| draw.bf16(n, size));
+        let (weight, dweight) = (draw.bf16(dim, 1.0), draw.f32(dim, 1.0));
+        let dims = [1, vectors, dim];
+        let eps = EPS as f32;
+        let params = HeadRmsnormParams {
+            y: device.poisoned(2 * n),
+            rstd: device.poisoned(4 * vectors),
+            x: device.bf16(&x),
+            weight: device.bf16(&weight),
+            vectors: vectors as u32,
+            dim: dim as u32,
+            eps,
+        };
+        device.launch(&head_norm::plan_forward(vectors, dim, aligned(dim)).unwrap(), &params);
+        let (y, rstd) = (empty(&dims), empty(&dims[..2]));
+        let (x_t, weight_t) = (tensor(&x, &dims), tensor(&weight, &[dim]));
+        Reference.head_rmsnorm_forward(&y, &rstd, &x_t, &weight_t, f64::from(eps)).unwrap();
+        close("rstd", &device.read_f32(params.rstd, vectors), &values_of(&rstd), 40.0 * F32, 0.0);
+        close("y", &device.read_bf16(params.y, n), &values_of(&y), 1.01 * BF16, 0.0);
+
+        let blocks = vectors.div_ceil(abi::HEAD_RMSNORM_BACKWARD_VECTORS as usize);
+        let params = HeadRmsnormBackwardParams {
+            dx: device.poisoned(2 * n),
+            dweight: device.f32(&dweight),
+            partials: device.poisoned(4 * blocks * dim),
+            dy: device.bf16(&dy),
+            x: params.x,
+            rstd: device.f32(&values_of(&rstd)),
+            weight: params.weight,
+            vectors: vectors as u32,
+            dim: dim as u32,
+        };
+        for launch in head_norm::plan_backward(vectors, dim, aligned(dim)).unwrap() {
+            device.launch(&launch, &params);
+        }
+        let (dx, dweight) = (empty(&dims), tensor(&dweight, &[dim]));
+        Reference.head_rmsnorm_backward(&dx, &dweight, &tensor(&dy, &dims), &x_t, &rstd, &weight_t).unwrap();
+        close("dx", &device.read_bf16(params.dx, n), &values_of(&dx), BF16, 1e-5);
+        close("dweight", &device.read_f32(params.dweight, dim), &values_of(&dweight), 1e-6, 1e-4);
     }
 }
 

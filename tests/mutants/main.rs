@@ -149,6 +149,7 @@ fn every_operation_and_every_kind_of_slip_has_mutants() {
         "gather",
         "gemm",
         "global_norm",
+        "head_rmsnorm",
         "linear_cross_entropy",
         "reward_head",
         "rmsnorm",

@@ -125,6 +125,26 @@ fn rmsnorm() {
     assert_gradient("weight", &objective, &weight, &dweight, BASE);
 }
 
+/// Queries and keys; all heads have one weight.
+#[test]
+fn head_rmsnorm() {
+    let mut random = Random::new("head rmsnorm");
+    for heads in [&[2, 3, 2][..], &[2, 3]] {
+        let dims = &[heads, &[6]].concat()[..];
+        let (x, weight, dy) = (random.tensor(dims), random.tensor(&[6]), random.tensor(dims));
+        let (y, rstd) = (poisoned(dims), poisoned(heads));
+        let objective = || {
+            Reference.head_rmsnorm_forward(&y, &rstd, &x, &weight, 1e-2).unwrap();
+            dot(&y, &dy)
+        };
+        objective();
+        let (dx, dweight) = (poisoned(dims), full(&[6], BASE));
+        Reference.head_rmsnorm_backward(&dx, &dweight, &dy, &x, &rstd, &weight).unwrap();
+        assert_gradient("x", &objective, &x, &dx, 0.0);
+        assert_gradient("weight", &objective, &weight, &dweight, BASE);
+    }
+}
+
 /// All parts of the projection, the queries alone and the keys and values alone.
 #[test]
 fn rope() {

@@ -17,6 +17,8 @@ pub const PATH: &str = "tools/kernels/budgets.toml";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budgets {
+    /// Of the kernels that no other budget names.
+    default: Budget,
     budget: Vec<Budget>,
 }
 
@@ -24,6 +26,8 @@ pub struct Budgets {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
+    /// None in the default.
+    #[serde(default)]
     kernels: Vec<String>,
     registers: u32,
     /// Bytes of static shared memory.
@@ -49,12 +53,12 @@ impl Budgets {
         toml::from_str(&read(&root.join(PATH))?).map_err(|e| format!("{PATH}: {e}"))
     }
 
-    /// The budget of a kernel. Each has just one.
+    /// The budget of a kernel: the one that names it, else the default.
     pub fn of(&self, kernel: &str) -> Result<&Budget> {
         let mut fitting = self.budget.iter().filter(|b| b.kernels.iter().any(|pattern| matches(pattern, kernel)));
         match (fitting.next(), fitting.next()) {
             (Some(budget), None) => Ok(budget),
-            (None, _) => Err(format!("{kernel} has no budget; give it one in {PATH}")),
+            (None, _) => Ok(&self.default),
             (Some(_), Some(_)) => Err(format!("{kernel} has two budgets in {PATH}; its name must fit one pattern")),
         }
     }
@@ -145,8 +149,24 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_that_no_budget_names_has_the_default() {
+        let named =
+            |kernel: &str, registers| format!("[[budget]]\nkernels = [\"{kernel}\"]\nregisters = {registers}\n");
+        let text = format!("[default]\nregisters = 64\n{}{}", named("gemm_*", 255), named("*_any", 32));
+        let budgets: Budgets = toml::from_str(&text).unwrap();
+        let registers = |kernel| budgets.of(kernel).map(|budget| budget.registers);
+        assert_eq!(registers("gemm_nt"), Ok(255));
+        assert_eq!(registers("rope_any"), Ok(32));
+        assert_eq!(registers("relu"), Ok(64));
+        assert!(registers("gemm_any").unwrap_err().contains("two budgets"));
+        assert_eq!(budgets.unused(&["gemm_nt".into()]), ["*_any"]);
+    }
+
+    #[test]
     fn what_a_kernel_may_not_do() {
-        let budget = |text: &str| toml::from_str::<Budgets>(text).unwrap().budget.remove(0);
+        let budget = |text: &str| {
+            toml::from_str::<Budgets>(&format!("[default]\nregisters = 64\n{text}")).unwrap().budget.remove(0)
+        };
         let strict = "[[budget]]\nkernels = [\"k\"]\nregisters = 32\nshared = 16\ninstructions = [\"HMMA\"]\n";
         let kernel = |registers, shared, local, instruction: &str| Kernel {
             name: "k".into(),

@@ -7,11 +7,16 @@ use polar_raw::backend::{AttentionArgs, Backend, Heads, Operations, Span};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{
     Allowed, Case, Operand, Spec, index, longest, overwritten, read, reference, reference_index, sum_error, values,
 };
 use crate::draw::{Class, Draw};
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "attention_forward", cases: forward }, Row { operation: "attention_backward", cases: backward }];
 
 /// Which tokens ask.
 #[derive(Clone, Copy, Debug)]

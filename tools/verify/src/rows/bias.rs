@@ -2,9 +2,14 @@
 
 use polar_raw::backend::Operations;
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Operand, Spec, added, read, sum_error};
 use crate::draw::Class;
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "bias_forward", cases: forward }, Row { operation: "bias_backward", cases: backward }];
 
 /// Rows, parts of the bias, columns of each; and whether the parts lie in a wider matrix.
 const SHAPES: [(usize, usize, usize, bool); 14] = [

@@ -3,8 +3,13 @@
 
 use polar_raw::backend::Operations;
 
+use super::Row;
 use crate::case::{Allowed, Case, Spec, added, index, overwritten, read, sum_error};
 use crate::draw::Class;
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "embedding_forward", cases: forward }, Row { operation: "embedding_backward", cases: backward }];
 
 /// Tokens, vocabulary and hidden size. Small vocabularies repeat ids.
 const SHAPES: [(usize, usize, usize); 8] = [

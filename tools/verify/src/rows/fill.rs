@@ -2,8 +2,12 @@
 
 use polar_raw::backend::Operations;
 
+use super::Row;
 use crate::case::{Allowed, Case, Spec, overwritten};
 use crate::draw::Class;
+
+/// The operation of this file.
+pub const ROWS: &[Row] = &[Row { operation: "fill", cases: cases }];
 
 pub fn cases() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize), value: f64, class: Class| {

@@ -2,8 +2,13 @@
 
 use polar_raw::backend::Operations;
 
+use super::Row;
 use crate::case::{Allowed, Case, Spec, added, index, overwritten, read};
 use crate::draw::Class;
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "gather_forward", cases: forward }, Row { operation: "gather_backward", cases: backward }];
 
 /// Selected rows of all rows of a width: the last, all, few, more than a tile.
 const SHAPES: [(usize, usize, usize); 8] =

@@ -7,12 +7,20 @@ use polar_raw::backend::{Backend, Gemm, Operations};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{
     Allowed, Case, Spec, absolute, added, overwritten, read, reference, scratch, sum_error, updated, values,
 };
 use crate::draw::{Class, Draw};
 use crate::rows::swiglu;
+
+/// The operations of this file.
+pub const ROWS: &[Row] = &[
+    Row { operation: "gemm", cases: cases },
+    Row { operation: "gemm_swiglu_forward", cases: swiglu_forward },
+    Row { operation: "gemm_swiglu_backward", cases: swiglu_backward },
+];
 
 /// What is added to a product.
 #[derive(Clone, Copy, PartialEq)]

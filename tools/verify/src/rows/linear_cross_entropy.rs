@@ -3,10 +3,14 @@
 
 use polar_raw::backend::{Gemm, Operations};
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Spec, added, index, longest, overwritten, read, scratch, sum_error};
 use crate::draw::{Class, Draw};
 use crate::rows::gemm;
+
+/// The operation of this file.
+pub const ROWS: &[Row] = &[Row { operation: "linear_cross_entropy", cases: cases }];
 
 /// Rows, hidden size, vocabulary, rows of scratch.
 const SHAPES: [(usize, usize, usize, usize); 10] = [

@@ -1,20 +1,5 @@
 //! The table: for every operation of `polar_raw::ops` the shapes it is tried on and what its results may be off.
 
-mod adamw;
-mod attention;
-mod bias;
-mod copy;
-mod embedding;
-mod fill;
-mod gather;
-mod gemm;
-mod global_norm;
-mod linear_cross_entropy;
-mod reward_head;
-mod rmsnorm;
-mod rope;
-mod swiglu;
-
 use crate::case::Spec;
 
 /// One operation and its cases.
@@ -25,36 +10,18 @@ pub struct Row {
     pub cases: fn() -> Vec<Spec>,
 }
 
-/// Every operation, in the order of `polar_raw::ops`.
-pub fn table() -> Vec<Row> {
-    let row = |operation, cases| Row { operation, cases };
-    vec![
-        row("copy", copy::cases),
-        row("fill", fill::cases),
-        row("gemm", gemm::cases),
-        row("gemm_swiglu_forward", gemm::swiglu_forward),
-        row("gemm_swiglu_backward", gemm::swiglu_backward),
-        row("bias_forward", bias::forward),
-        row("bias_backward", bias::backward),
-        row("embedding_forward", embedding::forward),
-        row("embedding_backward", embedding::backward),
-        row("rmsnorm_forward", rmsnorm::forward),
-        row("rmsnorm_backward", rmsnorm::backward),
-        row("rope_forward", rope::forward),
-        row("rope_backward", rope::backward),
-        row("attention_forward", attention::forward),
-        row("attention_backward", attention::backward),
-        row("swiglu_forward", swiglu::forward),
-        row("swiglu_backward", swiglu::backward),
-        row("gather_forward", gather::forward),
-        row("gather_backward", gather::backward),
-        row("reward_head_forward", reward_head::forward),
-        row("reward_head_loss", reward_head::loss),
-        row("linear_cross_entropy", linear_cross_entropy::cases),
-        row("global_norm", global_norm::cases),
-        row("adamw", adamw::cases),
-    ]
+/// Of the list of operations: a module for the file of each, and the table of their rows.
+macro_rules! rows {
+    ($($module:ident { $($operations:tt)* })*) => {
+        $(mod $module;)*
+
+        /// Every operation, in the order of `polar_raw::ops`.
+        pub fn table() -> Vec<&'static Row> {
+            [$($module::ROWS),*].into_iter().flatten().collect()
+        }
+    };
 }
+polar_raw::operations!(rows);
 
 /// Shapes of matrices whose rows are worked on one by one: one element, odd, around a tile, long rows, many rows.
 const MATRICES: [(usize, usize); 14] = [

@@ -7,10 +7,15 @@ use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Spec, added, index, overwritten, read, reference, sum_error, values};
 use crate::draw::{Class, Draw};
 use crate::rows::rmsnorm::inverse_rms;
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "reward_head_forward", cases: forward }, Row { operation: "reward_head_loss", cases: loss }];
 
 const EPS: f64 = 1e-5;
 
@@ -164,7 +169,7 @@ fn draw_loss(draw: &mut Draw, (rows, hidden, pairs): (usize, usize, usize), loss
 /// The model of the scores, and with each its row's inverse root mean square.
 fn score_model(a: &mut Arithmetic, [x, norm, head]: [&[f64]; 3]) -> Vec<(f64, f64)> {
     let row = |x: &[f64]| {
-        let rstd = inverse_rms(a, x);
+        let rstd = inverse_rms(a, x, EPS);
         let product = a.total((0..norm.len()).map(|j| x[j] * norm[j] * head[j]));
         (a.single(product * rstd), rstd)
     };

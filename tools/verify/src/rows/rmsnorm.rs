@@ -3,9 +3,14 @@
 
 use polar_raw::backend::Operations;
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Spec, added, overwritten, read, sum_error};
 use crate::draw::{Class, Draw};
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "rmsnorm_forward", cases: forward }, Row { operation: "rmsnorm_backward", cases: backward }];
 
 const EPS: f64 = 1e-5;
 
@@ -24,9 +29,9 @@ fn relative(cols: usize, draw: &Draw) -> f64 {
 }
 
 /// The model of a row's inverse root mean square.
-pub fn inverse_rms(a: &mut Arithmetic, x: &[f64]) -> f64 {
+pub fn inverse_rms(a: &mut Arithmetic, x: &[f64], eps: f64) -> f64 {
     let squares = a.total(x.iter().map(|x| x * x));
-    let mean = a.single(squares / x.len() as f64 + EPS);
+    let mean = a.single(squares / x.len() as f64 + eps);
     a.function(1.0 / mean.sqrt())
 }
 
@@ -75,7 +80,7 @@ pub fn forward() -> Vec<Spec> {
                     let (x, weight) = (&x[2], &x[3]);
                     let (mut y, mut rstds) = (Vec::with_capacity(x.len()), Vec::new());
                     for x in x.chunks(weight.len()) {
-                        let rstd = inverse_rms(a, x);
+                        let rstd = inverse_rms(a, x, EPS);
                         for (x, weight) in x.iter().zip(weight) {
                             let n = a.single(x * rstd);
                             y.push(a.float(n * weight));

@@ -5,9 +5,14 @@ use polar_raw::Result;
 use polar_raw::backend::{Backend, Heads, Operations, Qkv, rope_angle};
 use polar_raw::tensor::Tensor;
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Operand, Spec, index, overwritten, read};
 use crate::draw::{Class, Draw};
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "rope_forward", cases: forward }, Row { operation: "rope_backward", cases: backward }];
 
 /// The length of a pair of values below 1.
 const LONGEST: f64 = std::f64::consts::SQRT_2;

@@ -4,9 +4,14 @@
 
 use polar_raw::backend::Operations;
 
+use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
 use crate::draw::{Class, Draw};
+
+/// The operations of this file.
+pub const ROWS: &[Row] =
+    &[Row { operation: "swiglu_forward", cases: forward }, Row { operation: "swiglu_backward", cases: backward }];
 
 fn draw_gate_up(draw: &mut Draw, rows: usize, cols: usize) -> Vec<f64> {
     let size = [2.0, 20.0, 120.0][cols % 3];
