@@ -82,6 +82,11 @@ pub trait Backend {
         None
     }
 
+    /// The backend that this one is around, if it is around one: what it does beside operations is no measure of it.
+    fn wrapped(&self) -> Option<&dyn Backend> {
+        None
+    }
+
     /// What decides how much memory a computation takes here.
     fn footprint(&self) -> Footprint {
         let (float, accumulator, logit_rows) = (self.float(), self.accumulator(), self.logit_rows());

@@ -44,7 +44,7 @@ impl Staged {
     /// [`Staged::commit`].
     ///
     /// # Errors
-    /// When the folder cannot be written, or what stands there is no regular file: a device must not be replaced.
+    /// When the folder cannot be written, or what stands there is not a regular file: a device must not be replaced.
     pub fn create(target: &Path) -> Result<Self> {
         let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
         if fs::metadata(target).is_ok_and(|found| !found.is_file()) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::device::Device;
 use super::model::{self, Opened};
+use super::trace::Trace;
 use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::eval::compare::compare;
@@ -64,14 +65,20 @@ pub struct EvalArgs {
     /// What computes; one of the devices of this build.
     #[arg(long, value_enum, default_value_t)]
     device: Device,
+    /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
+    /// new file for https://ui.perfetto.dev.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// Evaluates, prints, and writes what was asked for.
 pub fn run(args: EvalArgs) -> Result<()> {
     // What cannot be written is said before anything is measured. What is dropped leaves nothing.
     args.json.iter().chain(&args.html).try_for_each(|path| files::Staged::create(path).map(drop))?;
+    let trace = Trace::to(args.trace.as_deref())?;
+    let open = |path: &Path| model::open(path, || trace.open(args.device));
     // What is wrong with the first model is said before the data are read.
-    let mut first = args.model.first().map(|path| model::open(path, args.device)).transpose()?;
+    let mut first = args.model.first().map(|path| open(path)).transpose()?;
     let device = first.as_ref().map(|opened| opened.model.backend().name()).unwrap_or_default();
     let set = sets::read(&args.data, args.format, args.seed)?;
     let (source, default) = source(&args, set.format)?;
@@ -81,7 +88,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
 
     let mut models: Vec<ModelResult> = Vec::new();
     for (path, label) in args.model.iter().zip(labels(&args.model)) {
-        let opened = first.take().map_or_else(|| model::open(path, args.device), Ok)?;
+        let opened = first.take().map_or_else(|| open(path), Ok)?;
         models.push(measured(&args, path, opened, label, &name, &set, &trials)?);
     }
     let comparisons = comparisons(&models, &parts(&models, &name, &set), args.seed);
@@ -116,7 +123,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
         let json = serde_json::to_vec_pretty(&result).map_err(|e| Error::machine(e.to_string()))?;
         files::write_atomic(path, &json)?;
     }
-    args.html.as_ref().map_or(Ok(()), |path| write_page(path, &name, &result))
+    args.html.as_ref().map_or(Ok(()), |path| write_page(path, &name, &result))?;
+    trace.finish()
 }
 
 /// Where references come from, and whether that is the format's default.

@@ -9,6 +9,7 @@ mod model;
 pub mod score;
 pub mod serve;
 pub mod tokenize;
+mod trace;
 pub mod train;
 pub mod zoo;
 

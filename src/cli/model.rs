@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use super::device::Device;
+use crate::backend::Backend;
 use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::eval::Companion;
@@ -17,8 +17,8 @@ pub struct Opened {
     pub companion: Companion,
 }
 
-/// Reads configuration, weights and companion of a reward model.
-pub fn open(dir: &Path, device: Device) -> Result<Opened> {
+/// Reads configuration, weights and companion of a reward model, onto the backend that `device` opens.
+pub fn open(dir: &Path, device: impl FnOnce() -> Result<Rc<dyn Backend>>) -> Result<Opened> {
     const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
     let pretrained = Pretrained::open(dir)?;
     let no_head = || {
@@ -33,7 +33,7 @@ pub fn open(dir: &Path, device: Device) -> Result<Opened> {
         return Err(no_head());
     }
     let config = pretrained.config().clone();
-    let model = Model::new(device.open()?, config.clone(), REWARD)?;
+    let model = Model::new(device()?, config.clone(), REWARD)?;
     if !pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?.heads.reward {
         return Err(no_head());
     }

@@ -14,6 +14,7 @@ use self::partial::Partial;
 use self::progress::{Counted, Progress};
 use super::device::Device;
 use super::model;
+use super::trace::Trace;
 use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
@@ -65,6 +66,10 @@ pub struct ScoreArgs {
     /// What computes; one of the devices of this build.
     #[arg(long, value_enum, default_value_t)]
     device: Device,
+    /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
+    /// new file for https://ui.perfetto.dev.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// Tokens of one pass, at most, unless two of the longest sequences have more.
@@ -94,7 +99,8 @@ struct Totals {
 
 /// Scores every row of the input.
 pub fn run(args: ScoreArgs) -> Result<()> {
-    let opened = model::open(&args.model, args.device)?;
+    let trace = Trace::to(args.trace.as_deref())?;
+    let opened = model::open(&args.model, || trace.open(args.device))?;
     let own = opened.companion.template;
     let template = TemplateConfig {
         wrapper: args.wrapper.unwrap_or(own.wrapper),
@@ -124,7 +130,7 @@ pub fn run(args: ScoreArgs) -> Result<()> {
     job.progress.finish();
     result?;
     job.summary();
-    Ok(())
+    trace.finish()
 }
 
 /// The options' own spelling of the template's keys.

@@ -152,7 +152,7 @@ fn api_key(args: &ServeArgs) -> Result<Option<String>> {
 }
 
 fn load(args: &ServeArgs) -> Result<Loaded> {
-    let opened = model::open(&args.model, args.device)?;
+    let opened = model::open(&args.model, || args.device.open())?;
     let tokenizer = model::tokenizer(&args.model, &opened.model)?;
     let (config, mut template) = (opened.model.config(), opened.companion.template);
     let most = config.max_position_embeddings;

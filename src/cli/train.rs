@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::device::Device;
 use super::print;
+use super::trace::Trace;
 use crate::backend::Footprint;
 use crate::config::Config;
 use crate::cuda;
@@ -71,6 +72,10 @@ pub struct TrainArgs {
     /// What computes; one of the devices of this build.
     #[arg(long, value_enum, default_value_t)]
     device: Device,
+    /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
+    /// new file for https://ui.perfetto.dev.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "list_presets"])]
+    trace: Option<PathBuf>,
     /// Print model, data, plan and memory, train nothing and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -92,7 +97,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.dry_run {
         return dry_run(&args, &config, &folder);
     }
-    let backend = args.device.open()?;
+    let trace = Trace::to(args.trace.as_deref())?;
+    let backend = trace.open(args.device)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The second signal ends the program at once; the first asks it to save and stop.
@@ -102,7 +108,9 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     eprintln!("run folder: {}", folder.display());
     let request = Request { config, run: folder, resume: args.resume, backend, stop };
-    match run::run(request)? {
+    let ended = run::run(request)?;
+    trace.finish()?;
+    match ended {
         Ended::Stopped => Ok(()),
         Ended::Before { model, report } => {
             print("the run had finished before: nothing was changed")?;

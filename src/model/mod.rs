@@ -15,6 +15,8 @@ use std::rc::Rc;
 
 use crate::backend::{Backend, BackendExt, Footprint, Heads, Span};
 use crate::error::{Error, Result};
+use crate::ops::Work;
+use crate::ops::attention::visible_pairs;
 use crate::passes::Pack;
 use crate::tensor::Tensor;
 
@@ -119,29 +121,31 @@ impl Model {
         Ok(None)
     }
 
-    /// Floating-point operations of a training pass over `pack`, two to a multiply-add: matrix products three times
-    /// (forward, gradients of input and weight), attention's over what is visible three and a half times.
+    /// Floating-point operations of a training pass over `pack`, two to a multiply-add: what the operations of the pass
+    /// say of their matrix products and attention ([`Work::matrix`]; `tests/wrappers.rs` holds the two equal), each
+    /// counted once, so that computing activations again is not (PaLM's appendix B, arXiv 2204.02311). Products are three
+    /// for each of the forward pass: that, and the gradients of input and weight. Attention has two in the forward pass
+    /// and five in the backward pass, over what is visible.
     pub fn training_flops(&self, pack: &Pack) -> f64 {
         let c = &self.config;
-        let (hidden, ffn, dim) = (c.hidden_size as f64, c.intermediate_size as f64, c.head_dim() as f64);
-        let (q, kv) = (c.num_attention_heads as f64 * dim, c.num_key_value_heads as f64 * dim);
-        let (tokens, selected) = (pack.tokens() as f64, pack.selected.len() as f64);
-        let after_keys = hidden * q * 2.0 + 3.0 * hidden * ffn;
-        let keys = 2.0 * hidden * kv;
-        let lm_head = if self.outputs.lm { hidden * c.vocab_size as f64 } else { 0.0 };
-        let layers = c.num_hidden_layers as f64 - 1.0;
-        let products = (layers * tokens + selected) * after_keys + (layers + 1.0) * tokens * keys + selected * lm_head;
-        let visible = |span: &Span| {
-            let own = f64::from(span.own);
-            own * f64::from(span.prefix) + own * (own + 1.0) / 2.0
+        let (hidden, ffn, heads) = (c.hidden_size, c.intermediate_size, self.heads());
+        let (tokens, selected) = (pack.tokens(), pack.selected.len());
+        // After its keys and values, the last layer is computed for the selected tokens alone.
+        let layers = c.num_hidden_layers - 1;
+        let product = |rows, columns, inner| 3 * Work::product(rows, columns, inner).matrix;
+        let after_keys = |rows| {
+            let queries = product(rows, heads.query * heads.dim, hidden);
+            let out = product(rows, hidden, heads.query * heads.dim);
+            queries + out + product(rows, 2 * ffn, hidden) + product(rows, hidden, ffn)
         };
-        let all: f64 = pack.spans.iter().map(visible).sum();
-        let last: f64 = pack
-            .selected_spans
-            .iter()
-            .map(|span| visible(span) * f64::from(span.queries) / f64::from(span.own.max(1)))
-            .sum();
-        6.0 * products + 3.5 * 4.0 * q * (layers * all + last)
+        let keys = product(tokens, 2 * heads.kv * heads.dim, hidden);
+        let attention = |pairs: u64| (2 + 5) * 2 * (heads.query * heads.dim) as u64 * pairs;
+        let all = pack.spans.iter().map(Span::visible_pairs_of_all).sum();
+        let last = visible_pairs(&pack.selected_spans, &pack.selected);
+        let layer = keys + after_keys(tokens) + attention(all);
+        let last_layer = keys + after_keys(selected) + attention(last);
+        let lm_head = if self.outputs.lm { product(selected, c.vocab_size, hidden) } else { 0 };
+        (layers as u64 * layer + last_layer + lm_head) as f64
     }
 
     fn heads(&self) -> Heads {

@@ -30,6 +30,14 @@ pub struct Span {
     pub reserved: u32,
 }
 
+impl Span {
+    /// How many pairs of a query and a key that it sees there are, where every token of the run is a query.
+    pub fn visible_pairs_of_all(&self) -> u64 {
+        let own = u64::from(self.own);
+        own * u64::from(self.prefix) + own * (own + 1) / 2
+    }
+}
+
 /// Refuses spans that do not divide the queries among them in order, reach beyond the `tokens` keys, share a run or
 /// reach into another row, and queries outside the run of their span or not ascending. What passes sees only keys
 /// that exist, and rows can be computed side by side: no two touch the same query or key.

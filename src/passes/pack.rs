@@ -299,7 +299,8 @@ mod tests {
             change(&mut parts);
             Pack::new(parts, 10).unwrap_err().to_string()
         };
-        let cases: [(&dyn Fn(&mut Parts), &str); 13] = [
+        type Change<'a> = &'a dyn Fn(&mut Parts);
+        let cases: [(Change, &str); 13] = [
             (&|parts| parts.ids[2] = 10, "token id 10 is not below"),
             (&|parts| parts.targets[0] = 17, "token id 17 is not below"),
             (&|parts| parts.positions[1] = 7, "positions that do not go on"),

@@ -58,7 +58,8 @@ impl Ceiling {
     pub fn of(backend: &dyn Backend) -> Result<Self> {
         match backend.published_peak() {
             Some(peak) => Ok(Ceiling::Published(peak)),
-            None => Ok(Ceiling::Measured(backend.measure_peak()?)),
+            // Of the device alone: these products are not the run's, so no trace shows them.
+            None => Ok(Ceiling::Measured(backend.wrapped().unwrap_or(backend).measure_peak()?)),
         }
     }
 

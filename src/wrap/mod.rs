@@ -10,7 +10,7 @@ mod traced;
 pub use guarded::Guarded;
 pub use recorded::{Life, Record, Recorded};
 pub use rounded::Rounded;
-pub use traced::{Line, Traced};
+pub use traced::{Line, MOST_EVENTS, Traced};
 
 use std::rc::Rc;
 
@@ -42,6 +42,10 @@ impl<W: Around> Backend for W {
 
     fn accumulator(&self) -> Dtype {
         self.inner().accumulator()
+    }
+
+    fn wrapped(&self) -> Option<&dyn Backend> {
+        Some(self.inner())
     }
 
     fn published_peak(&self) -> Option<f64> {

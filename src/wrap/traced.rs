@@ -45,8 +45,8 @@ struct Event {
     operands: String,
 }
 
-/// The most calls that a trace holds: some 100 MB of JSON. The table goes on.
-const MOST_EVENTS: usize = 500_000;
+/// The most calls that a trace holds: some 60 MB of memory and of JSON. The table goes on.
+pub const MOST_EVENTS: usize = 200_000;
 
 impl Traced {
     /// Traces the operations of `inner` from now on.
@@ -90,24 +90,37 @@ impl Traced {
                 rate(line.work.bytes)
             )
         };
-        lines.iter().map(row).fold(head, |table, row| table + &row)
+        let table = lines.iter().map(row).fold(head, |table, row| table + &row);
+        let calls: u64 = lines.iter().map(|(_, line)| line.calls).sum();
+        format!("{table}{:<24} {calls:>8} {:>8.1} ms {:>5.1} %\n", "in all", 1e3 * all, 100.0)
     }
 
-    /// Writes the calls as a trace of complete events, which Perfetto and `chrome://tracing` open.
+    /// How many calls the trace leaves out, because it holds the first [`MOST_EVENTS`] only.
+    pub fn left_out(&self) -> u64 {
+        let calls: u64 = self.lines.borrow().values().map(|line| line.calls).sum();
+        calls - self.events.borrow().len() as u64
+    }
+
+    /// Writes the calls as a trace of complete events, which Perfetto and `chrome://tracing` open: `ts` and `dur` are in
+    /// microseconds since the trace began.
     ///
     /// # Errors
     /// When `out` cannot be written.
     pub fn write_trace(&self, mut out: impl Write) -> std::io::Result<()> {
         let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
-        writeln!(out, "{{\"displayTimeUnit\": \"ns\", \"traceEvents\": [")?;
-        let device = serde_json::Value::from(self.inner.name());
-        write!(out, r#"{{"name": "process_name", "ph": "M", "pid": 1, "args": {{"name": {device}}}}}"#)?;
-        for Event { name, start, time, work, operands } in self.events.borrow().iter() {
+        let (device, left_out) = (serde_json::Value::from(self.inner.name()), self.left_out());
+        writeln!(
+            out,
+            r#"{{"displayTimeUnit": "ns", "otherData": {{"device": {device}, "calls left out": {left_out}}},"#
+        )?;
+        write!(out, r#""traceEvents": ["#)?;
+        for (i, Event { name, start, time, work, operands }) in self.events.borrow().iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
             let (start, time, operands) = (micros(*start), micros(*time), serde_json::Value::from(operands.as_str()));
             let Work { matrix, scalar, bytes } = work;
             write!(
                 out,
-                ",\n{{\"name\": \"{name}\", \"ph\": \"X\", \"pid\": 1, \"tid\": 1, \"ts\": {start}, \"dur\": {time}, \
+                "{comma}\n{{\"name\": \"{name}\", \"ph\": \"X\", \"pid\": 1, \"tid\": 1, \"ts\": {start}, \"dur\": {time}, \
                  \"args\": {{\"operands\": {operands}, \"matrix operations\": {matrix}, \"other operations\": {scalar}, \
                  \"fewest bytes\": {bytes}}}}}"
             )?;

@@ -282,12 +282,16 @@ fn rows_to_evaluate_and_to_score() {
         refused(&folder, folder.program(args).arg(output), &[output]);
     }
     refused(&folder, &mut folder.program(["score", "--model", "none", "--input", "rows.jsonl"]), &["none"]);
-    // What is no regular file is never replaced, and a link is written through.
+    // What is not a regular file is never replaced, and a link is written through.
     let pipe = folder.path("pipe");
     // SAFETY: the name ends in a zero.
     assert_eq!(unsafe { libc::mkfifo(c_name(&pipe).as_ptr(), 0o600) }, 0);
-    refused_beside(&folder, folder.program(args).arg("pipe"), &["pipe", "no regular file"]);
-    refused_beside(&folder, &mut folder.train(&[], &["--run", "run", "--data", "pipe"]), &["pipe", "no regular file"]);
+    refused_beside(&folder, folder.program(args).arg("pipe"), &["pipe", "not a regular file"]);
+    refused_beside(
+        &folder,
+        &mut folder.train(&[], &["--run", "run", "--data", "pipe"]),
+        &["pipe", "not a regular file"],
+    );
     fs::remove_file(&pipe).unwrap();
     folder.file("scores", "");
     std::os::unix::fs::symlink("scores", folder.path("link")).unwrap();

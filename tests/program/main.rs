@@ -7,6 +7,7 @@ mod devices;
 mod non_finite;
 mod resume;
 mod score;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

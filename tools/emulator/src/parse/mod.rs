@@ -156,7 +156,8 @@ impl<'a> Parser<'a> {
                 let mut text = String::new();
                 while let Some(Placed { token: Token::Word(t) | Token::Number(t), line: l }) = self.tokens.get(self.at)
                 {
-                    if *l != line {
+                    // Several directives may stand in one line.
+                    if *l != line || t.starts_with('.') {
                         break;
                     }
                     text.push_str(t);

@@ -10,7 +10,7 @@ use crate::case::{Allowed, Case, Spec, added, overwritten, read, updated};
 use crate::draw::{Class, Draw};
 
 /// The operation of this file.
-pub const ROWS: &[Row] = &[Row { operation: "adamw", cases: cases }];
+pub const ROWS: &[Row] = &[Row { operation: "adamw", cases }];
 
 const BASE: AdamW = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_norm: 1.0, step: 1 };
 

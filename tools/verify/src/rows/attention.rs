@@ -226,9 +226,10 @@ impl Attention {
         let mut all = Vec::with_capacity(queries * query);
         for span in spans {
             let prefix = span.prefix_start..span.prefix_start + span.prefix;
-            for s in span.query_start as usize..(span.query_start + span.queries) as usize {
+            let (start, count) = (span.query_start as usize, span.queries as usize);
+            for (s, &query_token) in query_tokens.iter().enumerate().skip(start).take(count) {
                 for head in 0..kv {
-                    let keys = prefix.clone().chain(span.own_start..=query_tokens[s]);
+                    let keys = prefix.clone().chain(span.own_start..=query_token);
                     let keys: Vec<usize> = keys.map(|token| head * tokens + token as usize).collect();
                     all.extend(
                         (0..group)

@@ -7,7 +7,7 @@ use crate::case::{Allowed, Case, Spec, overwritten, read};
 use crate::draw::Class;
 
 /// The operation of this file.
-pub const ROWS: &[Row] = &[Row { operation: "copy", cases: cases }];
+pub const ROWS: &[Row] = &[Row { operation: "copy", cases }];
 
 pub fn cases() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize)| {

@@ -7,7 +7,7 @@ use crate::case::{Allowed, Case, Spec, overwritten};
 use crate::draw::Class;
 
 /// The operation of this file.
-pub const ROWS: &[Row] = &[Row { operation: "fill", cases: cases }];
+pub const ROWS: &[Row] = &[Row { operation: "fill", cases }];
 
 pub fn cases() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize), value: f64, class: Class| {

@@ -17,7 +17,7 @@ use crate::rows::swiglu;
 
 /// The operations of this file.
 pub const ROWS: &[Row] = &[
-    Row { operation: "gemm", cases: cases },
+    Row { operation: "gemm", cases },
     Row { operation: "gemm_swiglu_forward", cases: swiglu_forward },
     Row { operation: "gemm_swiglu_backward", cases: swiglu_backward },
 ];

@@ -10,7 +10,7 @@ use crate::draw::{Class, Draw};
 use crate::rows::gemm;
 
 /// The operation of this file.
-pub const ROWS: &[Row] = &[Row { operation: "linear_cross_entropy", cases: cases }];
+pub const ROWS: &[Row] = &[Row { operation: "linear_cross_entropy", cases }];
 
 /// Rows, hidden size, vocabulary, rows of scratch.
 const SHAPES: [(usize, usize, usize, usize); 10] = [

@@ -41,9 +41,9 @@ fn gradients(a: &mut Arithmetic, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let x = &x[3];
     let cols = weight.len();
     let mut normal = Vec::with_capacity(x.len());
-    for t in 0..rstd.len() {
+    for (t, &rstd) in rstd.iter().enumerate() {
         let row = t * cols..(t + 1) * cols;
-        let n: Vec<f64> = x[row.clone()].iter().map(|x| a.single(x * rstd[t])).collect();
+        let n: Vec<f64> = x[row.clone()].iter().map(|x| a.single(x * rstd)).collect();
         let wdy: Vec<f64> = dy[row.clone()].iter().zip(weight).map(|(dy, w)| a.single(dy * w)).collect();
         // Of a row's only element the product is next to nothing, where `eps` is most of the mean square.
         let products = (0..cols).map(|j| n[j] * wdy[j]);
@@ -51,7 +51,7 @@ fn gradients(a: &mut Arithmetic, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let mean = a.single(product / cols as f64);
         for (j, dx) in dx[row].iter_mut().enumerate() {
             let difference = a.chain([wdy[j], -n[j] * mean]);
-            let sum = a.chain([*dx, rstd[t] * difference]);
+            let sum = a.chain([*dx, rstd * difference]);
             *dx = a.float(sum);
         }
         normal.extend(n);

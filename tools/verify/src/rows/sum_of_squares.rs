@@ -7,7 +7,7 @@ use crate::case::{Allowed, Case, Spec, overwritten, read, sum_error};
 use crate::draw::Class;
 
 /// The operation of this file.
-pub const ROWS: &[Row] = &[Row { operation: "sum_of_squares", cases: cases }];
+pub const ROWS: &[Row] = &[Row { operation: "sum_of_squares", cases }];
 
 /// Lengths of flat buffers.
 pub const LENGTHS: [usize; 10] = [1, 7, 63, 64, 65, 1000, 4097, 65_537, 262_144, 1_000_003];
