@@ -8,7 +8,7 @@ use crate::case::{Allowed, Case, Spec, overwritten, read};
 use crate::draw::Class;
 
 /// The operation of this file.
-pub const ROWS: &[Row] = &[Row { operation: "count_non_finite", cases: cases }];
+pub const ROWS: &[Row] = &[Row { operation: "count_non_finite", cases }];
 
 pub fn cases() -> Vec<Spec> {
     let spec = |(i, length): (usize, usize)| {
