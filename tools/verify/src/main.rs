@@ -65,7 +65,7 @@ fn verify(arguments: &Arguments) -> Result<bool> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     let judge: Option<&Judge> = if arguments.power { Some(&|prepared, i, got| prepared.judge(i, got)) } else { None };
     for row in verify::rows::table() {
-        let Some(outcome) = run(&*backend, &arguments.backend, &row, &selection, judge) else { continue };
+        let Some(outcome) = run(&*backend, &arguments.backend, row, &selection, judge) else { continue };
         if lines {
             println!("{outcome}");
         }
