@@ -100,7 +100,7 @@ fn models_are_the_reference_where_nothing_is_rounded() {
     let backend = verify::backend("cpu").unwrap();
     for row in verify::rows::table() {
         for spec in (row.cases)().into_iter().filter(|spec| spec.quick) {
-            let off = verify::report::model_error(&*backend, &row, &spec, seed());
+            let off = verify::report::model_error(&*backend, row, &spec, seed());
             assert!(off < 1e-11, "{} {}: {off:e}", row.operation, spec.label);
         }
     }
