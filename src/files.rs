@@ -10,6 +10,20 @@ use crate::error::{Error, Result};
 /// What stands between a file's name and the process's number in the name of a file that is not whole.
 const TEMPORARY: &str = ".tmp-";
 
+/// Raises the number of files that may be open to what the system allows: data of many files keeps each open, and shells
+/// often begin with 256 or 1,024. It is the program's to decide, not a library's. Where it cannot be raised it stays.
+pub fn allow_many_open() {
+    #[cfg(unix)]
+    // SAFETY: reads and sets a limit of this process through a structure of its own.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
 /// A file without a name, to be written and read back: the system removes it with the process.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ use crate::backend::Footprint;
 use crate::config::Config;
 use crate::cuda;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::Keep;
 use crate::train::plan::{Part, Sizes, gib, memory_of};
 use crate::train::run::{self, Ended, Request};
@@ -92,6 +93,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.list_presets {
         return Config::presets().try_for_each(|(name, about)| print(format_args!("{name:12} {about}")));
     }
+    files::allow_many_open();
     let folder = args.folder()?;
     let config = args.config(&folder)?;
     if args.dry_run {
@@ -108,8 +110,15 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     eprintln!("run folder: {}", folder.display());
     let request = Request { config, run: folder, resume: args.resume, backend, stop };
-    let ended = run::run(request)?;
-    trace.finish()?;
+    let ended = run::run(request);
+    // What the run ends with comes first, and a run that fails leaves its trace too.
+    let said = ended.and_then(say);
+    let traced = trace.finish();
+    said.and(traced)
+}
+
+/// Prints what a run ended with.
+fn say(ended: Ended) -> Result<()> {
     match ended {
         Ended::Stopped => Ok(()),
         Ended::Before { model, report } => {

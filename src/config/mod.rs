@@ -108,7 +108,9 @@ impl Config {
             let others = there.get(section).and_then(Value::as_table).cloned().unwrap_or_default();
             let show = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
             let names: BTreeSet<&String> = keys.keys().chain(others.keys()).collect();
-            for key in names.into_iter().filter(|&key| keys.get(key) != others.get(key)) {
+            // What is kept for the backward pass changes no bit, and a run may go on on another card.
+            let decides = |key: &str| (section.as_str(), key) != ("train", "keep");
+            for key in names.into_iter().filter(|&key| decides(key) && keys.get(key) != others.get(key)) {
                 let (mine, theirs) = (show(keys.get(key)), show(others.get(key)));
                 differences.push(format!("{section}.{key}: {mine} instead of {theirs}"));
             }

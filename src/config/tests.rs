@@ -135,6 +135,10 @@ fn differences_name_key_and_both_values() {
     let differences = Config::default().differences(&other).unwrap();
     assert_eq!(differences, ["tokenizer.path: nothing instead of \"a.json\"", "train.seed: 1 instead of 7"]);
     assert!(other.differences(&other).unwrap().is_empty());
+    // What is kept for the backward pass changes no bit: a run may go on with another choice.
+    let mut kept = other.clone();
+    kept.set("train.keep=block").unwrap();
+    assert!(kept.differences(&other).unwrap().is_empty());
 }
 
 #[test]

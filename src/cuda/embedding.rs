@@ -29,7 +29,7 @@ pub fn plan_backward(ids: usize, columns: usize, aligned: bool) -> Launch<Embedd
 pub(super) fn forward(device: &Device, y: &Tensor, ids: &Tensor, table: &Tensor) -> Result<()> {
     let (rows, columns) = (ids.len(), table.cols());
     let params = RowsParams { out: at(y), from: at(table), ids: at(ids), columns: size(columns)? };
-    // SAFETY: the operands were checked to have these shapes; ids are below the vocabulary's size by the data's checks.
+    // SAFETY: the operands were checked to have these shapes; ids are below the vocabulary's size, by `Pack::new`.
     unsafe { device.launch(&plan_forward(rows, vec8(columns, &[y, table])), &params) }
 }
 

@@ -51,8 +51,8 @@ pub(super) fn run(
             gradient: u32::from(grads.is_some()),
         };
         let [softmax, sum] = plan(rows, aligned);
-        // SAFETY: the operands were checked to have these shapes; targets are below the vocabulary's size by the data's
-        // checks.
+        // SAFETY: the operands were checked to have these shapes; targets are below the vocabulary's size, by
+        // `Pack::new`.
         unsafe {
             device.launch(&softmax, &params)?;
             device.launch(&sum, &params)?;

@@ -106,7 +106,7 @@ impl Index {
         }
         let Some((kind, ..)) = first.filter(|_| self.places.len() > before) else { return Err(lines.empty()) };
         let (bytes, len) = match again {
-            Some((file, len)) => (Bytes::file(file), len),
+            Some((file, len)) => (Bytes::file(file, len, lines.path())?, len),
             None => spool.finish()?,
         };
         self.store.add(file, bytes, len, plain_text);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::files;
 use crate::{Error, Result};
@@ -63,13 +64,28 @@ struct Part {
 #[derive(Debug)]
 pub(super) enum Bytes {
     Memory(Vec<u8>),
-    File(Mutex<File>),
+    /// A file, and when it was changed last, if it is somebody's who may change it.
+    File(Mutex<File>, Option<SystemTime>),
 }
 
 impl Bytes {
-    /// Those of a file.
-    pub fn file(file: File) -> Self {
-        Self::File(Mutex::new(file))
+    /// Those of a file without a name.
+    fn unnamed(file: File) -> Self {
+        Self::File(Mutex::new(file), None)
+    }
+
+    /// Those of a file that was read to its end after `len` bytes: rows that are read again must be those that were
+    /// looked at.
+    ///
+    /// # Errors
+    /// When it has another length by now.
+    pub fn file(file: File, len: u64, path: &Path) -> Result<Self> {
+        let now = file.metadata().map_err(|error| Error::io("read", path, &error))?;
+        if now.len() != len {
+            return Err(changed(path));
+        }
+        let modified = now.modified().map_err(|error| Error::io("read", path, &error))?;
+        Ok(Self::File(Mutex::new(file), Some(modified)))
     }
 }
 
@@ -88,7 +104,7 @@ impl Store {
     /// Reads what lies at `place`.
     ///
     /// # Errors
-    /// When the file cannot be read, or is shorter than it was.
+    /// When the file cannot be read, or was changed since its rows were looked at.
     pub fn read<T>(&self, place: Place, parse: impl FnOnce(Raw) -> Result<T>) -> Result<T> {
         let at = self.parts.partition_point(|part| part.base <= place.start).saturating_sub(1);
         let Some(part) = self.parts.get(at) else { return Err(Error::machine("a row of no file")) };
@@ -100,9 +116,12 @@ impl Store {
                 let start = start as usize;
                 raw(all.get(start..start + len).ok_or_else(|| changed(&part.path))?)
             }
-            Bytes::File(file) => {
+            Bytes::File(file, modified) => {
                 let mut bytes = vec![0; len];
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                if modified.is_some_and(|then| file.metadata().and_then(|now| now.modified()).ok() != Some(then)) {
+                    return Err(changed(&part.path));
+                }
                 let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes));
                 drop(file);
                 read.map_err(|error| match error.raw_os_error() {
@@ -167,7 +186,7 @@ impl Spool {
         }
         let len = self.len;
         let bytes = match self.file.take() {
-            Some(file) => Bytes::file(file),
+            Some(file) => Bytes::unnamed(file),
             None => Bytes::Memory(self.memory),
         };
         Ok((bytes, len))

@@ -45,7 +45,7 @@ fn errors_name_the_line_and_the_thing() {
         ("cvt.f32.s32 %r1, %r2;", 7, "rounding"),
         ("wgmma.fence.sync.aligned;", 7, "wgmma"),
         ("mov.u32 %r1, 0x;", 7, "0x"),
-        ("mov.u32 %r1, 99999999999999999999;", 7, "no number"),
+        ("mov.u32 %r1, 99999999999999999999;", 7, "not a number"),
         (".reg .b32 %z<99999999>;", 7, "number of registers"),
         ("/* never closed", 7, "comment"),
         ("ld.global.u32 %r1, [%q1", 8, "`]`"),

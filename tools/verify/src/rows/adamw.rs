@@ -41,7 +41,7 @@ fn draw_case(draw: &mut Draw, length: usize, norm: f64, update: AdamW) -> Case {
         updated("v", Class::Sum, &[length], v, Allowed::Relative(error)),
         read("grads", Class::Sum, &[length], g),
         read("squares", Class::Sum, &[1], squares),
-        read("losses", Class::Sum, &[2], vec![0.7, 0.1]),
+        read("losses", Class::Sum, &[2], vec![0.75, 0.125]),
     ];
     Case::modelled(
         operands,
@@ -116,10 +116,10 @@ pub fn cases() -> Vec<Spec> {
     };
     let (nan, infinite) = (f64::NAN, f64::INFINITY);
     let wrong = [
-        ("squares NaN", nan, [0.7, 0.1]),
-        ("squares infinite", infinite, [0.7, 0.1]),
+        ("squares NaN", nan, [0.75, 0.125]),
+        ("squares infinite", infinite, [0.75, 0.125]),
         ("loss NaN", 2.0, [nan, 0.1]),
-        ("loss infinite", 2.0, [0.7, -infinite]),
+        ("loss infinite", 2.0, [0.75, -infinite]),
     ];
     let left_out = wrong.into_iter().enumerate().map(|(i, (name, squares, losses))| {
         // Without clipping too: then nothing else looks at the norm.
