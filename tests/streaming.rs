@@ -114,7 +114,8 @@ fn data_stream() {
 
 fn a_file_need_not_fit_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let cases: [(&str, fn(usize) -> String, ObjectiveKind); 6] = [
+    type Row = fn(usize) -> String;
+    let cases: [(&str, Row, ObjectiveKind); 6] = [
         ("trajectories.jsonl", trajectory, ObjectiveKind::Polar),
         ("trajectories.jsonl.zst", trajectory, ObjectiveKind::Polar),
         ("preferences.jsonl", preference, ObjectiveKind::Polar),
