@@ -156,9 +156,10 @@ fn explained(
     let row = |of: &'_ [f64], i: usize| of[i * dim..(i + 1) * dim].to_vec();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     for span in spans {
-        for s in span.query_start as usize..(span.query_start + span.queries) as usize {
+        let (start, count) = (span.query_start as usize, span.queries as usize);
+        for (s, &query_token) in query_tokens.iter().enumerate().skip(start).take(count) {
             let prefix = span.prefix_start..span.prefix_start + span.prefix;
-            let keys: Vec<u32> = prefix.chain(span.own_start..=query_tokens[s]).collect();
+            let keys: Vec<u32> = prefix.chain(span.own_start..=query_token).collect();
             for member in 0..query {
                 let head = member / group;
                 let (index, place) = ((head * queries + s) * group + member % group, s * query + member);
