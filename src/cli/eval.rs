@@ -66,7 +66,7 @@ pub struct EvalArgs {
     #[arg(long, value_enum, default_value_t)]
     device: Device,
     /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
-    /// new file for https://ui.perfetto.dev.
+    /// new file for ui.perfetto.dev.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 }

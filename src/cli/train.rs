@@ -74,7 +74,7 @@ pub struct TrainArgs {
     #[arg(long, value_enum, default_value_t)]
     device: Device,
     /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
-    /// new file for https://ui.perfetto.dev.
+    /// new file for ui.perfetto.dev.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "list_presets"])]
     trace: Option<PathBuf>,
     /// Print model, data, plan and memory, train nothing and write nothing.

@@ -1,7 +1,7 @@
 //! Resumable state: `checkpoints/step-00000123/` with raw buffers, `state.json` and a manifest with checksums.
 //!
 //! A buffer is as long as the flat parameters, and each file has a range of it: `m-0.bin` from element 0 on. Who owns
-//! a range writes it, and whatever ranges were written, any can be read. Buffers stream: no more than [`PIECE`] elements
+//! a range writes it, and whatever ranges were written, any can be read. Buffers stream: no more than `PIECE` elements
 //! are in the host's memory at one time.
 //!
 //! A checkpoint is written into a temporary folder beside its place, flushed file by file, and renamed; its manifest
@@ -259,7 +259,7 @@ fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-/// `range` in pieces of at most [`PIECE`] elements.
+/// `range` in pieces of at most `PIECE` elements.
 pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(PIECE).map(move |start| start..(start + PIECE).min(end))
