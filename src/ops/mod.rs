@@ -307,8 +307,8 @@ pub use operations;
 operations!(describe);
 
 /// An operation whose operands were found to be right for the backend that it was submitted to, which may then index
-/// without looking again. Only [`crate::backend::Operations::submit`] makes one; a backend around another hands it on to one with the same
-/// dtypes and the same memory ([`crate::backend::Backend::host_indices`]).
+/// without looking again. Only [`submit`](crate::backend::Operations::submit) makes one; a backend around another hands
+/// it on to one with the same dtypes and the same memory ([`host_indices`](crate::backend::Backend::host_indices)).
 #[derive(Clone, Copy)]
 pub struct Checked<'a>(AnyOp<'a>);
 
