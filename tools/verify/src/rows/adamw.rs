@@ -118,7 +118,7 @@ pub fn cases() -> Vec<Spec> {
     let wrong = [
         ("squares NaN", nan, [0.75, 0.125]),
         ("squares infinite", infinite, [0.75, 0.125]),
-        ("loss NaN", 2.0, [nan, 0.1]),
+        ("loss NaN", 2.0, [nan, 0.125]),
         ("loss infinite", 2.0, [0.75, -infinite]),
     ];
     let left_out = wrong.into_iter().enumerate().map(|(i, (name, squares, losses))| {
