@@ -99,9 +99,9 @@ fn the_zoo_is_no_gift_to_baselines() {
     }
 }
 
-/// `cargo test --release --lib -- --ignored --nocapture figures_over_seeds`
+/// Prints the numbers that are worth quoting.
 #[test]
-#[ignore = "takes a minute: prints the figures that are worth quoting"]
+#[ignore = "takes a minute: cargo test --release --lib -- --ignored --nocapture figures_over_seeds"]
 fn figures_over_seeds() {
     for seed in 1..=3 {
         zoo_figures(seed, 20_000, 4000);
