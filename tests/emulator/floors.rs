@@ -96,9 +96,9 @@ fn work_is_what_kernels_do_at_least() {
     let [k, v, dk, dv] = [(); 4].map(|()| float(&[heads.kv, rows, heads.dim]));
     let qkv = float(&[rows, (heads.query + 2 * heads.kv) * heads.dim]);
     let tokens = index(&[rows], &(0..rows as u32).collect::<Vec<_>>());
-    let (parts, positions, theta) = (Qkv { q: Some(&q), kv: Some((&k, &v)) }, &tokens, 1e4);
-    check.operation(Floor::Reached, RopeForward { dst: parts, src: &qkv, positions, heads, theta });
-    check.operation(Floor::Reached, RopeBackward { dsrc: &qkv, grads: parts, positions, heads, theta });
+    let (parts, positions, theta) = (Qkv { q: Some(&q), kv: Some((&k, &v)) }, &tokens, 1e4_f64);
+    check.operation(Floor::Reached, RopeForward { dst: parts, src: &qkv, positions, heads, rotary: theta.into() });
+    check.operation(Floor::Reached, RopeBackward { dsrc: &qkv, grads: parts, positions, heads, rotary: theta.into() });
     let (of_heads, dof_heads, inverse) =
         (float(&[heads.dim]), sum(&[heads.dim]), sum(&[heads.kv, rows, heads.group()]));
     check.operation(Floor::Reached, HeadRmsnormForward { y: &dq, rstd: &inverse, x: &q, weight: &of_heads, eps: 1e-6 });
