@@ -117,6 +117,7 @@ mod tests {
     fn judged(right: &[bool], per_group: usize) -> Vec<Judged> {
         let one = |(i, &right): (usize, &bool)| Judged {
             group: i / per_group,
+            subset: 0,
             better: f32::from(u8::from(right)),
             worse: 0.0,
             chance: 0.5,
