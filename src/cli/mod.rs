@@ -5,7 +5,9 @@ pub mod convert;
 pub mod device;
 pub mod eval;
 pub mod inspect;
+pub mod man;
 mod model;
+pub mod schema;
 pub mod score;
 pub mod serve;
 pub mod tokenize;
@@ -62,6 +64,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Zoo(zoo::ZooArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+    Schema(schema::SchemaArgs),
 }
 
 impl Cli {
@@ -77,6 +81,8 @@ impl Cli {
             Command::Inspect(args) => inspect::run(args),
             Command::Zoo(args) => zoo::run(args),
             Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
+            Command::Schema(args) => schema::run(args),
         }
     }
 }

@@ -96,6 +96,14 @@ impl Config {
         toml::to_string(self).map_err(|e| Error::user(format!("the configuration cannot be saved as TOML: {e}")))
     }
 
+    /// The JSON Schema (draft 2020-12) of a configuration file: keys, types, names, defaults. Ranges are left to
+    /// [`Config::validate`].
+    pub fn schema() -> serde_json::Value {
+        let mut schema = schemars::schema_for!(Self);
+        schema.insert("title".into(), "configuration of polar-raw train".into());
+        schema.to_value()
+    }
+
     /// The keys in which `other` differs: `section.key: value here instead of value there`.
     ///
     /// # Errors

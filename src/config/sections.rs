@@ -1,5 +1,6 @@
 //! The sections of the configuration and their defaults.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use crate::ops::reward_head::{LossKind, PenaltyKind};
 use crate::tensor::Dtype;
 
 /// Everything that decides a run. Saved, resolved, as `config.toml` in the run's folder.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Shape of the network.
@@ -33,7 +34,7 @@ pub struct Config {
 }
 
 /// `[model]`: an InternLM2 architecture. Ignored in favour of the checkpoint's own when `train.init` is given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSection {
     /// Width of the residual stream.
@@ -57,7 +58,7 @@ pub struct ModelSection {
 }
 
 /// `[tokenizer]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenizerSection {
     /// Which kind.
@@ -75,7 +76,7 @@ pub struct TokenizerSection {
 }
 
 /// A token, by name or by id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected the name of a token, or its id")]
 pub enum TokenRef {
     /// Its place in the vocabulary of a file.
@@ -101,7 +102,7 @@ impl Display for TokenRef {
 }
 
 /// The kinds of tokenizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenizerKind {
     /// One id a byte.
@@ -113,7 +114,7 @@ pub enum TokenizerKind {
 }
 
 /// `[data]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSection {
     /// JSONL files to train on; empty means the policy zoo. `--data` adds to it.
@@ -135,7 +136,7 @@ pub struct DataSection {
 }
 
 /// `[zoo]`: see `polar_raw::zoo`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ZooSection {
     /// Seed of policies and prompts.
@@ -147,7 +148,7 @@ pub struct ZooSection {
 }
 
 /// `[objective]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveSection {
     /// What is learnt.
@@ -163,7 +164,7 @@ pub struct ObjectiveSection {
 }
 
 /// The objectives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ObjectiveKind {
     /// Rank candidates by their policy's distance from the reference's.
@@ -173,7 +174,7 @@ pub enum ObjectiveKind {
 }
 
 /// `[optimizer]`: AdamW with decoupled weight decay on every tensor, as in POLAR's configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerSection {
     /// Peak learning rate.
@@ -189,7 +190,7 @@ pub struct OptimizerSection {
 }
 
 /// `[schedule]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleSection {
     /// The shape after the warm-up.
@@ -203,7 +204,7 @@ pub struct ScheduleSection {
 }
 
 /// Shapes of the learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
     /// Half a cosine down to `min_lr_ratio`.
@@ -217,7 +218,7 @@ pub enum ScheduleKind {
 }
 
 /// `[train]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
     /// Optimiser steps. 0 means one epoch over the files.
@@ -236,12 +237,14 @@ pub struct TrainSection {
     pub init: Option<PathBuf>,
     /// The dtype of the final model's file. What is evaluated is what is saved.
     #[serde(with = "stored_dtype")]
+    #[schemars(with = "stored_dtype::Name")]
     pub save_dtype: Dtype,
 }
 
 /// A type of [`Dtype::STORED`], by its name.
 mod stored_dtype {
     use super::Dtype;
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
 
@@ -249,6 +252,19 @@ mod stored_dtype {
         let [f32, bf16, f16] = Dtype::STORED;
         [f32.name(), bf16.name(), f16.name()]
     };
+
+    /// What the schema says of it.
+    pub(super) struct Name;
+
+    impl JsonSchema for Name {
+        fn schema_name() -> std::borrow::Cow<'static, str> {
+            "Dtype".into()
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({"type": "string", "enum": NAMES})
+        }
+    }
 
     pub(super) fn serialize<S: Serializer>(dtype: &Dtype, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(dtype.name())
@@ -262,7 +278,7 @@ mod stored_dtype {
 }
 
 /// Which activations stay for the backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeepChoice {
     /// The least recomputing that fits the device; all on the CPU.
@@ -276,7 +292,7 @@ pub enum KeepChoice {
 }
 
 /// `[eval]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalSection {
     /// Pairs in each row of the table, at most.

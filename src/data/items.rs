@@ -7,7 +7,9 @@ use crate::{Error, Result};
 
 /// How prompt and trajectory are joined into POLAR's string (section 4.1 of the paper; the official client and
 /// xtuner's `rm_utils.py`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Wrapper {
     /// `prompt \n reference <sep> prompt \n candidate <score>`: fine-tuning, and the default of the official client.

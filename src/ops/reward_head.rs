@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// The ranking losses of xtuner's `reward.py`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LossKind {
     /// Bradley-Terry: `-log sigmoid(d)`.
@@ -17,7 +17,7 @@ pub enum LossKind {
 }
 
 /// The score penalties of xtuner's `reward.py`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PenaltyKind {
     /// No penalty.
@@ -111,10 +111,10 @@ impl Op for RewardHeadLoss<'_> {
         let (s, hidden) = (self.x.rows(), self.x.cols());
         Operands::new()
             .write("scores", Kind::Sum, self.scores, &[s])
-            .update("loss", Kind::Sum, self.loss, &[1])
+            .add("loss", Kind::Sum, self.loss, &[1])
             .write("dx", Kind::Float, self.grads.dx, &[s, hidden])
-            .update("dnorm", Kind::Sum, self.grads.dnorm, &[hidden])
-            .update("dhead", Kind::Sum, self.grads.dhead, &[1, hidden])
+            .add("dnorm", Kind::Sum, self.grads.dnorm, &[hidden])
+            .add("dhead", Kind::Sum, self.grads.dhead, &[1, hidden])
             .read("x", Kind::Float, self.x, &[s, hidden])
             .read("norm", Kind::Float, self.norm, &[hidden])
             .read("head", Kind::Float, self.head, &[1, hidden])

@@ -69,3 +69,51 @@ fn the_reference_has_every_key_with_its_default() {
     faults.extend(documented.keys().filter(|key| !all.contains(key)).map(|(s, k)| format!("there is no {s}.{k}")));
     none(&faults);
 }
+
+/// The part of the schema that a property leads to.
+fn resolved<'a>(schema: &'a serde_json::Value, property: &'a serde_json::Value) -> &'a serde_json::Value {
+    let named = property
+        .get("$ref")
+        .or_else(|| property.pointer("/allOf/0/$ref"))
+        .or_else(|| property.pointer("/anyOf/0/$ref"));
+    match named.and_then(|name| name.as_str()) {
+        Some(name) => schema.pointer(name.trim_start_matches('#')).unwrap(),
+        None => property,
+    }
+}
+
+#[test]
+fn the_schema_has_every_key_with_its_default_and_every_name() {
+    let schema = Config::schema();
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    let sections = schema["properties"].as_object().unwrap();
+    assert_eq!(sections.keys().cloned().collect::<BTreeSet<_>>(), known("no_such_section = 1"));
+    for (section, property) in sections {
+        let section_schema = resolved(&schema, property);
+        assert_eq!(section_schema["additionalProperties"], false, "{section}");
+        let keys = section_schema["properties"].as_object().unwrap();
+        let expected = known(&format!("[{section}]\nno_such_key = 1"));
+        assert_eq!(keys.keys().cloned().collect::<BTreeSet<_>>(), expected, "{section}");
+        for (key, property) in keys {
+            assert!(property["description"].is_string(), "{section}.{key}");
+            let default = &defaults[section][key];
+            assert_eq!(property.get("default").unwrap_or(&serde_json::Value::Null), default, "{section}.{key}");
+            // A name that is wrong is refused with all that are right.
+            if let Some(name) = default.as_str()
+                && let Ok(names) = std::panic::catch_unwind(|| known(&format!("[{section}]\n{key} = \"no-such-name\"")))
+            {
+                let part = resolved(&schema, property);
+                let listed: BTreeSet<String> = match part["enum"].as_array() {
+                    Some(names) => names.iter().map(|name| name.as_str().unwrap().to_string()).collect(),
+                    None => {
+                        let consts =
+                            part["oneOf"].as_array().unwrap_or_else(|| panic!("{section}.{key}: {part}")).iter();
+                        consts.map(|part| part["const"].as_str().unwrap().to_string()).collect()
+                    }
+                };
+                assert!(listed.contains(name), "{section}.{key}");
+                assert_eq!(listed, names, "{section}.{key}");
+            }
+        }
+    }
+}
