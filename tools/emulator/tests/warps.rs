@@ -5,6 +5,8 @@ use half::{bf16, f16};
 
 /// Words of 32 lanes to one.
 type Fold = fn(&[u32]) -> u32;
+/// A vote from the lanes that hold and those of the group.
+type Holds = fn(u32, u32) -> bool;
 /// A form of `mma`: its name, its depth, and how an element is encoded.
 type Form = (&'static str, usize, fn(f32) -> u32);
 
@@ -341,7 +343,7 @@ fn tensor_cores_cut_off_what_lies_below_their_fraction() {
 #[test]
 fn lanes_of_different_masks_are_different_groups() {
     // Groups of lanes by their remainder; the value of a lane is 100 + 7 (lane xor 9), less 300 for one lane in four.
-    let value = |l: u32| (100 + 7 * (l ^ 9)).wrapping_sub(if l % 4 == 0 { 300 } else { 0 });
+    let value = |l: u32| (100 + 7 * (l ^ 9)).wrapping_sub(if l.is_multiple_of(4) { 300 } else { 0 });
     let set = "xor.b32 %r3, %r1, 9; mad.lo.u32 %r3, %r3, 7, 100; and.b32 %r4, %r1, 3; setp.eq.u32 %p1, %r4, 0;
         @%p1 sub.u32 %r3, %r3, 300;";
     let folds: [(&str, Fold); 8] = [
@@ -367,7 +369,7 @@ fn lanes_of_different_masks_are_different_groups() {
         }
         let held = |l: u32| own(l).filter(|other| other % 4 == 0).fold(0, |mask, other| mask | 1 << other);
         each(&body("vote.sync.ballot.b32 %r6, %p1, %r2;"), held);
-        let modes: [(&str, fn(u32, u32) -> bool); 3] = [
+        let modes: [(&str, Holds); 3] = [
             ("all", |held, mask| held == mask),
             ("any", |held, _| held != 0),
             ("uni", |held, mask| held == 0 || held == mask),

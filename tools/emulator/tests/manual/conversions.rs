@@ -13,6 +13,9 @@ const BF16: Format = ("bf16", |b| bf16::from_bits(b as u16).to_f64(), 0x7f80);
 const F32: Format = ("f32", |b| f32::from_bits(b as u32).into(), 0x7f80_0000);
 const F64: Format = ("f64", f64::from_bits, 0x7ff << 52);
 
+/// A rounding to a whole number.
+type Whole = fn(f64) -> f64;
+
 /// The pattern of a magnitude. `compare` says how it lies to a number, `middle` to the middle of two.
 fn rounded(
     (_, value, infinity): Format,
@@ -154,7 +157,7 @@ fn saturated_and_flushed_floats() {
 
 #[test]
 fn floats_to_integers() {
-    let modes: [(&str, fn(f64) -> f64); 4] =
+    let modes: [(&str, Whole); 4] =
         [("rni", f64::round_ties_even), ("rzi", f64::trunc), ("rmi", f64::floor), ("rpi", f64::ceil)];
     for from in [F64, F32, F16, BF16] {
         for (to, bits) in

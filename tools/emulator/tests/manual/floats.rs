@@ -104,6 +104,8 @@ fn approximate_functions_are_near() {
 
 /// The most that a result may be off, from the first operand and the exact result.
 type Bound<'a> = &'a dyn Fn(f64, f64) -> f64;
+/// A function of one operand or two.
+type Exact = fn(f64, f64) -> f64;
 
 #[test]
 fn approximate_functions_move_within_the_manual_s_bounds() {
@@ -111,7 +113,7 @@ fn approximate_functions_move_within_the_manual_s_bounds() {
     let unit = |y: f64| (y.abs().log2().floor().max(-126.0) - 23.0).exp2();
     let relative = |y: f64, power: f64| y.abs() * power.exp2();
     let near_one = |x: f64| x > 0.5 && x < 2.0;
-    let cases: [(&str, fn(f64, f64) -> f64, Bound<'_>); 10] = [
+    let cases: [(&str, Exact, Bound<'_>); 10] = [
         ("rcp.approx", |x, _| 1.0 / x, &|_, y| unit(y)),
         ("sqrt.approx", |x, _| x.sqrt(), &|_, y| relative(y, -23.0)),
         ("rsqrt.approx", |x, _| 1.0 / x.sqrt(), &|_, y| relative(y, -22.9)),
