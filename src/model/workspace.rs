@@ -157,7 +157,8 @@ impl Workspace {
         let iota: Vec<u32> = (0..capacity.tokens as u32).collect();
         backend.write(workspace.arena.get(workspace.inputs.all_tokens), bytemuck::cast_slice(&iota))?;
         if config.qk_norm {
-            backend.write_u32(workspace.arena.get(workspace.inputs.origin), &vec![0; capacity.tokens])?;
+            let zeros = vec![0_u32; capacity.tokens];
+            backend.write(workspace.arena.get(workspace.inputs.origin), bytemuck::cast_slice(&zeros))?;
         }
         Ok(workspace)
     }
