@@ -65,10 +65,9 @@ impl Pretrained {
         let reward = self.config.architecture == Architecture::RewardModel;
         if reward && self.layout.names == Names::HuggingFace {
             let there: Vec<&str> = REWARD_HEADS.into_iter().filter(|name| self.tensors.get(name).is_some()).collect();
-            match there[..] {
-                [head] => self.layout.reward_head = head,
-                // The one that the configuration names is among them, or none is.
-                _ => {}
+            // Where there are several, that of the configuration is meant, and the others are not known.
+            if let [head] = there[..] {
+                self.layout.reward_head = head;
             }
         }
         if let Some(name) = self.head_bias().filter(|name| self.tensors.get(name).is_some()) {
