@@ -104,7 +104,7 @@ fn fault(words: &[String]) -> Option<String> {
         ["cargo", kind @ ("test" | "bench" | "build"), ref rest @ ..] => {
             let own = rest.iter().position(|word| *word == "--").map_or(rest, |at| &rest[..at]);
             if let Some(package) = value(own, &["-p", "--package"]) {
-                return exists(&format!("tools/{package}/Cargo.toml"));
+                return exists(&format!("tools/{}/Cargo.toml", package.trim_start_matches("polar-raw-")));
             }
             let named = |flag, folder: &str| {
                 let name = value(own, &[flag])?;
@@ -146,7 +146,7 @@ fn ours(arguments: &[&str]) -> Option<String> {
 /// The arguments of a tool of the workspace, whose command line is defined in its sources: options are fields,
 /// subcommands variants.
 fn tool(package: &str, arguments: &[&str]) -> Option<String> {
-    let folder = format!("tools/{package}");
+    let folder = format!("tools/{}", package.trim_start_matches("polar-raw-"));
     if let Some(fault) = exists(&folder) {
         return Some(fault);
     }

@@ -1,5 +1,5 @@
 //! How fast the emulator is: lane-instructions of arithmetic and tensor-core products each second, by the time of one
-//! core. `cargo run --release -p emulator --example speed`
+//! core. `cargo run --release -p polar-raw-emulator --example speed`
 
 use emulator::{Config, Device, MmaMode, Result};
 
