@@ -50,6 +50,9 @@ pub struct ServeArgs {
     /// The largest body in MiB; all bodies together take at most four times that.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
     max_body: u32,
+    /// Connections at a time, half of them of one address; others get 429, or /health, /ready and /metrics.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    connections: u32,
     /// Requests that wait or are computed; more are refused with 429.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     queue: u32,
@@ -87,6 +90,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
         compat: args.compat,
         api_key: api_key(&args)?,
         max_body: (args.max_body as usize) << 20,
+        connections: args.connections as usize,
         queue: args.queue as usize,
         cache: args.cache as usize,
         pack_length: args.pack_length as usize,

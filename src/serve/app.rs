@@ -1,11 +1,12 @@
 //! What all requests share: bounds on queue and memory, the way to the engine, and the router.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -17,8 +18,10 @@ use tokio::time::{timeout, timeout_at};
 
 use super::engine::{Failure, Job, Sequences};
 use super::error::ApiError;
+use super::lanes::{GivenUp, Preparation};
 use super::metrics::Metrics;
 use super::routes::{About, Action, ROUTES, known};
+use super::stream::Progress;
 use super::work::{Context, MAX_IDS, Usage, Work, bounded, now};
 use super::{Info, Options, Phase, openapi};
 
@@ -26,6 +29,8 @@ use super::{Info, Options, Phase, openapi};
 const BODIES: usize = 4;
 /// All requests that wait or are computed have at most this many times the tokens of the largest one.
 const REQUESTS: usize = 4;
+/// Bytes of a request's head, at most.
+pub const HEAD: usize = 64 << 10;
 /// The longest that a body may take to arrive.
 const BODY: Duration = Duration::from_secs(120);
 /// Paths that answer without a key, for those who look after the process.
@@ -44,6 +49,7 @@ pub struct App {
     /// What is counted.
     pub metrics: Metrics,
     jobs: mpsc::Sender<Job>,
+    preparation: Preparation,
     queue: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     ids: Arc<Semaphore>,
@@ -60,6 +66,7 @@ impl App {
             in_flight: watch::Sender::new(0),
             metrics: Metrics::new(),
             jobs,
+            preparation: Preparation::new(),
             queue: Arc::new(Semaphore::new(options.queue)),
             bodies: Arc::new(Semaphore::new((options.max_body * BODIES).min(Semaphore::MAX_PERMITS))),
             ids: Arc::new(Semaphore::new(MAX_IDS * REQUESTS)),
@@ -118,12 +125,19 @@ impl App {
         // Counted before it is asked whether the server stops: it waits for what counts when it begins to.
         let _flight = Flight::new(&self.in_flight);
         let info = self.info()?;
+        framed(request.headers())?;
+        let progress = request.extensions().get::<Progress>().cloned();
         let (body, held) = self.body(request).await?;
+        if let Some(progress) = progress {
+            progress.answering();
+        }
         let place = self.queue.clone().try_acquire_owned().map_err(|_| {
             let most = self.options.queue;
             ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", format!("{most} requests are waiting already"))
         })?;
-        let context = Context { info, model: self.model.clone(), compat: self.options.compat };
+        let given_up = GivenUp(Arc::new(AtomicBool::new(false)));
+        let context =
+            Context { info, model: self.model.clone(), compat: self.options.compat, given_up: given_up.0.clone() };
         let answer = self.answer(endpoint, context, body, held, place);
         timeout(self.options.timeout, answer).await.unwrap_or_else(|_| {
             let seconds = self.options.timeout.as_secs_f64();
@@ -147,9 +161,12 @@ impl App {
     ) -> Result<Json<Value>, ApiError> {
         let pack_length = self.options.pack_length;
         let ids_of_all = self.ids.clone();
+        let lane = self.preparation.place(body.len()).await;
         // Parsing and tokenising take milliseconds for each megabyte: not on a thread that serves connections. They go
-        // on when the client goes away, so what bounds their memory goes with them.
+        // on to the end of a text when the client goes away, so what bounds their memory goes with them.
         let prepared = tokio::task::spawn_blocking(move || {
+            let _lane = lane;
+            context.go_on()?;
             let work = endpoint(&context, &body)?;
             drop(body);
             let (ids, reply) = work.split();
@@ -221,14 +238,18 @@ impl App {
         let _ = timeout(self.options.idle, rest).await;
     }
 
-    fn admits(&self, path: &str, headers: &HeaderMap) -> bool {
-        let Some(key) = self.key else { return true };
+    fn admits(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(key) = self.key else { return Ok(()) };
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         // Hashes are compared in constant time.
-        OPEN.contains(&path) || bearer.is_some_and(|token| blake3::hash(token.as_bytes()) == key)
+        if OPEN.contains(&path) || bearer.is_some_and(|token| blake3::hash(token.as_bytes()) == key) {
+            return Ok(());
+        }
+        let message = "this server wants a key: Authorization: Bearer KEY";
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
     }
 }
 
@@ -266,6 +287,57 @@ impl Drop for Flight<'_> {
     }
 }
 
+/// Refuses a body that is packed: what bounds bodies counts their bytes as they come.
+fn framed(headers: &HeaderMap) -> Result<(), ApiError> {
+    for encoding in headers.get_all(header::CONTENT_ENCODING) {
+        if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
+            return Err(ApiError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "content_encoding",
+                format!("content-encoding: {encoding:?} is not read here; send the body as it is"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a request of which another server on the way might see another host or another end.
+fn sound(request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers();
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    // What reads heads may have more of them in its buffer.
+    if path + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() > HEAD {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(ApiError::new(status, "head_too_large", format!("the head has more than {HEAD} bytes")));
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(ApiError::invalid(format!("host: HTTP/1.1 wants the header once, and there are {hosts}")));
+    }
+    for encoding in headers.get_all(header::TRANSFER_ENCODING) {
+        if !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(ApiError::invalid(format!("transfer-encoding: {encoding:?} is not read here, only chunked")));
+        }
+    }
+    Ok(())
+}
+
+/// The router of connections beyond those that are allowed.
+pub fn reserve(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for (path, about) in [("/health", About::Health), ("/ready", About::Ready), ("/metrics", About::Metrics)] {
+        router = router.route(path, get(async move |State(app): State<Arc<App>>| app.about(about)));
+    }
+    router
+        .fallback(async || {
+            let message = "there are as many connections as are allowed, or as one address may have: use fewer, or start \
+                           the server with more --connections";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "connections_full", message)
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
 /// The router of all paths.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
@@ -298,12 +370,19 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let begun = Instant::now();
     let path = known(request.uri().path());
     let method = request.method().clone();
-    let response = if app.admits(path, request.headers()) {
-        next.run(request).await
-    } else {
-        let message = "this server wants a key: Authorization: Bearer KEY";
-        ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
+    let progress = request.extensions().get::<Progress>().cloned();
+    let response = match app.admits(path, request.headers()).and_then(|()| sound(&request)) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            // The body is not waited for.
+            let mut response = error.into_response();
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
     };
+    if let Some(progress) = progress {
+        progress.answered();
+    }
     let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
     app.metrics.answered(path, status, seconds);
     if app.options.access_log {

@@ -10,11 +10,14 @@ mod engine;
 mod error;
 mod http;
 mod input;
+mod keys;
+mod lanes;
 mod metrics;
 mod native;
 mod openapi;
 mod rewards;
 mod routes;
+mod stream;
 mod work;
 
 use std::fmt::Display;
@@ -45,6 +48,8 @@ pub struct Options {
     pub api_key: Option<String>,
     /// The largest body in bytes. All bodies together take at most four times that.
     pub max_body: usize,
+    /// Connections at a time, half of them of one address; others learn that, and how the server does.
+    pub connections: usize,
     /// Requests that wait or are computed, at most.
     pub queue: usize,
     /// Scores that are remembered.

@@ -27,9 +27,21 @@ struct Score {
     normalise: Normalise,
 }
 
+const KEYS: &[&str] = &[
+    "model",
+    "prompt",
+    "reference",
+    "candidates",
+    "wrapper",
+    "max_length",
+    "max_response_length",
+    "cut_side",
+    "normalise",
+];
+
 /// Scores all candidates with their common prefix computed once.
 pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
-    let request: Score = parse(body)?;
+    let request: Score = parse(body, KEYS)?;
     if let Some(model) = request.model.as_deref().filter(|model| **model != *context.model) {
         return Err(ApiError::new(
             axum::http::StatusCode::NOT_FOUND,
@@ -50,6 +62,7 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     let mut cuts = Vec::new();
     let mut tokens = 0;
     let mut add = |place: String, text: &str| {
+        context.go_on()?;
         let Cut { ids, cut } = encoder.encode(text).map_err(|error| ApiError::text(place, &error))?;
         // Each candidate brings its own copy of the prompt: the sequences can be far larger than the body.
         tokens += ids.len();

@@ -50,7 +50,7 @@ fn path(route: &Route) -> Value {
             let mut answers = Map::new();
             let ok = json!({"description": "The scores", "content": content("application/json", schema(reply))});
             answers.insert("200".into(), ok);
-            for status in ["400", "401", "404", "408", "413", "429", "500", "503"] {
+            for status in ["400", "401", "404", "408", "413", "415", "429", "500", "503"] {
                 answers.insert(status.into(), json!({"$ref": format!("#/components/responses/{status}")}));
             }
             json!({"post": {
@@ -102,6 +102,7 @@ fn responses() -> Value {
         "404": error("There is no such path or model"),
         "408": error("The body did not arrive in time"),
         "413": error("The body is too large, or the sequences made of it are"),
+        "415": error("The body is packed"),
         "429": later("Too many requests are waiting, or too large ones"),
         "500": error("A score is not a finite number"),
         "503": later("The model is being loaded, the server stops, time is up, or the device failed"),

@@ -88,3 +88,53 @@ pub fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
 pub fn known(path: &str) -> &'static str {
     ROUTES.iter().find(|route| route.path == path).map_or("other", |route| route.path)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use super::{Action, ROUTES};
+    use crate::data::Wrapper;
+    use crate::polar::TemplateConfig;
+    use crate::serve::Info;
+    use crate::serve::work::{Compat, Context};
+    use crate::tokenizer::{Names, Tokenizer};
+
+    #[test]
+    fn every_endpoint_ends_its_work_once_nobody_waits_for_it() {
+        let tokenizer = Tokenizer::bytes(Names::default()).unwrap();
+        let info = Info {
+            vocab_size: tokenizer.vocab_size(),
+            tokenizer,
+            template: TemplateConfig { wrapper: Wrapper::Sft, max_length: 64, max_response_length: 20 },
+            max_length: 64,
+            weights: blake3::hash(b""),
+            parameters: 1,
+            device: "cpu".into(),
+        };
+        let body = r#"{"prompt": "p", "reference": "r", "candidates": ["c"], "label": "r", "labels": ["r"],
+            "response": "c", "query": ["pc"], "prompts": ["p"], "text": "r<|reward|>c[UNUSED_TOKEN_130]"}"#;
+        let given_up = Arc::new(AtomicBool::new(true));
+        let (info, compat) = (Arc::new(info), Compat::Vllm);
+        let context = Context { info, model: "m".into(), compat, given_up };
+        for route in &ROUTES {
+            let Action::Score { endpoint, .. } = route.action else { continue };
+            let keys: &[&str] = match route.path {
+                "/v1/score" => &["prompt", "reference", "candidates"],
+                "/get_reward" => &["query", "prompts", "labels"],
+                "/reward" => &["prompt", "response", "label"],
+                _ => &["text"],
+            };
+            let all: serde_json::Value = serde_json::from_str(body).unwrap();
+            let mut own: serde_json::Map<_, _> = keys.iter().map(|key| (key.to_string(), all[key].clone())).collect();
+            if route.path.ends_with("pooling") {
+                own.insert("input".into(), own["text"].clone());
+                own.remove("text");
+            }
+            let body = serde_json::to_vec(&own).unwrap();
+            let error = endpoint(&context, &body).map(|_| ()).unwrap_err();
+            assert!(format!("{error:?}").contains("given_up"), "{}: {error:?}", route.path);
+        }
+    }
+}

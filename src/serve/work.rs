@@ -1,7 +1,7 @@
 //! What an endpoint makes of a body: sequences to score, and the answer once the scores are there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
@@ -34,6 +34,8 @@ pub struct Context {
     pub model: Arc<str>,
     /// Whose `/pooling` a bare path means.
     pub compat: Compat,
+    /// Whether nobody waits for the answer any more.
+    pub given_up: Arc<AtomicBool>,
 }
 
 /// Sequences to score and what to answer.
@@ -86,8 +88,17 @@ impl Context {
         format!("{kind}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Ends the work between two texts once nobody waits for it.
+    pub fn go_on(&self) -> Result<(), ApiError> {
+        if self.given_up.load(Ordering::Relaxed) {
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "given_up", "nobody waits for this any more"));
+        }
+        Ok(())
+    }
+
     /// Refuses a text that is too long to be worth encoding: encoding takes a hundred bytes for one of text.
     pub fn short(&self, place: impl std::fmt::Display, text: &str) -> Result<(), ApiError> {
+        self.go_on()?;
         // Ordinary text has four bytes a token.
         let (len, most) = (text.len(), (64 * self.info.max_length).max(1 << 20));
         if len > most {
@@ -118,6 +129,7 @@ impl Context {
 
     /// Refuses a sequence of ids that is none of this model's, or does not end where a score is read.
     pub fn ids(&self, place: impl std::fmt::Display, ids: &[u32]) -> Result<(), ApiError> {
+        self.go_on()?;
         self.fits(&place, ids)?;
         let (score, vocab) = (self.info.tokenizer.specials().score, self.info.vocab_size);
         if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {

@@ -132,6 +132,7 @@ pub fn options() -> Options {
         compat: Compat::Vllm,
         api_key: None,
         max_body: 1 << 20,
+        connections: 256,
         queue: 64,
         cache: 1000,
         pack_length: 2048,

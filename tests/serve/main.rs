@@ -1,9 +1,11 @@
 //! `polar-raw serve`: every form of request against scores computed directly, hostile requests, and load.
 
+mod busy;
 mod client;
 mod compat;
 mod faults;
 mod fixture;
+mod framing;
 mod hostile;
 mod load;
 mod native;
