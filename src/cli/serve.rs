@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
-use crate::serve::{Compat, Info, Loaded, Options, Server, log, paths};
+use crate::serve::{Compat, Info, Loaded, Normalise, Options, Server, cors, log, paths};
 
 /// Answer requests for scores over HTTP.
 ///
@@ -38,6 +38,12 @@ pub struct ServeArgs {
     /// Whose reply /pooling gives; /vllm/pooling and /lmdeploy/pooling are there in any case.
     #[arg(long, value_enum, default_value_t)]
     compat: Compat,
+    /// What /v1/score adds unless its request says, and what the other endpoints answer in the place of raw scores.
+    #[arg(long, value_enum, default_value_t)]
+    normalise: Normalise,
+    /// An origin, such as http://localhost:3000, whose pages may ask from a browser, or * for any; may be repeated.
+    #[arg(long, value_name = "ORIGIN", value_parser = cors::check)]
+    cors: Vec<String>,
     /// A file with the key that requests must bear (Authorization: Bearer KEY). /health and /ready need none.
     #[arg(long, value_name = "FILE", conflicts_with = "api_key_env")]
     api_key_file: Option<PathBuf>,
@@ -45,8 +51,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
     /// The model's name in answers. [default: the folder's]
-    #[arg(long, value_name = "NAME")]
-    model_name: Option<String>,
+    #[arg(long, value_name = "NAME", alias = "model-name")]
+    served_model_name: Option<String>,
     /// The largest body in MiB; all bodies together take at most four times that.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
     max_body: u32,
@@ -86,8 +92,10 @@ const MAX_KEY: u64 = 4096;
 pub fn run(args: ServeArgs) -> Result<()> {
     let options = Options {
         address: SocketAddr::new(args.host, args.port),
-        model: args.model_name.clone().unwrap_or_else(|| folder_name(&args.model)),
+        model: args.served_model_name.clone().unwrap_or_else(|| folder_name(&args.model)),
         compat: args.compat,
+        normalise: args.normalise,
+        cors: args.cors.clone(),
         api_key: api_key(&args)?,
         max_body: (args.max_body as usize) << 20,
         connections: args.connections as usize,

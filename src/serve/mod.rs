@@ -6,6 +6,7 @@
 
 mod app;
 mod compat;
+pub mod cors;
 mod engine;
 mod error;
 mod http;
@@ -14,6 +15,7 @@ mod keys;
 mod lanes;
 mod metrics;
 mod native;
+mod normalise;
 mod openapi;
 mod rewards;
 mod routes;
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 pub use engine::Score;
 pub use http::Server;
+pub use normalise::Normalise;
 pub use openapi::document;
 pub use routes::paths;
 pub use work::Compat;
@@ -44,6 +47,10 @@ pub struct Options {
     pub model: String,
     /// Whose `/pooling` a bare path means.
     pub compat: Compat,
+    /// What endpoints answer in the place of raw scores.
+    pub normalise: Normalise,
+    /// Origins whose pages may ask; `*` is any. None of them, and no answer says anything about it.
+    pub cors: Vec<String>,
     /// What a request must bear, if anything.
     pub api_key: Option<String>,
     /// The largest body in bytes. All bodies together take at most four times that.

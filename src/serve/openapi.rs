@@ -63,15 +63,19 @@ fn path(route: &Route) -> Value {
         }
         Action::Get(about) => {
             let (kind, body) = match about {
-                About::Health | About::Ready => ("application/json", schema("Status")),
+                About::Health | About::Ready | About::Generate => ("application/json", schema("Status")),
                 About::Models => ("application/json", schema("Models")),
+                About::ModelInfo => ("application/json", schema("ModelInfo")),
                 About::Metrics => ("application/openmetrics-text", json!({"type": "string"})),
                 About::OpenApi => ("application/json", json!({"type": "object"})),
             };
             let mut answers = Map::new();
             answers.insert("200".into(), json!({"description": route.summary, "content": content(kind, body)}));
-            if matches!(about, About::Ready | About::Models) {
+            if matches!(about, About::Ready | About::Models | About::ModelInfo | About::Generate) {
                 answers.insert("503".into(), json!({"$ref": "#/components/responses/503"}));
+            }
+            if about == About::Generate {
+                answers.insert("429".into(), json!({"$ref": "#/components/responses/429"}));
             }
             let open = matches!(about, About::Health | About::Ready);
             if !open {
@@ -188,7 +192,8 @@ fn schemas() -> Value {
                 "max_length": {"type": ["integer", "null"], "minimum": 8},
                 "max_response_length": {"type": ["integer", "null"], "minimum": 2},
                 "cut_side": {"enum": ["right", "left"], "default": "right", "description": "Which end of a response that is too long goes"},
-                "normalise": {"enum": ["raw", "z-score", "rank", "reference"], "default": "raw"},
+                "normalise": {"enum": ["raw", "z-score", "rank", "reference", "running", null],
+                              "description": "As the server was started, unless given"},
             },
         },
         "ScoreReply": {
@@ -276,6 +281,17 @@ fn schemas() -> Value {
         },
         "RewardReply": {"type": "number"},
         "Status": {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}},
+        "ModelInfo": {
+            "type": "object",
+            "required": ["model_path", "is_generation", "weight_version"],
+            "properties": {
+                "model_path": {"type": "string"},
+                "tokenizer_path": {"type": "string"},
+                "is_generation": {"const": false},
+                "preferred_sampling_params": {"type": "null"},
+                "weight_version": {"type": "string"},
+            },
+        },
         "Models": {
             "type": "object",
             "required": ["object", "data"],

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Info;
 use super::error::ApiError;
+use super::normalise::{Normalise, Running};
 
 /// Tokens of all sequences of one request, at most: 64 MiB of ids.
 pub const MAX_IDS: usize = 1 << 24;
@@ -34,6 +35,10 @@ pub struct Context {
     pub model: Arc<str>,
     /// Whose `/pooling` a bare path means.
     pub compat: Compat,
+    /// What is answered in the place of raw scores.
+    pub normalise: Normalise,
+    /// All scores that were given.
+    pub running: Arc<Running>,
     /// Whether nobody waits for the answer any more.
     pub given_up: Arc<AtomicBool>,
 }
@@ -42,6 +47,8 @@ pub struct Context {
 pub struct Work {
     /// None is empty.
     pub sequences: Vec<Vec<u32>>,
+    /// How many of them, from the first on, the answer is about, if it normalises by itself.
+    pub normalises: Option<usize>,
     reply: Reply,
 }
 
@@ -53,7 +60,13 @@ impl Work {
         sequences: Vec<Vec<u32>>,
         reply: impl FnOnce(&Context, &[f32], &Usage) -> Value + Send + 'static,
     ) -> Self {
-        Self { sequences, reply: Box::new(reply) }
+        Self { sequences, normalises: None, reply: Box::new(reply) }
+    }
+
+    /// The reply normalises by itself; it is about the first `count` sequences.
+    pub fn normalising(mut self, count: usize) -> Self {
+        self.normalises = Some(count);
+        self
     }
 
     /// Takes the sequences; what is left makes the answer.

@@ -1,5 +1,6 @@
 //! `polar-raw serve`: every form of request against scores computed directly, hostile requests, and load.
 
+mod added;
 mod busy;
 mod client;
 mod compat;
