@@ -14,6 +14,7 @@ use crate::files;
 use crate::model::Model;
 use crate::serve::{Compat, Info, Loaded, Normalise, Options, Server, cors, log, paths};
 use crate::store::hub;
+use crate::train::finish;
 
 /// Answer requests for scores over HTTP.
 ///
@@ -143,9 +144,11 @@ async fn stopped() {
     });
 }
 
+/// What the model is called: its folder, or the run's, in which every model's folder has the same name.
 fn folder_name(dir: &Path) -> String {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    dir.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+    let of_run = dir.parent().filter(|_| dir.ends_with(finish::MODEL)).filter(|run| run.file_name().is_some());
+    of_run.unwrap_or(&dir).file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn api_key(args: &ServeArgs) -> Result<Option<String>> {
@@ -199,4 +202,22 @@ fn hash(model: &Model) -> Result<blake3::Hash> {
         hasher.update_rayon(bytemuck::cast_slice(&model.get(model.params(), spec)?));
     }
     Ok(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_called_by_its_folder_or_its_run() {
+        let place = tempfile::tempdir().unwrap();
+        for (folder, name) in [("runs/birds/model", "birds"), ("llama-rm", "llama-rm"), ("model", "model")] {
+            let folder = place.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            let expected =
+                if name == "model" { place.path().file_name().unwrap().to_string_lossy() } else { name.into() };
+            assert_eq!(folder_name(&folder), expected);
+        }
+        assert_eq!(folder_name(Path::new("somebody/their-model")), "their-model");
+    }
 }
