@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
-use crate::serve::{Compat, Info, Loaded, Options, Server, log, paths};
+use crate::serve::{Compat, Info, Loaded, Normalise, Options, Server, cors, log, paths};
 use crate::store::hub;
+use crate::train::finish;
 
 /// Answer requests for scores over HTTP.
 ///
@@ -39,6 +40,12 @@ pub struct ServeArgs {
     /// Whose reply /pooling gives; /vllm/pooling and /lmdeploy/pooling are there in any case.
     #[arg(long, value_enum, default_value_t)]
     compat: Compat,
+    /// What /v1/score adds unless its request says, and what the other endpoints answer in the place of raw scores.
+    #[arg(long, value_enum, default_value_t)]
+    normalise: Normalise,
+    /// An origin, such as http://localhost:3000, whose pages may ask from a browser, or * for any; may be repeated.
+    #[arg(long, value_name = "ORIGIN", value_parser = cors::check)]
+    cors: Vec<String>,
     /// A file with the key that requests must bear (Authorization: Bearer KEY). /health and /ready need none.
     #[arg(long, value_name = "FILE", conflicts_with = "api_key_env")]
     api_key_file: Option<PathBuf>,
@@ -46,11 +53,14 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
     /// The model's name in answers. [default: the folder's]
-    #[arg(long, value_name = "NAME")]
-    model_name: Option<String>,
+    #[arg(long, value_name = "NAME", alias = "model-name")]
+    served_model_name: Option<String>,
     /// The largest body in MiB; all bodies together take at most four times that.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
     max_body: u32,
+    /// Connections at a time, half of them of one address; others get 429, or /health, /ready and /metrics.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    connections: u32,
     /// Requests that wait or are computed; more are refused with 429.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     queue: u32,
@@ -84,10 +94,13 @@ const MAX_KEY: u64 = 4096;
 pub fn run(args: ServeArgs) -> Result<()> {
     let options = Options {
         address: SocketAddr::new(args.host, args.port),
-        model: args.model_name.clone().unwrap_or_else(|| folder_name(&args.model)),
+        model: args.served_model_name.clone().unwrap_or_else(|| folder_name(&args.model)),
         compat: args.compat,
+        normalise: args.normalise,
+        cors: args.cors.clone(),
         api_key: api_key(&args)?,
         max_body: (args.max_body as usize) << 20,
+        connections: args.connections as usize,
         queue: args.queue as usize,
         cache: args.cache as usize,
         pack_length: args.pack_length as usize,
@@ -131,9 +144,11 @@ async fn stopped() {
     });
 }
 
+/// What the model is called: its folder, or the run's, in which every model's folder has the same name.
 fn folder_name(dir: &Path) -> String {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    dir.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+    let of_run = dir.parent().filter(|_| dir.ends_with(finish::MODEL)).filter(|run| run.file_name().is_some());
+    of_run.unwrap_or(&dir).file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn api_key(args: &ServeArgs) -> Result<Option<String>> {
@@ -187,4 +202,22 @@ fn hash(model: &Model) -> Result<blake3::Hash> {
         hasher.update_rayon(bytemuck::cast_slice(&model.get(model.params(), spec)?));
     }
     Ok(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_called_by_its_folder_or_its_run() {
+        let place = tempfile::tempdir().unwrap();
+        for (folder, name) in [("runs/birds/model", "birds"), ("llama-rm", "llama-rm"), ("model", "model")] {
+            let folder = place.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            let expected =
+                if name == "model" { place.path().file_name().unwrap().to_string_lossy() } else { name.into() };
+            assert_eq!(folder_name(&folder), expected);
+        }
+        assert_eq!(folder_name(Path::new("somebody/their-model")), "their-model");
+    }
 }

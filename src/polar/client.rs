@@ -106,6 +106,11 @@ impl<'a> ClientEncoder<'a> {
             Ok(_) => 0,
             Err(_) => (budget.unsigned_abs() as usize).saturating_sub(self.bos()).min(prompt),
         };
+        // To decode and to encode again makes no text half as short: what is far too long is not tried, since a prompt
+        // that is kept whole would be encoded anew for each candidate.
+        if prompt - cut + reference.len() + output.len() > 2 * max_length {
+            return self.encode_shorter(candidate);
+        }
         let official = self.join(candidate, cut..prompt, reference, output)?;
         if official.ids.len() <= max_length { Ok(official) } else { self.encode_shorter(candidate) }
     }

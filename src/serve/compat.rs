@@ -20,13 +20,11 @@ struct Classify {
 #[derive(Deserialize)]
 struct Pooling {
     input: Input,
-    /// Scores are numbers; nothing else is answered.
-    encoding_format: Option<String>,
 }
 
 /// `POST /classify`: SGLang's form, or vLLM's, told apart by the key.
 pub fn classify(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
-    match parse(body)? {
+    match parse(body, &["text", "input_ids", "input"])? {
         Classify { text: Some(input @ (Input::Text(_) | Input::Texts(_))), input_ids: None, input: None } => {
             sglang(context, "text", input)
         }
@@ -104,11 +102,8 @@ pub fn lmdeploy_pooling(context: &Context, body: &[u8]) -> Result<Work, ApiError
 }
 
 fn pooled(context: &Context, body: &[u8]) -> Result<Vec<Vec<u32>>, ApiError> {
-    let Pooling { input, encoding_format } = parse(body)?;
-    match encoding_format.as_deref() {
-        None | Some("float") => sequences(context, "input", input),
-        Some(other) => Err(ApiError::invalid(format!("encoding_format: {other:?} is not known; it is \"float\""))),
-    }
+    let Pooling { input } = parse(body, &["input"])?;
+    sequences(context, "input", input)
 }
 
 fn numbered(scores: &[f32], entry: impl Fn(usize, f32) -> Value) -> Vec<Value> {

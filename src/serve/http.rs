@@ -7,23 +7,31 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 
 use super::app::{self, App};
 use super::engine::{Engine, Job};
+use super::lanes::{Clients, cores, threads};
+use super::stream::{Progress, Stream};
 use super::{Loaded, Options, Phase};
 use crate::error::{Error, Result};
 
-/// Connections at a time; more wait in the system's queue.
-const CONNECTIONS: usize = 1024;
-/// Bytes of a request's head, and of a body that is not yet asked for, at most.
-const BUFFER: usize = 64 << 10;
+/// Connections beyond those that are allowed, at a time: they are told so, and how the server does. More wait in the
+/// system's queue.
+const RESERVE: usize = 64;
+/// The longest that a connection of the reserve may take to send its request's head.
+const RESERVE_HEAD: Duration = Duration::from_secs(1);
+/// Bytes of a body that is not yet asked for, at most.
+const BUFFER: usize = app::HEAD;
 /// The longest that a connection may take to close at the end.
 const CLOSE: Duration = Duration::from_secs(5);
 /// The stack of the engine's thread, as large as a main thread's.
@@ -66,20 +74,19 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
         let failed = |error| Error::machine(format!("cannot start the server: {error}"));
-        let cores = thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(cores.min(4))
-            .max_blocking_threads(cores)
+            .worker_threads(cores().clamp(2, 4))
+            .max_blocking_threads(threads())
             .enable_all()
             .build()
             .map_err(failed)?;
-        let idle = self.options.idle;
+        let bounds = Bounds { idle: self.options.idle, connections: self.options.connections };
         let (sender, jobs) = mpsc::channel();
         let (failure, failures) = oneshot::channel();
         let app = Arc::new(App::new(self.options.clone(), sender));
         let compute = engine(self.options, &app, load, jobs, failure);
         let engine = thread::Builder::new().name("engine".into()).stack_size(STACK).spawn(compute).map_err(failed)?;
-        let outcome = runtime.block_on(serve(self.listener, app.clone(), idle, failures, stop));
+        let outcome = runtime.block_on(serve(self.listener, app.clone(), bounds, failures, stop));
         // Ends the connections that did not end by themselves, and with them the last senders of jobs.
         runtime.shutdown_timeout(CLOSE);
         drop(app);
@@ -125,7 +132,7 @@ fn engine(
 async fn serve(
     listener: TcpListener,
     app: Arc<App>,
-    idle: Duration,
+    bounds: Bounds,
     failures: oneshot::Receiver<Error>,
     stop: impl Future<Output = ()>,
 ) -> Result<bool> {
@@ -144,7 +151,7 @@ async fn serve(
         loaded
     };
     let loaded = tokio::select! {
-        outcome = accept(listener, &app, idle, &graceful) => return outcome.map(|()| true),
+        outcome = accept(listener, &app, bounds, &graceful) => return outcome.map(|()| true),
         error = failure => return Err(error),
         loaded = drained => loaded,
     };
@@ -152,18 +159,32 @@ async fn serve(
     Ok(loaded)
 }
 
+/// Bounds of connections.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// The longest pause.
+    idle: Duration,
+    /// At a time; one address has half of them.
+    connections: usize,
+}
+
 /// Accepts connections; also while the server stops, so that others are told.
-async fn accept(listener: TcpListener, app: &Arc<App>, idle: Duration, graceful: &GracefulShutdown) -> Result<()> {
+async fn accept(listener: TcpListener, app: &Arc<App>, bounds: Bounds, graceful: &GracefulShutdown) -> Result<()> {
     let failed = |error| Error::machine(format!("cannot listen: {error}"));
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-    let service = TowerToHyperService::new(app::router(app.clone()));
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let Bounds { idle, connections } = bounds;
+    let [all, few] = [app::router(app.clone()), app::reserve(app.clone())].map(TowerToHyperService::new);
+    let [for_all, for_few] = [(idle, true), (RESERVE_HEAD.min(idle), false)].map(|(head, keep_alive)| {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(head).keep_alive(keep_alive).max_buf_size(BUFFER);
+        builder
+    });
+    let clients = Clients::new(connections, connections.div_ceil(2));
+    let reserve = Arc::new(Semaphore::new(RESERVE));
     loop {
-        let Ok(place) = connections.clone().acquire_owned().await else { return pending().await };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let Ok(spare) = reserve.clone().acquire_owned().await else { return pending().await };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(_) => {
                 // Out of file descriptors: some will be given back.
                 sleep(Duration::from_millis(50)).await;
@@ -172,14 +193,28 @@ async fn accept(listener: TcpListener, app: &Arc<App>, idle: Duration, graceful:
         };
         // Answers are small and final: nothing is gained by waiting for more.
         let _ = stream.set_nodelay(true);
-        // A client that does not read its answer holds it no longer than one that does not send its request.
-        let mut stream = Box::pin(TimeoutStream::new(stream));
-        stream.as_mut().set_write_timeout_pinned(Some(idle));
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service.clone()));
+        let place = clients.place(peer.ip());
+        let (builder, service, spare) =
+            if place.is_some() { (&for_all, all.clone(), None) } else { (&for_few, few.clone(), Some(spare)) };
+        let progress = Progress::default();
+        let stream = Stream::new(stream, idle, progress.clone());
+        let service = service_fn(move |request| answer(&service, &progress, request));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A connection that breaks is its client's matter.
             let _ = connection.await;
-            drop(place);
+            drop((place, spare));
         });
     }
+}
+
+/// Answers a request, which carries how far it is.
+fn answer(
+    service: &TowerToHyperService<Router>,
+    progress: &Progress,
+    mut request: Request<Incoming>,
+) -> <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future {
+    progress.reading();
+    request.extensions_mut().insert(progress.clone());
+    service.call(request)
 }

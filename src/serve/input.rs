@@ -8,19 +8,26 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess
 use serde::{Deserialize, de};
 
 use super::error::ApiError;
+use super::keys;
 
 /// Sequences of one request, at most.
 pub const MAX_SEQUENCES: usize = 1 << 16;
 
-/// Parses a body; what is wrong is named by key and index.
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let mut json = serde_json::Deserializer::from_slice(body);
+/// Parses a body; what is wrong is named by key and index. `own` are the keys that `T` has: others are refused unless
+/// they change nothing.
+pub fn parse<T: DeserializeOwned>(body: &[u8], own: &[&str]) -> Result<T, ApiError> {
+    // The parser looks at the strings that it keeps alone.
+    let body = std::str::from_utf8(body).map_err(|error| {
+        ApiError::invalid(format!("the body is not UTF-8 at byte {}: encode it as UTF-8", error.valid_up_to()))
+    })?;
+    let mut json = serde_json::Deserializer::from_str(body);
     let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let place = if path == "." { String::new() } else { format!("{path}: ") };
         ApiError::invalid(format!("{place}{}", error.inner()))
     })?;
     json.end().map_err(|error| ApiError::invalid(format!("after the JSON object: {error}")))?;
+    keys::check(body, own)?;
     Ok(value)
 }
 
@@ -253,7 +260,7 @@ mod tests {
             ("{\"input\": \"a\"} x", "after the JSON object"),
             ("{\"input\": \"a\", \"input\": \"b\"}", "duplicate field `input`"),
         ] {
-            let message = format!("{:?}", parse::<Body>(body.as_bytes()).unwrap_err());
+            let message = format!("{:?}", parse::<Body>(body.as_bytes(), &["input"]).unwrap_err());
             assert!(message.contains(part), "{body}: {message}");
         }
     }

@@ -1,6 +1,7 @@
 //! What the server counts, as Prometheus reads it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +28,12 @@ pub struct Metrics {
     pub sequences: Counter,
     /// Tokens of the sequences asked for.
     pub tokens: Counter,
+    /// Raw scores that were given.
+    pub scores: Gauge,
+    /// Their mean.
+    pub score_mean: Gauge<f64, AtomicU64>,
+    /// Their standard deviation.
+    pub score_deviation: Gauge<f64, AtomicU64>,
     /// Tokens computed: fewer, by shared prefixes and the cache.
     pub computed_tokens: Counter,
 }
@@ -62,6 +69,9 @@ impl Metrics {
             cache_hits: Counter::default(),
             sequences: Counter::default(),
             tokens: Counter::default(),
+            scores: Gauge::default(),
+            score_mean: Gauge::default(),
+            score_deviation: Gauge::default(),
             computed_tokens: Counter::default(),
         };
         registry.register("requests", "Requests by path and status", metrics.requests.clone());
@@ -71,6 +81,10 @@ impl Metrics {
         registry.register("cache_hits", "Sequences whose score was in the cache", metrics.cache_hits.clone());
         registry.register("sequences", "Sequences asked for", metrics.sequences.clone());
         registry.register("tokens", "Tokens of the sequences asked for", metrics.tokens.clone());
+        registry.register("scores", "Raw scores that were given", metrics.scores.clone());
+        registry.register("score_mean", "Mean of the raw scores that were given", metrics.score_mean.clone());
+        let deviation = metrics.score_deviation.clone();
+        registry.register("score_deviation", "Standard deviation of the raw scores that were given", deviation);
         registry.register("computed_tokens", "Tokens computed", metrics.computed_tokens.clone());
         Self { registry: Arc::new(registry), ..metrics }
     }

@@ -6,15 +6,20 @@
 
 mod app;
 mod compat;
+pub mod cors;
 mod engine;
 mod error;
 mod http;
 mod input;
+mod keys;
+mod lanes;
 mod metrics;
 mod native;
+mod normalise;
 mod openapi;
 mod rewards;
 mod routes;
+mod stream;
 mod work;
 
 use std::fmt::Display;
@@ -25,6 +30,7 @@ use std::time::Duration;
 
 pub use engine::Score;
 pub use http::Server;
+pub use normalise::Normalise;
 pub use openapi::document;
 pub use routes::paths;
 pub use work::Compat;
@@ -41,10 +47,16 @@ pub struct Options {
     pub model: String,
     /// Whose `/pooling` a bare path means.
     pub compat: Compat,
+    /// What endpoints answer in the place of raw scores.
+    pub normalise: Normalise,
+    /// Origins whose pages may ask; `*` is any. None of them, and no answer says anything about it.
+    pub cors: Vec<String>,
     /// What a request must bear, if anything.
     pub api_key: Option<String>,
     /// The largest body in bytes. All bodies together take at most four times that.
     pub max_body: usize,
+    /// Connections at a time, half of them of one address; others learn that, and how the server does.
+    pub connections: usize,
     /// Requests that wait or are computed, at most.
     pub queue: usize,
     /// Scores that are remembered.

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
+use super::normalise::Normalise;
 use super::work::{Context, Usage, Work, bounded};
 use crate::data::Wrapper;
-use crate::eval::Normalise;
 use crate::polar::{ClientEncoder, Cut, CutReport, CutSide, TemplateConfig};
 
 /// The request; what is not given is as the model was trained.
@@ -23,13 +23,24 @@ struct Score {
     max_response_length: Option<usize>,
     #[serde(default)]
     cut_side: CutSide,
-    #[serde(default)]
-    normalise: Normalise,
+    normalise: Option<Normalise>,
 }
+
+const KEYS: &[&str] = &[
+    "model",
+    "prompt",
+    "reference",
+    "candidates",
+    "wrapper",
+    "max_length",
+    "max_response_length",
+    "cut_side",
+    "normalise",
+];
 
 /// Scores all candidates with their common prefix computed once.
 pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
-    let request: Score = parse(body)?;
+    let request: Score = parse(body, KEYS)?;
     if let Some(model) = request.model.as_deref().filter(|model| **model != *context.model) {
         return Err(ApiError::new(
             axum::http::StatusCode::NOT_FOUND,
@@ -39,6 +50,7 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     }
     let template = template(context, &request)?;
     let Score { prompt, reference, candidates, cut_side, normalise, .. } = request;
+    let normalise = normalise.unwrap_or(context.normalise);
     for (index, candidate) in candidates.0.iter().enumerate() {
         context.short(format_args!("candidates[{index}]"), &candidate.0)?;
     }
@@ -50,6 +62,7 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     let mut cuts = Vec::new();
     let mut tokens = 0;
     let mut add = |place: String, text: &str| {
+        context.go_on()?;
         let Cut { ids, cut } = encoder.encode(text).map_err(|error| ApiError::text(place, &error))?;
         // Each candidate brings its own copy of the prompt: the sequences can be far larger than the body.
         tokens += ids.len();
@@ -65,7 +78,10 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
         add("reference".into(), &reference.0)?;
     }
     cuts.truncate(candidates.0.len());
-    Ok(Work::new(sequences, move |context, scores, usage| answer(context, normalise, &cuts, scores, usage)))
+    let count = cuts.len();
+    let reply =
+        move |context: &Context, scores: &[f32], usage: &Usage| answer(context, normalise, &cuts, scores, usage);
+    Ok(Work::new(sequences, reply).normalising(count))
 }
 
 /// The model's template with the request's own values.
@@ -87,7 +103,7 @@ fn template(context: &Context, request: &Score) -> Result<TemplateConfig, ApiErr
 
 /// `scores` has the reference's own at its end where that is what is taken off.
 fn answer(context: &Context, normalise: Normalise, cuts: &[CutReport], scores: &[f32], usage: &Usage) -> Value {
-    let normalised = normalise.apply(scores);
+    let normalised = normalise.apply(scores, &context.running);
     let entry = |(index, (cut, score)): (usize, (&CutReport, &f32))| {
         let cut = json!({"prompt": cut.prompt, "reference": cut.reference, "candidate": cut.candidates});
         let mut entry = json!({"index": index, "score": score, "cut": cut});

@@ -50,7 +50,7 @@ fn path(route: &Route) -> Value {
             let mut answers = Map::new();
             let ok = json!({"description": "The scores", "content": content("application/json", schema(reply))});
             answers.insert("200".into(), ok);
-            for status in ["400", "401", "404", "408", "413", "429", "500", "503"] {
+            for status in ["400", "401", "404", "408", "413", "415", "429", "500", "503"] {
                 answers.insert(status.into(), json!({"$ref": format!("#/components/responses/{status}")}));
             }
             json!({"post": {
@@ -63,15 +63,19 @@ fn path(route: &Route) -> Value {
         }
         Action::Get(about) => {
             let (kind, body) = match about {
-                About::Health | About::Ready => ("application/json", schema("Status")),
+                About::Health | About::Ready | About::Generate => ("application/json", schema("Status")),
                 About::Models => ("application/json", schema("Models")),
+                About::ModelInfo => ("application/json", schema("ModelInfo")),
                 About::Metrics => ("application/openmetrics-text", json!({"type": "string"})),
                 About::OpenApi => ("application/json", json!({"type": "object"})),
             };
             let mut answers = Map::new();
             answers.insert("200".into(), json!({"description": route.summary, "content": content(kind, body)}));
-            if matches!(about, About::Ready | About::Models) {
+            if matches!(about, About::Ready | About::Models | About::ModelInfo | About::Generate) {
                 answers.insert("503".into(), json!({"$ref": "#/components/responses/503"}));
+            }
+            if about == About::Generate {
+                answers.insert("429".into(), json!({"$ref": "#/components/responses/429"}));
             }
             let open = matches!(about, About::Health | About::Ready);
             if !open {
@@ -102,6 +106,7 @@ fn responses() -> Value {
         "404": error("There is no such path or model"),
         "408": error("The body did not arrive in time"),
         "413": error("The body is too large, or the sequences made of it are"),
+        "415": error("The body is packed"),
         "429": later("Too many requests are waiting, or too large ones"),
         "500": error("A score is not a finite number"),
         "503": later("The model is being loaded, the server stops, time is up, or the device failed"),
@@ -187,7 +192,8 @@ fn schemas() -> Value {
                 "max_length": {"type": ["integer", "null"], "minimum": 8},
                 "max_response_length": {"type": ["integer", "null"], "minimum": 2},
                 "cut_side": {"enum": ["right", "left"], "default": "right", "description": "Which end of a response that is too long goes"},
-                "normalise": {"enum": ["raw", "z-score", "rank", "reference"], "default": "raw"},
+                "normalise": {"enum": ["raw", "z-score", "rank", "reference", "running", null],
+                              "description": "As the server was started, unless given"},
             },
         },
         "ScoreReply": {
@@ -275,6 +281,17 @@ fn schemas() -> Value {
         },
         "RewardReply": {"type": "number"},
         "Status": {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}},
+        "ModelInfo": {
+            "type": "object",
+            "required": ["model_path", "is_generation", "weight_version"],
+            "properties": {
+                "model_path": {"type": "string"},
+                "tokenizer_path": {"type": "string"},
+                "is_generation": {"const": false},
+                "preferred_sampling_params": {"type": "null"},
+                "weight_version": {"type": "string"},
+            },
+        },
         "Models": {
             "type": "object",
             "required": ["object", "data"],

@@ -22,7 +22,7 @@ struct Queries {
 
 /// `POST /get_reward`: OpenRLHF's form.
 pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
-    let Queries { query, prompts, labels } = parse(body)?;
+    let Queries { query, prompts, labels } = parse(body, &["query", "prompts", "labels"])?;
     let count = query.0.len();
     if prompts.0.len() != count || labels.0.len() != count {
         let (prompts, labels) = (prompts.0.len(), labels.0.len());
@@ -32,10 +32,11 @@ pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     }
     let rows = query.0.iter().zip(&prompts.0).zip(&labels.0).enumerate();
     let sequence = |(index, ((query, Text(prompt)), Text(label))): (usize, ((&String, &Text), &Text))| {
-        let place = format!("query[{index}]");
+        let keys = [format!("prompts[{index}]"), format!("labels[{index}]"), format!("query[{index}]")];
+        let [at_prompt, _, at_query] = &keys;
+        context.short(at_prompt, prompt)?;
         let response = response(query, prompt)
-            .ok_or_else(|| ApiError::invalid(format!("{place}: it does not begin with prompts[{index}]")))?;
-        let keys = [format!("prompts[{index}]"), format!("labels[{index}]"), place];
+            .ok_or_else(|| ApiError::invalid(format!("{at_query}: it does not begin with {at_prompt}")))?;
         row(context, &keys, prompt, label, response)
     };
     Ok(Work::new(
@@ -47,17 +48,78 @@ pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
 /// What follows the prompt in a query, without the tokens that end the turn and fill up the row. The tokenizer of the
 /// policy may have put such as `<pad>` and `<s>` before the prompt.
 fn response<'a>(query: &'a str, prompt: &str) -> Option<&'a str> {
-    let mut rest = query;
-    let mut response = loop {
-        match rest.strip_prefix(prompt) {
-            Some(response) => break response,
-            None => rest = after_token(rest)?,
-        }
+    let mut response = match query.strip_prefix(prompt) {
+        Some(response) => response,
+        None => after_tokens(query, prompt)?,
     };
     while let Some(shorter) = ENDS.iter().find_map(|end| response.trim_end().strip_suffix(end)) {
         response = shorter;
     }
     Some(response)
+}
+
+/// What follows the prompt where only special tokens stand before it. The time is linear: the prompt is not compared
+/// anew after each token.
+fn after_tokens<'a>(query: &'a str, prompt: &str) -> Option<&'a str> {
+    let mut places = Occurrences::new(query.as_bytes(), prompt.as_bytes()).peekable();
+    let mut rest = query;
+    loop {
+        rest = after_token(rest)?;
+        let begin = query.len() - rest.len();
+        while places.next_if(|place| *place < begin).is_some() {}
+        if *places.peek()? == begin {
+            return rest.get(prompt.len()..);
+        }
+    }
+}
+
+/// Where a pattern that is not empty occurs in a text, overlapping occurrences too (Knuth, Morris and Pratt).
+struct Occurrences<'a> {
+    text: &'a [u8],
+    pattern: &'a [u8],
+    /// Of each beginning of the pattern, how long the longest shorter beginning is that it ends with.
+    borders: Vec<u32>,
+    /// Bytes of the text that have been read.
+    read: usize,
+    /// Bytes of the pattern that what has been read ends with.
+    matched: usize,
+}
+
+impl<'a> Occurrences<'a> {
+    fn new(text: &'a [u8], pattern: &'a [u8]) -> Self {
+        let mut all = Self { text, pattern, borders: Vec::with_capacity(pattern.len()), read: 0, matched: 0 };
+        for (index, byte) in pattern.iter().enumerate() {
+            if index > 0 {
+                all.step(*byte);
+            }
+            all.borders.push(all.matched as u32);
+        }
+        all.matched = 0;
+        all
+    }
+
+    /// Reads a byte.
+    fn step(&mut self, byte: u8) {
+        while self.matched > 0 && self.pattern.get(self.matched) != Some(&byte) {
+            self.matched = self.borders.get(self.matched - 1).map_or(0, |border| *border as usize);
+        }
+        self.matched += usize::from(self.pattern.get(self.matched) == Some(&byte));
+    }
+}
+
+impl Iterator for Occurrences<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        while let Some(byte) = self.text.get(self.read) {
+            self.read += 1;
+            self.step(*byte);
+            if self.matched == self.pattern.len() {
+                return Some(self.read - self.matched);
+            }
+        }
+        None
+    }
 }
 
 /// What follows `<…>`, which is how special tokens are spelt.
@@ -76,7 +138,7 @@ struct Response {
 
 /// `POST /reward`: `{prompt, response, label}`, as slime's remote reward model asks; the answer is a number.
 pub fn reward(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
-    let Response { prompt, response, label } = parse(body)?;
+    let Response { prompt, response, label } = parse(body, &["prompt", "response", "label"])?;
     let keys = ["prompt", "label", "response"].map(String::from);
     let ids = row(context, &keys, &prompt.0, &label.0, &response.0)?;
     Ok(Work::new(vec![ids], |_, scores, _| scores.first().copied().map_or(Value::Null, Value::from)))
@@ -94,7 +156,24 @@ fn row(context: &Context, keys: &[String; 3], prompt: &str, label: &str, respons
 
 #[cfg(test)]
 mod tests {
-    use super::response;
+    use super::{after_token, response};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against the definition: the prompt is looked for after one token more each time.
+        #[test]
+        fn tokens_before_the_prompt_are_skipped(query in "(<a>|<ab>|a|b|<){0,12}", prompt in "(<a>|<ab>|a|b|<|>){1,5}") {
+            let mut rest = Some(query.as_str());
+            let wanted = loop {
+                match rest {
+                    Some(text) if text.starts_with(&prompt) => break text.get(prompt.len()..),
+                    Some(text) => rest = after_token(text),
+                    None => break None,
+                }
+            };
+            prop_assert_eq!(response(&query, &prompt), wanted);
+        }
+    }
 
     #[test]
     fn the_response_is_what_follows_the_prompt() {

@@ -1,7 +1,7 @@
 //! What an endpoint makes of a body: sequences to score, and the answer once the scores are there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Info;
 use super::error::ApiError;
+use super::normalise::{Normalise, Running};
 
 /// Tokens of all sequences of one request, at most: 64 MiB of ids.
 pub const MAX_IDS: usize = 1 << 24;
@@ -34,12 +35,20 @@ pub struct Context {
     pub model: Arc<str>,
     /// Whose `/pooling` a bare path means.
     pub compat: Compat,
+    /// What is answered in the place of raw scores.
+    pub normalise: Normalise,
+    /// All scores that were given.
+    pub running: Arc<Running>,
+    /// Whether nobody waits for the answer any more.
+    pub given_up: Arc<AtomicBool>,
 }
 
 /// Sequences to score and what to answer.
 pub struct Work {
     /// None is empty.
     pub sequences: Vec<Vec<u32>>,
+    /// How many of them, from the first on, the answer is about, if it normalises by itself.
+    pub normalises: Option<usize>,
     reply: Reply,
 }
 
@@ -51,7 +60,13 @@ impl Work {
         sequences: Vec<Vec<u32>>,
         reply: impl FnOnce(&Context, &[f32], &Usage) -> Value + Send + 'static,
     ) -> Self {
-        Self { sequences, reply: Box::new(reply) }
+        Self { sequences, normalises: None, reply: Box::new(reply) }
+    }
+
+    /// The reply normalises by itself; it is about the first `count` sequences.
+    pub fn normalising(mut self, count: usize) -> Self {
+        self.normalises = Some(count);
+        self
     }
 
     /// Takes the sequences; what is left makes the answer.
@@ -86,8 +101,17 @@ impl Context {
         format!("{kind}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Ends the work between two texts once nobody waits for it.
+    pub fn go_on(&self) -> Result<(), ApiError> {
+        if self.given_up.load(Ordering::Relaxed) {
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "given_up", "nobody waits for this any more"));
+        }
+        Ok(())
+    }
+
     /// Refuses a text that is too long to be worth encoding: encoding takes a hundred bytes for one of text.
     pub fn short(&self, place: impl std::fmt::Display, text: &str) -> Result<(), ApiError> {
+        self.go_on()?;
         // Ordinary text has four bytes a token.
         let (len, most) = (text.len(), (64 * self.info.max_length).max(1 << 20));
         if len > most {
@@ -118,6 +142,7 @@ impl Context {
 
     /// Refuses a sequence of ids that is none of this model's, or does not end where a score is read.
     pub fn ids(&self, place: impl std::fmt::Display, ids: &[u32]) -> Result<(), ApiError> {
+        self.go_on()?;
         self.fits(&place, ids)?;
         let (score, vocab) = (self.info.tokenizer.specials().score, self.info.vocab_size);
         if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {

@@ -15,7 +15,7 @@ use polar_raw::eval::{Companion, Scorer};
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Model, ModelConfig, OutputHeads};
 use polar_raw::polar::{CutSide, TemplateConfig, encode_as_client};
-use polar_raw::serve::{Compat, Info, Loaded, Options, Score, Server};
+use polar_raw::serve::{Compat, Info, Loaded, Normalise, Options, Score, Server};
 use polar_raw::store::weights;
 use polar_raw::store::weights::Target;
 use polar_raw::tensor::Dtype;
@@ -131,8 +131,11 @@ pub fn options() -> Options {
         address: "127.0.0.1:0".parse().unwrap(),
         model: "small".into(),
         compat: Compat::Vllm,
+        normalise: Normalise::Raw,
+        cors: Vec::new(),
         api_key: None,
         max_body: 1 << 20,
+        connections: 256,
         queue: 64,
         cache: 1000,
         pack_length: 2048,

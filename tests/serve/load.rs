@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const TRICKLING: usize = 4;
 
 /// Kinds of bad requests, beside bodies that come too slowly.
-const BAD: usize = 8;
+const BAD: usize = 12;
 /// What a request is called with which nothing is wrong but that nobody waits for its answer.
 const GOOD_BUT_LEFT: &str = "good, but left before the answer";
 
@@ -109,6 +109,25 @@ fn bad(random: &mut impl Rng, address: SocketAddr, row: &Row) -> (&'static str, 
             let _ = stream.shutdown(Shutdown::Write);
             ("short of its length", read(&mut stream).map(|answer| answer.status))
         }
+        7 => {
+            // The prompt is compared at each of many tokens, and stands after none of them.
+            let (query, prompt) = ("<a>".repeat(60_000), "<a>".repeat(30_000) + "x");
+            let body = json!({"query": [query], "prompts": [prompt], "labels": ["4"]}).to_string();
+            ("tokens without a prompt", Some(send(address, "POST", "/get_reward", &[], body.as_bytes()).status))
+        }
+        8 => {
+            let answer = send(address, "POST", "/classify", &["content-encoding: gzip"], whole.as_bytes());
+            ("packed", Some(answer.status))
+        }
+        9 => {
+            let _ = stream.write_all(head(whole.len()).replace("host: x\r\n", "").as_bytes());
+            let _ = stream.write_all(whole.as_bytes());
+            ("no host", read(&mut stream).map(|answer| answer.status))
+        }
+        10 => {
+            let body = json!({"text": row.encoded(), "add_special_tokens": false}).to_string();
+            ("a key that is not honoured", post(body.as_bytes()))
+        }
         _ => {
             let noise: Vec<u8> = (0..200).map(|_| random.random()).collect();
             let _ = stream.write_all(&noise);
@@ -116,6 +135,18 @@ fn bad(random: &mut impl Rng, address: SocketAddr, row: &Row) -> (&'static str, 
             ("noise", read(&mut stream).map(|answer| answer.status))
         }
     }
+}
+
+/// Sends a good request and closes the sending half; the score.
+fn half_closed(address: SocketAddr, row: &Row) -> f64 {
+    let whole = json!({"prompt": row.prompt, "response": row.output, "label": row.reference}).to_string();
+    let mut stream = connect(address);
+    stream.write_all(head(whole.len()).replace("/classify", "/reward").as_bytes()).unwrap();
+    stream.write_all(whole.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let answer = read(&mut stream).expect("a client that closes its half is answered");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json().as_f64().unwrap()
 }
 
 /// Sends a good request piece by piece, the last one later than the server waits for it; the status, if there is an
@@ -190,7 +221,8 @@ fn connection(number: usize, address: SocketAddr, questions: &[Question], stop: 
     let agent = ureq::Agent::new_with_config(config.build());
     let mut seen = Seen::default();
     while !stop.load(Ordering::Relaxed) {
-        let row = &questions[random.random_range(0..questions.len())].rows[0];
+        let Question { rows, scores } = &questions[random.random_range(0..questions.len())];
+        let row = &rows[0];
         if number < TRICKLING {
             let status = trickle(address, row);
             assert!(
@@ -208,6 +240,14 @@ fn connection(number: usize, address: SocketAddr, questions: &[Question], stop: 
             let (kind, status) = bad(&mut random, address, row);
             assert!(status.is_none_or(|status| (400..500).contains(&status)), "{kind} was answered with {status:?}");
             *seen.bad.entry(kind).or_default() += 1;
+            continue;
+        }
+        if random.random_bool(0.05) {
+            let begun = Instant::now();
+            let found = half_closed(address, row);
+            assert!(near(found, scores[0]), "{found} instead of {}", scores[0]);
+            seen.latencies.push(begun.elapsed().as_secs_f64());
+            seen.sequences += 1;
             continue;
         }
         let (path, body, read, wanted) = good(&mut random, questions);

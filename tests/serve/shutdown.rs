@@ -137,7 +137,7 @@ fn a_key_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
     std::fs::write(&file, "a-key\n").unwrap();
-    let program = Program::start(&["--api-key-file", file.to_str().unwrap(), "--model-name", "named"]);
+    let program = Program::start(&["--api-key-file", file.to_str().unwrap(), "--served-model-name", "named"]);
     assert_eq!(get(program.address, "/v1/models").status, 401);
     let models = send(program.address, "GET", "/v1/models", &["authorization: Bearer a-key"], b"").json();
     assert_eq!(models["data"][0]["id"], "named");
