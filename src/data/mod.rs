@@ -17,7 +17,7 @@ mod sampling;
 mod score_rows;
 mod store;
 
-pub use items::{Document, IdPair, Trajectory, Triple, Wrapper};
+pub use items::{Document, IdPair, Message, Trajectory, Triple, Wrapper};
 pub(crate) use lines::Lines;
 pub use read::{read, read_all, read_from};
 pub use records::Records;

@@ -28,6 +28,7 @@ impl ReferenceSource {
                 "each candidate in turn is the reference for the others that are not better; it and candidates with its \
                  text are left out"
             }
+            (Self::None, _) => "none: the model scores a candidate by itself",
             (Self::File, _) => {
                 "references of a file, joined by id or else by prompt; a candidate with its text is left out"
             }
@@ -118,6 +119,7 @@ pub fn trials(set: &Set, source: ReferenceSource, references: &References) -> Re
             ReferenceSource::LeaveOneOut if set.format == Format::Trajectories => {
                 all.judge(at, group, group.reference.as_deref(), None);
             }
+            ReferenceSource::None => all.judge(at, group, None, None),
             ReferenceSource::File => match references.of(group) {
                 Some(reference) => all.judge(at, group, Some(reference), None),
                 None => unknown.push(group),
@@ -169,7 +171,7 @@ fn gain(group: &Group, at: usize) -> f64 {
 /// Refuses what a format cannot give.
 fn refuse(format: Format, source: ReferenceSource) -> Result<()> {
     let fits = match format {
-        Format::Preferences => matches!(source, ReferenceSource::Field | ReferenceSource::File),
+        Format::Preferences => matches!(source, ReferenceSource::Field | ReferenceSource::File | ReferenceSource::None),
         Format::Pairs => source == ReferenceSource::Field,
         Format::Trajectories => source == ReferenceSource::LeaveOneOut,
         _ => source != ReferenceSource::Field,

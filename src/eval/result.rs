@@ -182,7 +182,7 @@ pub fn measure<J: Judge>(task: &Task, judge: &mut J, after: impl FnOnce(&J)) -> 
             let scores = judge::of_baseline(baseline).scores(set, trials)?;
             columns_judged.push(outcome::judged(trials, &scores));
         }
-        let control = task.trials.shuffled(set, task.seed);
+        let control = task.trials.shuffled(set, task.seed).filter(|_| judge.uses_references());
         columns.push(CONTROL.into());
         columns_judged.push(match &control {
             Some(control) => outcome::judged(control, &judge.scores(set, control)?),

@@ -9,6 +9,7 @@ use super::pretrained::{self, Pretrained};
 use crate::error::Result;
 use crate::formats::Tensors;
 use crate::model::config::{Architecture, ModelConfig, OutputHeads};
+use crate::tokenizer::Missing;
 
 /// All that can be said of a model without computing with it.
 #[derive(Debug, Serialize)]
@@ -65,8 +66,8 @@ pub struct TokenizerFacts {
     pub vocab_size: usize,
     pub bos: Option<u32>,
     pub eos: Option<u32>,
-    pub separator: u32,
-    pub score: u32,
+    pub separator: Option<u32>,
+    pub score: Option<u32>,
     /// Ids for which the model has no rows yet: training adds them.
     pub new: Vec<u32>,
 }
@@ -118,10 +119,10 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
         problems.push(format!("the {} has no head of its own", config.architecture.noun()));
     }
     let unused = model.check(&config.tensors(found)).map_or(Vec::new(), |loaded| loaded.unused);
-    let (tokenizer, tokenizer_error) = match pretrained::tokenizer(path) {
+    let (tokenizer, tokenizer_error) = match pretrained::tokenizer(path, Missing::Leave) {
         Ok(Some(tokenizer)) => {
             let specials = tokenizer.specials();
-            let new = [specials.separator, specials.score];
+            let new = [specials.separator, specials.score].into_iter().flatten();
             let facts = TokenizerFacts {
                 kind: tokenizer.description(),
                 vocab_size: tokenizer.vocab_size(),
@@ -129,7 +130,7 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
                 eos: specials.eos,
                 separator: specials.separator,
                 score: specials.score,
-                new: new.into_iter().filter(|id| *id as usize >= config.vocab_size).collect(),
+                new: new.filter(|id| *id as usize >= config.vocab_size).collect(),
             };
             (Some(facts), None)
         }
