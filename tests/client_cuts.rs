@@ -78,7 +78,7 @@ proptest! {
             let specials = tokenizer.specials();
             let found: Vec<u32> = sequence.ids.iter().copied().filter(|id| *id < 5).collect();
             prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator.unwrap(), specials.score.unwrap()]);
-            prop_assert_eq!(sequence.ids.last(), Some(&specials.score));
+            prop_assert_eq!(sequence.ids.last().copied(), specials.score);
         }
     }
 }

@@ -156,7 +156,7 @@ proptest! {
             let found: Vec<u32> = ids.iter().copied().filter(|id| *id < 5).collect();
             prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator.unwrap(), specials.score.unwrap()]);
             prop_assert_eq!(ids.first().copied(), specials.bos);
-            prop_assert_eq!(ids.last().copied(), Some(specials.score));
+            prop_assert_eq!(ids.last().copied(), specials.score);
         }
         let prefix = separator(&pair.chosen);
         prop_assert_eq!(&pair.chosen[..=prefix], &pair.rejected[..=separator(&pair.rejected)]);

@@ -216,6 +216,12 @@ impl Tokenizer {
         Ok([if asks { bos() } else { before }, after])
     }
 
+    /// What fills up batches: the configured `pad_token` if the vocabulary has it, else EOS, else BOS.
+    pub fn pad(&self) -> Option<u32> {
+        let Specials { bos, eos, .. } = self.0.specials;
+        self.configured("pad_token").and_then(|name| self.id(&name)).or(eos).or(bos)
+    }
+
     /// How the token is spelt that its `tokenizer_config.json` has under `key`, such as `bos_token`.
     pub(crate) fn configured(&self, key: &str) -> Option<String> {
         if let Codec::File { config, .. } | Codec::SentencePiece { config, .. } = &self.0.codec

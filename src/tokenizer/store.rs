@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::configured_name;
 use super::{Codec, Inner, Missing, Names, Tokenizer, bytes};
 use crate::config::TokenizerKind;
 use crate::{Error, Result, files};
@@ -180,8 +179,7 @@ impl Tokenizer {
         config.insert("eos_token".into(), name_of(inner.specials.eos));
         let Names { separator, score } = &inner.names;
         // Batches are filled up with a token that is there: another program would add the name that it does not find.
-        let pad = configured_name(&config, "pad_token").ok().flatten().and_then(|name| self.id(name));
-        config.insert("pad_token".into(), name_of(pad.or(inner.specials.eos).or(inner.specials.bos)));
+        config.insert("pad_token".into(), name_of(self.pad()));
         let form = inner.specials.polar().is_ok().then_some(POLAR);
         let mut own = json!({"kind": self.kind(), "separator": separator, "score": score, FORM: form});
         if matches!(inner.codec, Codec::SentencePiece { .. }) {

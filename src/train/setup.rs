@@ -242,6 +242,8 @@ fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Optio
         Some(tokenizer) => tokenizer,
     };
     config.special.reward = tokenizer.specials().score;
+    // Other programs find the last token of a sequence by what their tokenizer fills batches up with.
+    config.special.pad = tokenizer.pad().unwrap_or(config.special.pad);
     // Separator and score token may need rows of their own.
     let known = tokenizer.vocab_size() - new_tokens(&tokenizer, config.vocab_size).len();
     if known <= config.vocab_size {
@@ -264,7 +266,8 @@ fn architecture(outputs: OutputHeads) -> Architecture {
 fn model_config(config: &Config, tokenizer: &Tokenizer, outputs: OutputHeads) -> Result<ModelConfig> {
     let specials = tokenizer.specials();
     let eos = specials.eos.or(specials.bos).unwrap_or(0);
-    let special = SpecialIds { bos: specials.bos.unwrap_or(eos), eos, pad: eos, reward: specials.score };
+    let pad = tokenizer.pad().unwrap_or(eos);
+    let special = SpecialIds { bos: specials.bos.unwrap_or(eos), eos, pad, reward: specials.score };
     ModelConfig::new(&config.model, tokenizer.vocab_size(), special, architecture(outputs))
 }
 
