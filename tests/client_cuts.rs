@@ -39,7 +39,7 @@ fn official(tokenizer: &Tokenizer, texts: [&str; 3], config: &TemplateConfig, si
     let [p, r1, r2] = [p, r1, r2].map(|ids| tokenizer.decode(&ids).unwrap());
     let newline = if config.wrapper == Wrapper::Sft { "\n" } else { "" };
     let ids = |response: &str| tokenizer.encode(&[&p, newline, response].concat()).unwrap();
-    [vec![bos], ids(&r1), vec![specials.separator], ids(&r2), vec![specials.score]].concat()
+    [vec![bos], ids(&r1), vec![specials.separator.unwrap()], ids(&r2), vec![specials.score.unwrap()]].concat()
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -77,8 +77,8 @@ proptest! {
             }
             let specials = tokenizer.specials();
             let found: Vec<u32> = sequence.ids.iter().copied().filter(|id| *id < 5).collect();
-            prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator, specials.score]);
-            prop_assert_eq!(sequence.ids.last(), Some(&specials.score));
+            prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator.unwrap(), specials.score.unwrap()]);
+            prop_assert_eq!(sequence.ids.last().copied(), specials.score);
         }
     }
 }
@@ -88,7 +88,7 @@ fn spelled(texts: [&str; 3], config: &TemplateConfig, side: CutSide) -> (String,
     let [prompt, reference, candidate] = texts;
     let cut = encode_as_client(&BYTES, prompt, reference, &[candidate], config, side).unwrap().remove(0);
     let specials = BYTES.specials();
-    let ends = [specials.bos.unwrap(), specials.separator, specials.score];
+    let ends = [specials.bos.unwrap(), specials.separator.unwrap(), specials.score.unwrap()];
     let parts: Vec<String> = cut.ids.split(|id| ends.contains(id)).map(|part| BYTES.decode(part).unwrap()).collect();
     (parts.join("|"), cut.cut)
 }

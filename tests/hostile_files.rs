@@ -20,6 +20,7 @@ use polar_raw::store::inspect::inspect;
 use polar_raw::store::weights::{Target, write};
 use polar_raw::store::{Family, Pretrained, pretrained};
 use polar_raw::tensor::Dtype;
+use polar_raw::tokenizer::Missing;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -263,7 +264,7 @@ fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Metadat
         writer.append(&values).unwrap();
     }
     writer.finish().unwrap().commit().unwrap();
-    assert!(pretrained::tokenizer(to).unwrap().is_some());
+    assert!(pretrained::tokenizer(to, Missing::Leave).unwrap().is_some());
 }
 
 /// A model of every format, family and way of lying on the disk, in folders of their own: the files to damage.
@@ -316,7 +317,7 @@ fn name(dir: &Path, file: &str) -> String {
 /// All that is done with a model's folder before it computes.
 fn look(dir: &Path) -> polar_raw::Result<()> {
     let _ = inspect(dir, true);
-    if let Ok(Some(tokenizer)) = pretrained::tokenizer(dir)
+    if let Ok(Some(tokenizer)) = pretrained::tokenizer(dir, Missing::Leave)
         && let Ok(ids) = tokenizer.encode("ab  é 12 <s> <think>\n")
     {
         assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));

@@ -12,7 +12,7 @@ use polar_raw::model::{Model, TensorSpec};
 use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::weights::{self, Target};
 use polar_raw::store::{Family, Pretrained};
-use polar_raw::tokenizer::Tokenizer;
+use polar_raw::tokenizer::{Missing, Tokenizer};
 use polar_raw::train::setup::{Initial, Setup, Start};
 use serde_json::{Map, Value, json};
 
@@ -121,7 +121,7 @@ fn tokens_that_are_new_to_a_model_start_as_the_mean_of_the_others() {
         let (setup, model, notes) = setup(&config, Start::From(llama.clone()), Some(&llama));
         assert_eq!(setup.model_config.vocab_size, rows);
         let specials = setup.feeder.tokenizer().unwrap().specials();
-        assert_eq!([specials.separator, specials.score], [300, 301]);
+        assert_eq!([specials.separator, specials.score], [Some(300), Some(301)]);
         assert!(notes.iter().any(|note| note.contains("[300, 301] are new")), "{notes:?}");
         assert!(notes.iter().any(|note| note.contains("reward head starts at zero")), "{notes:?}");
         assert!(tensor(&model, "v_head.weight").iter().all(|v| *v == 0.0));
@@ -160,8 +160,8 @@ fn a_gguf_file_without_a_vocabulary_is_read_with_the_tokenizer_beside_it() {
     let gguf = folder.path().join("alone/model.gguf");
     fs::create_dir(gguf.parent().unwrap()).unwrap();
     convert(&llama, &gguf, ModelFormat::Gguf, None, usize::MAX).unwrap();
-    assert!(polar_raw::store::pretrained::tokenizer(&gguf).unwrap().is_none());
-    let refused = polar_raw::store::pretrained::required_tokenizer(&gguf).unwrap_err().to_string();
+    assert!(polar_raw::store::pretrained::tokenizer(&gguf, Missing::Leave).unwrap().is_none());
+    let refused = polar_raw::store::pretrained::required_tokenizer(&gguf, Missing::Leave).unwrap_err().to_string();
     assert!(refused.contains("has no vocabulary"), "{refused}");
     fs::copy(llama.join("tokenizer.json"), gguf.with_file_name("tokenizer.json")).unwrap();
     let (grown, _, notes) = setup(&config(""), Start::From(gguf.clone()), Some(&gguf));
@@ -200,7 +200,7 @@ fn a_saved_model_knows_its_tokens() {
 fn a_tokenizer_saved_with_more_ids_than_rows_gets_them() {
     let folder = tempfile::tempdir().unwrap();
     let llama = foreign(folder.path(), 0);
-    Tokenizer::load(&llama).unwrap().save(&llama).unwrap();
+    Tokenizer::load(&llama, Missing::Add).unwrap().save(&llama).unwrap();
     let config = config("");
     let (grown, model, notes) = setup(&config, Start::From(llama.clone()), Some(&llama));
     assert_eq!(grown.model_config.vocab_size, 302);

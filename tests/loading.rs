@@ -19,7 +19,7 @@ use polar_raw::store::convert::{ModelFormat, convert};
 use polar_raw::store::weights::{Target, write};
 use polar_raw::store::{Family, Pretrained, pretrained};
 use polar_raw::tensor::Dtype;
-use polar_raw::tokenizer::Tokenizer;
+use polar_raw::tokenizer::{Missing, Tokenizer};
 
 struct Counting;
 
@@ -130,7 +130,7 @@ fn load(path: &Path, heads: OutputHeads) -> (Model, Option<Tokenizer>) {
     pretrained.read_into(heads, &mut |spec, values| model.set(spec, values)).unwrap();
     drop(pretrained);
     Companion::read(path, model.config()).unwrap();
-    let tokenizer = pretrained::tokenizer(path).unwrap();
+    let tokenizer = pretrained::tokenizer(path, Missing::Leave).unwrap();
     (model, tokenizer)
 }
 

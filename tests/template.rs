@@ -28,8 +28,8 @@ fn spell(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     let name = |id: &u32| match *id {
         id if Some(id) == specials.bos => "[BOS]".into(),
         id if Some(id) == specials.eos => "[EOS]".into(),
-        id if id == specials.separator => "[SEP]".into(),
-        id if id == specials.score => "[SCORE]".into(),
+        id if Some(id) == specials.separator => "[SEP]".into(),
+        id if Some(id) == specials.score => "[SCORE]".into(),
         id => tokenizer.decode(&[id]).unwrap(),
     };
     ids.iter().map(name).collect()
@@ -150,13 +150,13 @@ proptest! {
         row.wrapper = pretrain.then_some(Wrapper::Pretrain);
         let pair = encode_triple(tokenizer, &row, &config(max_length, max_response_length)).unwrap();
         let specials = tokenizer.specials();
-        let separator = |ids: &[u32]| ids.iter().position(|id| *id == specials.separator).unwrap();
+        let separator = |ids: &[u32]| ids.iter().position(|id| Some(*id) == specials.separator).unwrap();
         for ids in [&pair.chosen, &pair.rejected] {
             prop_assert!(ids.len() <= max_length);
             let found: Vec<u32> = ids.iter().copied().filter(|id| *id < 5).collect();
-            prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator, specials.score]);
+            prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator.unwrap(), specials.score.unwrap()]);
             prop_assert_eq!(ids.first().copied(), specials.bos);
-            prop_assert_eq!(ids.last().copied(), Some(specials.score));
+            prop_assert_eq!(ids.last().copied(), specials.score);
         }
         let prefix = separator(&pair.chosen);
         prop_assert_eq!(&pair.chosen[..=prefix], &pair.rejected[..=separator(&pair.rejected)]);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::device::{Device, DeviceParser};
-use super::model::{self, Opened};
+use super::model::{self, Opened, Strings};
 use super::trace::Trace;
 use crate::data::Wrapper;
 use crate::error::{Error, Result};
@@ -19,6 +19,7 @@ use crate::eval::result::{
 use crate::eval::sets::{self, Format, Set};
 use crate::eval::{Scorer, set_name, write_page};
 use crate::files;
+use crate::polar::Form;
 use crate::store::hub;
 
 /// Measure how often a model ranks answers rightly.
@@ -43,7 +44,11 @@ pub struct EvalArgs {
     /// What the rows are. [default: known by their keys]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Where the reference comes from; never the candidate itself. [default: file with --references, else the format's]
+    /// What the string of a candidate is. [default: what each model was trained on: polar, or else its chat template]
+    #[arg(long, value_enum)]
+    form: Option<Form>,
+    /// Where the reference comes from; never the candidate itself. [default: file with --references, else none for a
+    /// model that is not of POLAR's form, else the format's]
     #[arg(long, value_enum)]
     reference_source: Option<ReferenceSource>,
     /// References, as rows {id, reference} or {prompt, reference}.
@@ -85,15 +90,33 @@ pub fn run(mut args: EvalArgs) -> Result<()> {
     let mut first = args.model.first().map(|path| open(path)).transpose()?;
     let device = first.as_ref().map(|opened| opened.model.backend().name()).unwrap_or_default();
     let set = sets::read(&args.data, args.format, args.seed)?;
-    let (source, default) = source(&args, set.format)?;
+    let strings = match (&first, args.model.first()) {
+        (Some(first), Some(path)) if set.format != Format::Pairs => {
+            Some(model::strings(path, &first.model, args.form)?)
+        }
+        _ => None,
+    };
+    let (source, default) = source(&args, set.format, strings.as_ref().map(|strings| strings.form))?;
     let references = args.references.as_deref().map_or_else(|| Ok(References::default()), References::read)?;
     let trials = trials(&set, source, references).map_err(|e| e.context(args.data.display()))?;
     let name = set_name(&args.data);
 
+    let mut strings = strings;
     let mut models: Vec<ModelResult> = Vec::new();
     for (path, label) in args.model.iter().zip(labels) {
         let opened = first.take().map_or_else(|| open(path), Ok)?;
-        models.push(measured(&args, path, opened, label, &name, &set, &trials)?);
+        let strings = match strings.take() {
+            None if set.format != Format::Pairs => Some(model::strings(path, &opened.model, args.form)?),
+            strings => strings,
+        };
+        if source == ReferenceSource::None && strings.as_ref().is_none_or(|strings| strings.form == Form::Polar) {
+            let path = path.display();
+            return Err(Error::user(format!(
+                "{path} is of POLAR's form, which compares with a reference: choose another \
+                --reference-source than none"
+            )));
+        }
+        models.push(measured(&args, Subject { path, label, opened, strings }, &name, &set, &trials)?);
     }
     let comparisons = comparisons(&models, &parts(&models, &name, &trials), args.seed);
     let result = EvalResult {
@@ -132,7 +155,7 @@ pub fn run(mut args: EvalArgs) -> Result<()> {
 }
 
 /// Where references come from, and whether that is the format's default.
-fn source(args: &EvalArgs, format: Format) -> Result<(ReferenceSource, bool)> {
+fn source(args: &EvalArgs, format: Format, form: Option<Form>) -> Result<(ReferenceSource, bool)> {
     let given = args.references.as_ref().map(|_| ReferenceSource::File);
     let needs_file = "give --references FILE with rows {id, reference} or {prompt, reference}";
     match (args.reference_source.or(given), format.default_source()) {
@@ -143,6 +166,10 @@ fn source(args: &EvalArgs, format: Format) -> Result<(ReferenceSource, bool)> {
             Err(Error::user(format!("--references goes with --reference-source file, not {}", source.name())))
         }
         (Some(source), _) => Ok((source, false)),
+        // Trajectories are drawn as triples whatever the form.
+        (None, _) if form.is_some_and(|form| form != Form::Polar) && format != Format::Trajectories => {
+            Ok((ReferenceSource::None, true))
+        }
         (None, Some(source)) => Ok((source, true)),
         (None, None) => Err(Error::user(format!(
             "{}: {} rows have no reference, and POLAR needs one: {needs_file}; or choose another --reference-source",
@@ -152,24 +179,28 @@ fn source(args: &EvalArgs, format: Format) -> Result<(ReferenceSource, bool)> {
     }
 }
 
-/// Measures one model and drops it.
-fn measured(
-    args: &EvalArgs,
-    path: &Path,
-    opened: Opened,
+/// A model to measure.
+struct Subject<'a> {
+    path: &'a Path,
     label: String,
-    name: &str,
-    set: &Set,
-    trials: &Trials,
-) -> Result<ModelResult> {
+    opened: Opened,
+    /// None where all rows are token ids.
+    strings: Option<Strings>,
+}
+
+/// Measures one model and drops it.
+fn measured(args: &EvalArgs, subject: Subject<'_>, name: &str, set: &Set, trials: &Trials) -> Result<ModelResult> {
+    let Subject { path, label, opened, strings } = subject;
     let mut template = opened.companion.template;
-    template.wrapper = args.wrapper.unwrap_or(template.wrapper);
-    let tokenizer = (set.format != Format::Pairs).then(|| model::tokenizer(path, &opened.model)).transpose()?;
+    let own = strings.as_ref().and_then(|strings| strings.own.as_ref());
+    template.wrapper = args.wrapper.unwrap_or(if own.is_some() { Wrapper::Pretrain } else { template.wrapper });
+    let tokenizer = strings.as_ref().map(|strings| &strings.tokenizer);
     let mut scorer = Scorer::new(opened.model.clone(), (args.pack_length as usize).max(2 * template.max_length))?;
     let mut judge = ModelJudge {
         scorer: &mut scorer,
         config: opened.model.config(),
-        tokenizer: tokenizer.as_ref(),
+        tokenizer,
+        own,
         template,
         path: &args.data,
         truncation: Truncation::default(),
@@ -181,7 +212,7 @@ fn measured(
     let found = measure(&task, &mut judge, |question, found| {
         let (_, tokens) = match tokens.take().filter(|(group, _)| *group == question.at) {
             Some(known) => tokens.insert(known),
-            None => tokens.insert((question.at, lengths(&question.group, tokenizer.as_ref())?)),
+            None => tokens.insert((question.at, lengths(&question.group, tokenizer)?)),
         };
         tally.add(question, &found, tokens);
         around.extend(around_mean(question, &found, tokens));

@@ -71,7 +71,10 @@ fn table(inspection: &Inspection) -> String {
             let (bias, mean, std) = (m.score_bias, m.score_mean, m.score_std);
             row("scores", format!("of the head's product: plus the bias {bias}, minus {mean}, over {std}"));
         }
-        if let (Some(length), Some(wrapper)) = (m.max_length, &m.wrapper) {
+        let foreign = inspection.tokenizer.as_ref().is_some_and(|t| t.separator.is_none() || t.score.is_none());
+        if foreign && m.reward_head {
+            row("strings", "its own, not of POLAR's form".into());
+        } else if let (Some(length), Some(wrapper)) = (m.max_length, &m.wrapper) {
             row("strings", format!("{wrapper} wrapper, at most {length} tokens"));
         }
     }
@@ -81,7 +84,8 @@ fn table(inspection: &Inspection) -> String {
             row("tokenizer", format!("{}, {} ids", t.kind, t.vocab_size));
             let new = if t.new.is_empty() { "" } else { ", without rows of their own yet" };
             let (bos, eos) = (id(t.bos), id(t.eos));
-            row("special ids", format!("BOS {bos}, EOS {eos}, separator {}, score {}{new}", t.separator, t.score));
+            let (separator, score) = (id(t.separator), id(t.score));
+            row("special ids", format!("BOS {bos}, EOS {eos}, separator {separator}, score {score}{new}"));
         }
         None => row("tokenizer", inspection.tokenizer_error.clone().unwrap_or_else(|| "none".into())),
     }

@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 use crate::eval::Companion;
 use crate::model::config::Architecture;
 use crate::model::{Model, OutputHeads};
+use crate::polar::{Form, OwnForm};
 use crate::store::{Pretrained, pretrained};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Missing, Tokenizer};
 
 /// A reward model, ready to score.
 pub struct Opened {
@@ -43,9 +44,29 @@ pub fn open(dir: &Path, device: impl FnOnce() -> Result<Rc<dyn Backend>>) -> Res
     Ok(Opened { model: Rc::new(model), companion })
 }
 
+/// How texts become the strings of a model.
+pub struct Strings {
+    pub tokenizer: Tokenizer,
+    pub form: Form,
+    /// The strings of a form that is not POLAR's.
+    pub own: Option<OwnForm>,
+}
+
+/// The tokenizer of a model's folder and the form of its strings: `form`, or what the folder says.
+pub fn strings(dir: &Path, model: &Model, form: Option<Form>) -> Result<Strings> {
+    let tokenizer = tokenizer(dir, model)?;
+    let strings = Form::of(&tokenizer, form).and_then(|form| {
+        let most = model.config().max_position_embeddings;
+        let own = (form != Form::Polar).then(|| OwnForm::new(&tokenizer, form, most)).transpose()?;
+        Ok((form, own))
+    });
+    let (form, own) = strings.map_err(|error| error.context(dir.display()))?;
+    Ok(Strings { tokenizer, form, own })
+}
+
 /// The tokenizer of a model's folder.
-pub fn tokenizer(dir: &Path, model: &Model) -> Result<Tokenizer> {
-    let tokenizer = pretrained::required_tokenizer(dir)?;
+fn tokenizer(dir: &Path, model: &Model) -> Result<Tokenizer> {
+    let tokenizer = pretrained::required_tokenizer(dir, Missing::Leave)?;
     if tokenizer.vocab_size() > model.config().vocab_size {
         return Err(Error::user(format!(
             "{}: the tokenizer has {} ids and the model {}; they do not belong together",

@@ -13,20 +13,20 @@ use serde_json::{Map, Value, json};
 use self::partial::Partial;
 use self::progress::{Counted, Progress};
 use super::device::{Device, DeviceParser};
-use super::model;
+use super::model::{self, Strings};
 use super::trace::Trace;
 use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
 use crate::model::Model;
-use crate::polar::{CutReport, CutSide, TemplateConfig, encode_as_client};
+use crate::polar::{CutReport, CutSide, Form, TemplateConfig, encode_as_client};
 use crate::store::hub;
-use crate::tokenizer::Tokenizer;
 
 /// Score candidate answers by how close they are to a reference answer.
 ///
 /// Reads rows {prompt, reference, output}; {prompt, reference, outputs} with a list of candidates, whose common
-/// beginning is computed once; or {input_ids} with whole sequences of token ids that end with the score token. Writes
+/// beginning is computed once; or {input_ids} with whole sequences of token ids that end with the score token. A reward
+/// model of another family scores in its own form (--form), and needs no reference. Writes
 /// a row {score} or {scores, best} for each, in the same order; best is the index of the highest. Higher is closer to
 /// the policy of the reference; only scores of one prompt and reference can be compared.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,11 @@ pub struct ScoreArgs {
     /// Go on where an interrupted run with the same output stopped, if there was one.
     #[arg(long, requires = "output")]
     resume: bool,
-    /// How prompt and trajectory are joined in rows that do not say. [default: as in training]
+    /// What the string of a candidate is. [default: what the model was trained on: polar, or else its chat template]
+    #[arg(long, value_enum)]
+    form: Option<Form>,
+    /// How prompt and trajectory are joined in rows that do not say. [default: as in training; for plain
+    /// text pretrain]
     #[arg(long, value_name = "sft|pretrain", value_parser = model::parse_wrapper)]
     wrapper: Option<Wrapper>,
     /// Which end of a reference or candidate that is too long is cut off.
@@ -119,7 +123,7 @@ pub fn run(mut args: ScoreArgs) -> Result<()> {
     let mut job = Job {
         args: &args,
         template,
-        tokenizer: None,
+        strings: None,
         vocab: opened.model.config().vocab_size,
         most: positions,
         window: PASSES * PASS.max(2 * template.max_length),
@@ -162,7 +166,7 @@ struct Job<'a> {
     args: &'a ScoreArgs,
     template: TemplateConfig,
     /// Read when the first row of text comes: rows of ids need none.
-    tokenizer: Option<Tokenizer>,
+    strings: Option<Strings>,
     vocab: usize,
     /// The longest sequence that the model reads.
     most: usize,
@@ -218,6 +222,7 @@ impl Job<'_> {
             ("version", json!(env!("CARGO_PKG_VERSION"))),
             ("model", json!(fingerprint(&args.model)?)),
             ("device", json!(self.model.backend().name())),
+            ("form", json!(args.form)),
             ("wrapper", json!(template.wrapper)),
             ("max_length", json!(template.max_length)),
             ("max_response_length", json!(template.max_response_length)),
@@ -307,30 +312,44 @@ impl Job<'_> {
         if normalise.needs_group() && !many {
             return Err(Error::user("--normalise z-score and rank compare candidates of one row: give it \"outputs\""));
         }
-        let (prompt, reference, outputs, wrapper) = match input {
+        let (prompt, messages, reference, outputs, wrapper) = match input {
             ScoreInput::Ids(ids) => {
                 let sequences = vec![self.checked(ids)?];
                 return Ok(Encoded { line, sequences, cuts: vec![CutReport::default()], many });
             }
-            ScoreInput::Text { prompt, reference, output, wrapper } => (prompt, reference, vec![output], wrapper),
-            ScoreInput::BestOf { prompt, reference, outputs, wrapper } => (prompt, reference, outputs, wrapper),
+            ScoreInput::Text { prompt, messages, reference, output, wrapper } => {
+                (prompt, messages, reference, vec![output], wrapper)
+            }
+            ScoreInput::BestOf { prompt, messages, reference, outputs, wrapper } => {
+                (prompt, messages, reference, outputs, wrapper)
+            }
         };
         let template = TemplateConfig { wrapper: wrapper.unwrap_or(self.template.wrapper), ..self.template };
-        let tokenizer = match &mut self.tokenizer {
-            Some(tokenizer) => tokenizer,
-            empty => empty.insert(model::tokenizer(&self.args.model, self.model)?),
+        let Strings { tokenizer, own, .. } = match &mut self.strings {
+            Some(strings) => strings,
+            empty => empty.insert(model::strings(&self.args.model, self.model, self.args.form)?),
         };
+        if let Some(own) = own {
+            if normalise == Normalise::Reference {
+                return Err(Error::user(
+                    "--normalise reference needs a model of POLAR's form: others compare with none",
+                ));
+            }
+            let wrapper = wrapper.or(self.args.wrapper).unwrap_or(Wrapper::Pretrain);
+            check_count(outputs.len(), self.most)?;
+            let sequences: Vec<_> =
+                outputs.iter().map(|output| own.encode(&messages, output, wrapper)).collect::<Result<_>>()?;
+            let cuts = vec![CutReport::default(); sequences.len()];
+            return Ok(Encoded { line, sequences, cuts, many });
+        }
+        let reference = reference.ok_or_else(|| {
+            Error::user("missing key \"reference\": a model of POLAR's form compares candidates with a reference")
+        })?;
         let mut candidates: Vec<&str> = outputs.iter().map(String::as_str).collect();
         if normalise == Normalise::Reference {
             candidates.push(&reference);
         }
-        let (longest, count) = (template.max_length, candidates.len());
-        if count.saturating_mul(longest) > ROW_IDS && count > ROW_CANDIDATES {
-            return Err(Error::user(format!(
-                "{count} outputs of up to {longest} tokens are too many for one row: give at most {} a row",
-                ROW_CANDIDATES.max(ROW_IDS / longest)
-            )));
-        }
+        check_count(candidates.len(), template.max_length)?;
         let cut = encode_as_client(tokenizer, &prompt, &reference, &candidates, &template, self.args.cut_side)?;
         let (sequences, cuts) = cut.into_iter().map(|cut| (cut.ids, cut.cut)).unzip();
         Ok(Encoded { line, sequences, cuts, many })
@@ -367,6 +386,17 @@ impl Job<'_> {
     }
 }
 
+/// Refuses a row of more candidates than memory is meant for, each of up to `longest` tokens.
+fn check_count(count: usize, longest: usize) -> Result<()> {
+    if count.saturating_mul(longest) > ROW_IDS && count > ROW_CANDIDATES {
+        return Err(Error::user(format!(
+            "{count} outputs of up to {longest} tokens are too many for one row: give at most {} a row",
+            ROW_CANDIDATES.max(ROW_IDS / longest)
+        )));
+    }
+    Ok(())
+}
+
 /// The index of the highest score, the first of equals.
 fn best(scores: &[f32]) -> usize {
     scores.iter().enumerate().fold(0, |best, (i, score)| if *score > scores[best] { i } else { best })
@@ -374,7 +404,7 @@ fn best(scores: &[f32]) -> usize {
 
 /// A hash of the files that a model consists of.
 fn fingerprint(model: &Path) -> Result<String> {
-    const ENDINGS: [&str; 5] = ["json", "model", "safetensors", "bin", "gguf"];
+    const ENDINGS: [&str; 6] = ["json", "jinja", "model", "safetensors", "bin", "gguf"];
     let failed = |path: &Path, e| Error::io("read", path, &e);
     let mut files = vec![model.to_path_buf()];
     if model.is_dir() {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::device::{Device, DeviceParser};
-use super::model;
+use super::model::{self, Strings};
 use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
+use crate::polar::Form;
 use crate::serve::{Compat, Info, Loaded, Normalise, Options, Server, cors, log, paths};
 use crate::store::hub;
 use crate::train::finish;
@@ -37,6 +38,10 @@ pub struct ServeArgs {
     /// Port to listen on; 0 takes a free one.
     #[arg(long, default_value_t = 30000)]
     port: u16,
+    /// What strings are. A model that is not of POLAR's form answers /classify and /pooling, with its own strings.
+    /// [default: what the model was trained on: polar, or else its chat template]
+    #[arg(long, value_enum)]
+    form: Option<Form>,
     /// Whose reply /pooling gives; /vllm/pooling and /lmdeploy/pooling are there in any case.
     #[arg(long, value_enum, default_value_t)]
     compat: Compat,
@@ -170,7 +175,7 @@ fn api_key(args: &ServeArgs) -> Result<Option<String>> {
 fn load(args: &ServeArgs) -> Result<Loaded> {
     let dir = hub::locate(&args.model)?;
     let opened = model::open(&dir, || args.device.open())?;
-    let tokenizer = model::tokenizer(&dir, &opened.model)?;
+    let Strings { tokenizer, form, .. } = model::strings(&dir, &opened.model, args.form)?;
     let (config, mut template) = (opened.model.config(), opened.companion.template);
     let most = config.max_position_embeddings;
     let own = template.max_length + template.max_length / 16;
@@ -183,6 +188,7 @@ fn load(args: &ServeArgs) -> Result<Loaded> {
     template.max_length = template.max_length.min(max_length);
     let info = Info {
         tokenizer,
+        form,
         template,
         vocab_size: config.vocab_size,
         max_length,

@@ -11,7 +11,7 @@ use crate::data::Lines;
 use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::store::{hub, pretrained};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Missing, Tokenizer};
 
 /// Turn text into token ids, or ids into text.
 ///
@@ -48,7 +48,7 @@ pub fn run(mut args: TokenizeArgs) -> Result<()> {
     let ending = args.model.extension().and_then(OsStr::to_str);
     let tokenizer = match ending {
         Some("json" | "model") if args.model.is_file() => Tokenizer::load_file(&args.model)?,
-        _ => pretrained::required_tokenizer(&args.model)?,
+        _ => pretrained::required_tokenizer(&args.model, Missing::Leave)?,
     };
     let Some(input) = &args.input else {
         let specials = tokenizer.specials();

@@ -19,6 +19,15 @@ pub enum Wrapper {
     Pretrain,
 }
 
+/// A message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Message {
+    /// Who speaks: `user`, `assistant`, `system`, or what else a chat template knows.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
 /// One output of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trajectory {

@@ -18,7 +18,7 @@ mod score_rows;
 mod store;
 
 pub(crate) use formats::{read_pair, read_triple};
-pub use items::{Document, IdPair, Trajectory, Triple, Wrapper};
+pub use items::{Document, IdPair, Message, Trajectory, Triple, Wrapper};
 pub(crate) use lines::Lines;
 pub(crate) use read::RowFile;
 pub use read::{read, read_all, read_from};

@@ -5,7 +5,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
-use super::Wrapper;
+use super::{Message, Wrapper};
 use crate::{Error, Result};
 
 /// The kinds of row.
@@ -120,6 +120,32 @@ impl Row {
             None => Ok(()),
             Some(key) => Err(Error::user(format!("missing key {key:?}: {} need {}", shape.name, list(shape.keys)))),
         }
+    }
+
+    /// The messages of `key` with their roles, a string as one of `role`. Whoever speaks in a message without a role is
+    /// `role` too.
+    pub(super) fn messages(&self, key: &str, role: &str) -> Result<Vec<Message>> {
+        let value = self.values.get(key).cloned().unwrap_or_default();
+        let Value::Array(messages) = value else {
+            return Ok(vec![Message { role: role.into(), content: text(value, key)? }]);
+        };
+        let message = |(i, message): (usize, Value)| {
+            let role = match &message["role"] {
+                Value::Null => role.to_owned(),
+                Value::String(role) => role.clone(),
+                other => return Err(unexpected(&format!("{key}[{i}].role"), "a string", other)),
+            };
+            Ok(Message { role, content: content(message, key, i)? })
+        };
+        messages.into_iter().enumerate().map(message).collect()
+    }
+
+    /// All keys of `kind` but `optional` are there.
+    pub(super) fn check_but(&self, kind: Kind, optional: &str) -> Result<()> {
+        if self.has(optional) || kind.shape().keys.iter().any(|key| *key != optional && !self.has(key)) {
+            return self.check(kind);
+        }
+        Ok(())
     }
 
     /// Takes the text of `key`: a string, or a list of messages, whose contents are joined by newlines.

@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::Wrapper;
 use super::lines::{Lines, MAX_LINE};
 use super::row::{Kind, Row};
+use super::{Message, Wrapper};
 use crate::{Error, Result};
 
 /// What is to be scored.
@@ -15,8 +15,10 @@ pub enum ScoreInput {
     Text {
         /// The prompt that both answer.
         prompt: String,
-        /// The trajectory to compare with.
-        reference: String,
+        /// The prompt's messages, for models that are given the roles too.
+        messages: Vec<Message>,
+        /// The trajectory to compare with, if the row has one.
+        reference: Option<String>,
         /// The candidate.
         output: String,
         /// The row's own wrapper, if it names one.
@@ -26,8 +28,10 @@ pub enum ScoreInput {
     BestOf {
         /// The prompt that all answer.
         prompt: String,
-        /// The trajectory to compare with.
-        reference: String,
+        /// The prompt's messages, for models that are given the roles too.
+        messages: Vec<Message>,
+        /// The trajectory to compare with, if the row has one.
+        reference: Option<String>,
         /// The candidates, at least one.
         outputs: Vec<String>,
         /// The row's own wrapper, if it names one.
@@ -116,24 +120,30 @@ fn input(mut row: Row) -> Result<ScoreInput> {
         return Ok(ScoreInput::Ids(row.ids("input_ids")?));
     }
     if row.has("outputs") {
-        row.check(Kind::BestOf)?;
+        row.check_but(Kind::BestOf, "reference")?;
         if row.has("output") {
             return Err(Error::user("a row has either \"output\" or \"outputs\"; this one has both"));
         }
         return Ok(ScoreInput::BestOf {
+            messages: row.messages("prompt", "user")?,
             prompt: row.text("prompt")?,
-            reference: row.text("reference")?,
+            reference: reference(&mut row)?,
             outputs: row.texts("outputs")?,
             wrapper: row.wrapper()?,
         });
     }
-    row.check(Kind::Score)?;
+    row.check_but(Kind::Score, "reference")?;
     Ok(ScoreInput::Text {
+        messages: row.messages("prompt", "user")?,
         prompt: row.text("prompt")?,
-        reference: row.text("reference")?,
+        reference: reference(&mut row)?,
         output: row.text("output")?,
         wrapper: row.wrapper()?,
     })
+}
+
+fn reference(row: &mut Row) -> Result<Option<String>> {
+    row.has("reference").then(|| row.text("reference")).transpose()
 }
 
 impl Iterator for ScoreRows {

@@ -16,6 +16,8 @@ pub enum ReferenceSource {
     LeaveOneOut,
     /// A file of references, given with --references, joined by id or prompt
     File,
+    /// No reference, for models that are not of POLAR's form
+    None,
 }
 
 impl ReferenceSource {
@@ -26,6 +28,7 @@ impl ReferenceSource {
             Self::Best => "best",
             Self::LeaveOneOut => "leave-one-out",
             Self::File => "file",
+            Self::None => "none",
         }
     }
 }

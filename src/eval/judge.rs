@@ -9,10 +9,10 @@ use super::Scorer;
 use super::group::{Answer, Group};
 use super::reference::Question;
 use crate::baselines::Baseline;
-use crate::data::IdPair;
+use crate::data::{IdPair, Message};
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::polar::{TemplateConfig, encode_candidates};
+use crate::polar::{OwnForm, TemplateConfig, encode_candidates};
 use crate::tokenizer::{Specials, Tokenizer};
 
 /// Scores candidates.
@@ -29,6 +29,11 @@ pub trait Judge {
     /// As [`Self::scores`].
     fn control(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
         self.scores(questions)
+    }
+
+    /// Whether scores depend on references; the control means nothing where they do not.
+    fn uses_references(&self) -> bool {
+        true
     }
 }
 
@@ -78,6 +83,8 @@ pub struct ModelJudge<'a> {
     pub config: &'a ModelConfig,
     /// Encodes text; token ids need none.
     pub tokenizer: Option<&'a Tokenizer>,
+    /// The strings of a model that is not of POLAR's form; they hold no reference.
+    pub own: Option<&'a OwnForm>,
     /// How strings are built and cut.
     pub template: TemplateConfig,
     /// The file of the set, for messages.
@@ -87,6 +94,10 @@ pub struct ModelJudge<'a> {
 }
 
 impl Judge for ModelJudge<'_> {
+    fn uses_references(&self) -> bool {
+        self.own.is_none()
+    }
+
     fn scores(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
         let groups = questions.iter().map(|question| self.encode(question)).collect::<Result<Vec<_>>>()?;
         let mut scores = self.scorer.score(&groups)?.into_iter();
@@ -116,6 +127,13 @@ impl ModelJudge<'_> {
         let texts: Vec<&str> = answers.iter().filter_map(|answer| answer.text()).collect();
         let tokenizer = self.tokenizer.ok_or_else(|| crate::Error::machine("text without a tokenizer"))?;
         let template = TemplateConfig { wrapper: group.wrapper.unwrap_or(self.template.wrapper), ..self.template };
+        if let Some(own) = self.own {
+            self.truncation.sequences += texts.len();
+            let prompt = [Message { role: "user".into(), content: group.prompt.clone() }];
+            let place = |error: crate::Error| error.context(format_args!("{}:{}", self.path.display(), group.line));
+            let sequence = |text: &&str| own.encode(&prompt, text, template.wrapper).map_err(place);
+            return texts.iter().map(sequence).collect();
+        }
         let encoded = encode_candidates(tokenizer, &group.prompt, &question.reference, &texts, &template)?;
         let (prompt, reference) = (encoded.cut.prompt > 0, encoded.cut.reference > 0);
         for &cut in &encoded.cut_each {
@@ -135,8 +153,9 @@ impl ModelJudge<'_> {
 /// Whether prompt with candidate and prompt with reference are the same tokens.
 fn is_same_as_reference(ids: &[u32], specials: Specials) -> bool {
     let ids = &ids[usize::from(specials.bos.is_some())..];
-    let middle = ids.iter().position(|&id| id == specials.separator);
-    middle.is_some_and(|at| ids[at + 1..] == [&ids[..at], &[specials.score]].concat())
+    let Ok([separator, score]) = specials.polar() else { return false };
+    let middle = ids.iter().position(|&id| id == separator);
+    middle.is_some_and(|at| ids[at + 1..] == [&ids[..at], &[score]].concat())
 }
 
 /// Lengths in tokens of a group's candidates, whole; of token ids the whole sequence.

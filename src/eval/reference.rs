@@ -31,6 +31,7 @@ impl ReferenceSource {
                 "each candidate in turn is the reference for the others that are not better; it and candidates with its \
                  text are left out"
             }
+            (Self::None, _) => "none: the model scores a candidate by itself",
             (Self::File, _) => {
                 "references of a file, joined by id or else by prompt; a candidate with its text is left out"
             }
@@ -179,6 +180,7 @@ pub fn trials(set: &Set, source: ReferenceSource, references: References) -> Res
         }
         let before = all.trials.len();
         match source {
+            ReferenceSource::None => all.judge(at, subset, &group, None, None),
             ReferenceSource::File => match all.references.of(&group)? {
                 Some(reference) => all.judge(at, subset, &group, Some(reference), None),
                 None => {
@@ -242,7 +244,7 @@ fn text(group: &Group, at: usize) -> Option<String> {
 /// Refuses what a format cannot give.
 fn refuse(format: Format, source: ReferenceSource) -> Result<()> {
     let fits = match format {
-        Format::Preferences => matches!(source, ReferenceSource::Field | ReferenceSource::File),
+        Format::Preferences => matches!(source, ReferenceSource::Field | ReferenceSource::File | ReferenceSource::None),
         Format::Pairs => source == ReferenceSource::Field,
         Format::Trajectories => source == ReferenceSource::LeaveOneOut,
         _ => source != ReferenceSource::Field,
@@ -326,6 +328,7 @@ impl Trials {
         match (trial.own, self.source) {
             (Some(own), _) => Ok(text(group, own as usize)),
             (None, ReferenceSource::File) => self.references.of(group),
+            (None, ReferenceSource::None) => Ok(None),
             (None, _) => Ok(group.reference.clone()),
         }
     }

@@ -178,7 +178,7 @@ pub fn measure<J: Judge>(
     let (set, trials) = (task.set, task.trials);
     let with_text = set.format != Format::Pairs;
     let baselines: Vec<_> = task.baselines.into_iter().filter(|_| with_text).flat_map(Baselines::iter).collect();
-    let mut control = trials.control(set, task.seed);
+    let mut control = trials.control(set, task.seed).filter(|_| judge.uses_references());
     let mut columns = vec![MODEL.to_string()];
     columns.extend(baselines.iter().map(|baseline| baseline.name().to_string()));
     columns.extend(with_text.then(|| CONTROL.to_string()));

@@ -173,6 +173,7 @@ impl<'a> ClientEncoder<'a> {
         output: Range<usize>,
     ) -> Result<Cut> {
         let specials = self.tokenizer.specials();
+        let [separator, score] = specials.polar()?;
         let between = if self.config.wrapper == Wrapper::Pretrain { "" } else { "\n" };
         let cut = CutReport {
             prompt: self.prompt.len() - prompt.len(),
@@ -188,13 +189,13 @@ impl<'a> ClientEncoder<'a> {
                 let reference = self.tokenizer.decode(&self.reference[reference.clone()])?;
                 let mut ids: Vec<u32> = specials.bos.into_iter().collect();
                 ids.extend(self.tokenizer.encode(&[&prompt, between, &reference].concat())?);
-                ids.push(specials.separator);
+                ids.push(separator);
                 Prefix { prompt, ids }
             }
         };
         let output = self.tokenizer.decode(&candidate[output])?;
         let last = self.tokenizer.encode(&[&prefix.prompt, between, &output].concat())?;
-        let ids = [&prefix.ids[..], &last, &[specials.score]].concat();
+        let ids = [&prefix.ids[..], &last, &[score]].concat();
         self.prefix = Some((kept, prefix));
         Ok(Cut { ids, cut })
     }

@@ -2,7 +2,7 @@
 //!
 //! `prompt reference SEPARATOR prompt candidate SCORE`, already cut and joined, without BOS, which the server adds.
 
-use crate::tokenizer::{Names, Specials, Tokenizer};
+use crate::tokenizer::{Names, Tokenizer};
 use crate::{Error, Result};
 
 /// The ids of such a string: BOS, the text before the separator, the separator, the text after it, the score token.
@@ -27,8 +27,8 @@ pub fn encode_encoded(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
              exactly one is allowed"
         )));
     }
-    let Specials { bos, separator, score, .. } = tokenizer.specials();
-    let mut ids: Vec<u32> = bos.into_iter().collect();
+    let [separator, score] = tokenizer.specials().polar()?;
+    let mut ids: Vec<u32> = tokenizer.specials().bos.into_iter().collect();
     ids.extend(tokenizer.encode(first)?);
     ids.push(separator);
     ids.extend(tokenizer.encode(second)?);
@@ -84,8 +84,8 @@ mod tests {
             prop_assume!(text.matches("<|reward|>").count() == 1);
             let ids = encode_encoded(&tokenizer, &text).unwrap();
             let found: Vec<u32> = ids.iter().copied().filter(|id| *id < 5).collect();
-            prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator, specials.score]);
-            prop_assert_eq!(ids.last(), Some(&specials.score));
+            prop_assert_eq!(found, [specials.bos.unwrap(), specials.separator.unwrap(), specials.score.unwrap()]);
+            prop_assert_eq!(ids.last().copied(), specials.score);
             prop_assert_eq!(tokenizer.decode(&ids).unwrap(), [first, second].concat());
         }
     }

@@ -197,10 +197,11 @@ impl Parts {
             let between = if wrapper == Wrapper::Pretrain || response.text.is_empty() { "" } else { "\n" };
             tokenizer.encode(&[&self.prompt.text, between, &response.text].concat())
         };
+        let [separator, score] = specials.polar()?;
         let mut prefix: Vec<u32> = specials.bos.into_iter().collect();
         prefix.extend(join(&self.reference)?);
-        prefix.push(specials.separator);
-        let sequence = |candidate| Ok([&prefix[..], &join(candidate)?, &[specials.score]].concat());
+        prefix.push(separator);
+        let sequence = |candidate| Ok([&prefix[..], &join(candidate)?, &[score]].concat());
         self.candidates.iter().map(sequence).collect()
     }
 

@@ -150,7 +150,7 @@ impl App {
         let specials = info.tokenizer.specials();
         // Another one each time.
         let id = self.probed.fetch_add(1, Ordering::Relaxed) % info.vocab_size.max(1) as u32;
-        let ids = specials.bos.into_iter().chain([id, specials.separator, id, specials.score]).collect();
+        let ids = [specials.bos, Some(id), specials.separator, Some(id), specials.score].into_iter().flatten().collect();
         let busy = |_| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "others ask for this already");
         let permits = [
             self.probes.clone().try_acquire_owned().map_err(busy)?,

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::input::{Input, parse};
 use super::work::{Compat, Context, Usage, Work};
-use crate::polar::encode_encoded;
 
 /// `{text}` or `{input_ids}` in SGLang's form, `{input}` in vLLM's.
 #[derive(Deserialize)]
@@ -126,7 +125,7 @@ fn listed(context: &Context, kind: &str, data: Vec<Value>, usage: &Usage) -> Val
 fn sequences(context: &Context, key: &str, input: Input) -> Result<Vec<Vec<u32>>, ApiError> {
     let text = |place: String, text: &str| {
         context.short(&place, text)?;
-        let ids = encode_encoded(&context.info.tokenizer, text).map_err(|error| ApiError::text(&place, &error))?;
+        let ids = context.string(&place, text)?;
         context.fits(&place, &ids)?;
         Ok(ids)
     };

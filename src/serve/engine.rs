@@ -57,11 +57,11 @@ fn key(weights: &blake3::Hash, ids: &[u32]) -> Key {
 }
 
 /// Groups by the ids up to the separator, none larger than a pass. Sequences without a separator stand alone.
-fn group(sequences: &[Vec<u32>], separator: u32, capacity: Capacity) -> VecDeque<Vec<usize>> {
+fn group(sequences: &[Vec<u32>], separator: Option<u32>, capacity: Capacity) -> VecDeque<Vec<usize>> {
     let mut alike: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<&[u32], usize> = HashMap::new();
     for (index, ids) in sequences.iter().enumerate() {
-        let place = match ids.iter().position(|id| *id == separator) {
+        let place = match ids.iter().position(|id| Some(*id) == separator) {
             Some(end) => *known.entry(&ids[..end]).or_insert(alike.len()),
             None => alike.len(),
         };
@@ -304,7 +304,7 @@ mod tests {
                 })
                 .collect();
             let capacity = Capacity::new(pack_length, Wanted::SCORES);
-            let groups = group(&sequences, SEPARATOR, capacity);
+            let groups = group(&sequences, Some(SEPARATOR), capacity);
             let mut seen: Vec<usize> = groups.iter().flatten().copied().collect();
             seen.sort_unstable();
             assert_eq!(seen, (0..sequences.len()).collect::<Vec<_>>(), "each sequence is in one group");

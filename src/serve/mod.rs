@@ -35,7 +35,7 @@ pub use openapi::document;
 pub use routes::paths;
 pub use work::Compat;
 
-use crate::polar::TemplateConfig;
+use crate::polar::{Form, TemplateConfig};
 use crate::tokenizer::Tokenizer;
 
 /// How to serve.
@@ -77,6 +77,8 @@ pub struct Options {
 pub struct Info {
     /// Makes ids of text.
     pub tokenizer: Tokenizer,
+    /// What strings are.
+    pub form: Form,
     /// How strings are built and cut where the request does not say.
     pub template: TemplateConfig,
     /// Ids are below.

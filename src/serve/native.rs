@@ -48,6 +48,7 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
             format!("model: {model:?} is not served here; {:?} is", context.model),
         ));
     }
+    context.polar()?;
     let template = template(context, &request)?;
     let Score { prompt, reference, candidates, cut_side, normalise, .. } = request;
     let normalise = normalise.unwrap_or(context.normalise);

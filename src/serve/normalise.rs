@@ -145,7 +145,7 @@ fn no_separator() -> ApiError {
 
 /// Sequences with the same ids up to the separator.
 fn groups(context: &Context, ids: &[Vec<u32>]) -> Result<Vec<Vec<usize>>, ApiError> {
-    let separator = context.info.tokenizer.specials().separator;
+    let separator = context.info.tokenizer.specials().separator.ok_or_else(no_separator)?;
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<&[u32], usize> = HashMap::new();
     for (index, ids) in ids.iter().enumerate() {
@@ -162,9 +162,10 @@ fn groups(context: &Context, ids: &[Vec<u32>]) -> Result<Vec<Vec<usize>>, ApiErr
 /// The sequence of the reference as its own candidate: what is before the separator, twice.
 fn own(context: &Context, ids: &[u32]) -> Option<Vec<u32>> {
     let specials = context.info.tokenizer.specials();
-    let begin = ids.split(|id| *id == specials.separator).next()?;
+    let separator = specials.separator?;
+    let begin = ids.split(|id| *id == separator).next()?;
     let text = begin.strip_prefix(specials.bos.as_slice()).unwrap_or(begin);
-    Some([begin, &[specials.separator], text, &[specials.score]].concat())
+    Some([begin, &[separator], text, &[specials.score?]].concat())
 }
 
 #[cfg(test)]

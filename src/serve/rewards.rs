@@ -146,6 +146,7 @@ pub fn reward(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
 
 /// A sequence cut as the official client does, to the lengths of the model's template; `keys` are where the three texts stand.
 fn row(context: &Context, keys: &[String; 3], prompt: &str, label: &str, response: &str) -> Result<Vec<u32>, ApiError> {
+    context.polar()?;
     let [at_prompt, at_label, at_response] = keys;
     let (prompt, label) = (context.encode(at_prompt, prompt)?, context.encode(at_label, label)?);
     context.short(at_response, response)?;

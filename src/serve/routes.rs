@@ -113,6 +113,7 @@ mod tests {
         let info = Info {
             vocab_size: tokenizer.vocab_size(),
             tokenizer,
+            form: crate::polar::Form::Polar,
             template: TemplateConfig { wrapper: Wrapper::Sft, max_length: 64, max_response_length: 20 },
             max_length: 64,
             weights: blake3::hash(b""),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Info;
 use super::error::ApiError;
 use super::normalise::{Normalise, Running};
+use crate::polar::{Form, encode_encoded};
 
 /// Tokens of all sequences of one request, at most: 64 MiB of ids.
 pub const MAX_IDS: usize = 1 << 24;
@@ -140,17 +141,46 @@ impl Context {
         Ok(())
     }
 
+    /// Refuses what only a model of POLAR's form can answer.
+    pub fn polar(&self) -> Result<(), ApiError> {
+        if self.info.form == Form::Polar {
+            return Ok(());
+        }
+        Err(ApiError::invalid(
+            "this model is not of POLAR's form, which compares with a reference: give its own strings to /classify or \
+             /pooling",
+        ))
+    }
+
+    /// The ids of a string as the original servers are given it.
+    pub fn string(&self, place: impl std::fmt::Display, text: &str) -> Result<Vec<u32>, ApiError> {
+        let Info { tokenizer, form, .. } = &*self.info;
+        let ids = match form {
+            Form::Polar => encode_encoded(tokenizer, text),
+            // What a chat template gave may begin with BOS itself.
+            Form::Chat | Form::Text => {
+                let bos = tokenizer.specials().bos.and_then(|id| tokenizer.name(id));
+                tokenizer.encode_spelt(text, !bos.is_some_and(|bos| text.starts_with(&bos)))
+            }
+        };
+        match ids.map_err(|error| ApiError::text(&place, &error))? {
+            ids if ids.is_empty() => Err(ApiError::invalid(format!("{place}: there is nothing to score"))),
+            ids => Ok(ids),
+        }
+    }
+
     /// Refuses a sequence of ids that is none of this model's, or does not end where a score is read.
     pub fn ids(&self, place: impl std::fmt::Display, ids: &[u32]) -> Result<(), ApiError> {
         self.go_on()?;
         self.fits(&place, ids)?;
-        let (score, vocab) = (self.info.tokenizer.specials().score, self.info.vocab_size);
+        let vocab = self.info.vocab_size;
+        let score = self.info.tokenizer.specials().score.filter(|_| self.info.form == Form::Polar);
         if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
             return Err(ApiError::invalid(format!(
                 "{place}[{index}]: {id} is not a token id: it is not below {vocab}"
             )));
         }
-        if ids.last() != Some(&score) {
+        if let Some(score) = score.filter(|score| ids.last() != Some(score)) {
             return Err(ApiError::invalid(format!(
                 "{place}: the sequence does not end with the score token, {score}, where the score is read"
             )));

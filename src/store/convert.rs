@@ -16,7 +16,7 @@ use crate::formats::{Encoding, Format, Piece, Writer};
 use crate::model::TensorSpec;
 use crate::model::config::{Architecture, ModelConfig, OutputHeads, ScoreMap};
 use crate::tensor::Dtype;
-use crate::tokenizer;
+use crate::tokenizer::{self, Missing};
 
 /// What to convert to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +211,7 @@ fn beside(from: &Path) -> &Path {
 /// Takes the tokenizer along: the vocabulary of a GGUF file, or else the files beside the weights.
 fn copy_companions(from: &Path, to: &Path) -> Result<Option<String>> {
     let from = &pretrained::resolve(from);
-    match pretrained::vocabulary(from) {
+    match pretrained::vocabulary(from, Missing::Leave) {
         Ok(Some(tokenizer)) => return tokenizer.save(to).map(|()| None),
         Ok(None) => {}
         Err(error) => return Ok(Some(format!("no tokenizer: {error}"))),

@@ -358,6 +358,8 @@ pub(super) fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> 
         bos: keys.id("bos_token_id")?,
         eos: keys.id("eos_token_id")?,
         unknown: keys.id("unknown_token_id")?,
+        pad: keys.id("padding_token_id")?,
+        chat_template: GgufKeys { metadata, prefix: "tokenizer" }.text("chat_template")?,
         add_bos: keys.truth("add_bos_token")?,
         add_space_prefix: keys.truth("add_space_prefix")?,
     }))

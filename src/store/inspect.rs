@@ -9,6 +9,7 @@ use super::pretrained::{self, Pretrained};
 use crate::error::Result;
 use crate::formats::Tensors;
 use crate::model::config::{Architecture, ModelConfig, OutputHeads};
+use crate::tokenizer::Missing;
 
 /// All that can be said of a model without computing with it.
 #[derive(Debug, Serialize)]
@@ -70,8 +71,8 @@ pub struct TokenizerFacts {
     pub vocab_size: usize,
     pub bos: Option<u32>,
     pub eos: Option<u32>,
-    pub separator: u32,
-    pub score: u32,
+    pub separator: Option<u32>,
+    pub score: Option<u32>,
     /// Ids for which the model has no rows yet: training adds them.
     pub new: Vec<u32>,
 }
@@ -124,10 +125,10 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
     }
     let (unused, unknown) = model.account(&config.tensors(found));
     problems.extend(unknown.into_iter().map(|name| format!("tensor `{name}` is not part of this network")));
-    let (tokenizer, tokenizer_error) = match pretrained::tokenizer(path) {
+    let (tokenizer, tokenizer_error) = match pretrained::tokenizer(path, Missing::Leave) {
         Ok(Some(tokenizer)) => {
             let specials = tokenizer.specials();
-            let new = [specials.separator, specials.score];
+            let new = [specials.separator, specials.score].into_iter().flatten();
             let facts = TokenizerFacts {
                 kind: tokenizer.description(),
                 vocab_size: tokenizer.vocab_size(),
@@ -135,7 +136,7 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
                 eos: specials.eos,
                 separator: specials.separator,
                 score: specials.score,
-                new: new.into_iter().filter(|id| *id as usize >= config.vocab_size).collect(),
+                new: new.filter(|id| *id as usize >= config.vocab_size).collect(),
             };
             (Some(facts), None)
         }

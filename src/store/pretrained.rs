@@ -14,7 +14,7 @@ use crate::formats::{Tensors, lone_gguf};
 use crate::model::TensorSpec;
 use crate::model::config::{Architecture, ModelConfig, OutputHeads};
 use crate::model::{LayerParam, Param};
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::{self, Missing, Tokenizer};
 
 /// What a model on the disk held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -301,30 +301,31 @@ pub fn parse(text: &str) -> Result<(ModelConfig, Layout)> {
 }
 
 /// The tokenizer of what [`Pretrained::open`] opens: a GGUF file's own, or the one in the folder; `None` if there is none.
+/// `missing` says what happens to separator and score token where the model was not trained with them.
 ///
 /// # Errors
 /// The user's: a tokenizer that is damaged or not supported.
-pub fn tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
+pub fn tokenizer(path: &Path, missing: Missing) -> Result<Option<Tokenizer>> {
     let path = &resolve(path);
-    if let Some(own) = vocabulary(path)? {
+    if let Some(own) = vocabulary(path, missing)? {
         return Ok(Some(own));
     }
     let dir = if path.is_dir() { path } else { files::parent(path) };
-    tokenizer::exists(dir).then(|| Tokenizer::load(dir)).transpose()
+    tokenizer::exists(dir).then(|| Tokenizer::load(dir, missing)).transpose()
 }
 
 /// [`tokenizer()`], where one is needed.
 ///
 /// # Errors
 /// The user's: as there, and none.
-pub fn required_tokenizer(path: &Path) -> Result<Tokenizer> {
-    match tokenizer(path)? {
+pub fn required_tokenizer(path: &Path, missing: Missing) -> Result<Tokenizer> {
+    match tokenizer(path, missing)? {
         Some(tokenizer) => Ok(tokenizer),
         None if is_gguf(path) => Err(Error::user(format!(
             "{} has no vocabulary, and there is no tokenizer.json beside it: put the model's there",
             path.display()
         ))),
-        None => Tokenizer::load(path),
+        None => Tokenizer::load(path, missing),
     }
 }
 
@@ -332,13 +333,13 @@ pub fn required_tokenizer(path: &Path) -> Result<Tokenizer> {
 ///
 /// # Errors
 /// As [`tokenizer`].
-pub(super) fn vocabulary(path: &Path) -> Result<Option<Tokenizer>> {
+pub(super) fn vocabulary(path: &Path, missing: Missing) -> Result<Option<Tokenizer>> {
     if !is_gguf(path) {
         return Ok(None);
     }
     let vocabulary = foreign::vocabulary(Tensors::open(path)?.metadata());
     let tokenizer = vocabulary.and_then(|vocabulary| {
-        vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, tokenizer::Names::default())).transpose()
+        vocabulary.map(|vocabulary| Tokenizer::from_gguf(&vocabulary, tokenizer::Names::default(), missing)).transpose()
     });
     tokenizer.map_err(|e| e.context(path.display()))
 }

@@ -3,7 +3,7 @@
 //! Saved, it is a byte-level BPE without merges, so that any reader of `tokenizer.json` gets the same ids.
 
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::own::{self, OWN_COUNT, OWN_IDS};
 use super::{Codec, Inner, Names, Tokenizer};
@@ -20,7 +20,14 @@ impl Tokenizer {
     pub fn bytes(names: Names) -> Result<Self> {
         names.check()?;
         let vocab_size = VOCAB_SIZE as usize;
-        Ok(Self(Arc::new(Inner { codec: Codec::Bytes, names, specials: OWN_IDS, vocab_size, read_size: vocab_size })))
+        Ok(Self(Arc::new(Inner {
+            codec: Codec::Bytes,
+            names,
+            specials: OWN_IDS,
+            vocab_size,
+            read_size: vocab_size,
+            spelt: OnceLock::new(),
+        })))
     }
 }
 

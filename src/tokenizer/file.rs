@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::pipeline::Pipeline;
-use super::{Codec, Inner, Names, Specials, Tokenizer, store};
-use crate::Result;
+use super::{Codec, Inner, Missing, Names, Specials, Tokenizer, store};
+use crate::{Error, Result, files};
 
 /// Tokens that begin a text, where nothing else says which does.
 const COMMON_BOS: [&str; 2] = ["<s>", "<|begin_of_text|>"];
@@ -22,54 +22,95 @@ impl Tokenizer {
     /// configuration it is `<s>` or `<|begin_of_text|>`; else there is none.
     ///
     /// # Errors
-    /// The user's: a missing or damaged file, ids that are not unique, bad names.
+    /// The user's: a missing or damaged file, ids that are not unique, bad names, a configured token that is not in the
+    /// vocabulary.
     pub fn from_file(path: &Path, names: Names) -> Result<Self> {
+        Self::read_file(path, names, Missing::Add)
+    }
+
+    /// [`Tokenizer::from_file`], where `missing` says what happens to separator and score token.
+    pub(super) fn read_file(path: &Path, names: Names, missing: Missing) -> Result<Self> {
         let path = if path.is_dir() { &store::file_in(path) } else { path };
         let config = store::read_config(&path.with_file_name(store::CONFIG))?;
-        if path.extension().is_some_and(|ending| ending == "model") {
-            Self::from_sentencepiece(store::read_model(path)?, config, names)
+        let mut tokenizer = if path.extension().is_some_and(|ending| ending == "model") {
+            Self::from_sentencepiece(store::read_model(path)?, config, names, missing)
         } else {
-            Self::from_parts(store::read_json(path)?, config, names)
+            Self::from_parts(store::read_json(path)?, config, names, missing)
         }
-        .map_err(|error| error.context(path.display()))
+        .map_err(|error| error.context(path.display()))?;
+        tokenizer.take_template(files::parent(path))?;
+        Ok(tokenizer)
     }
 
     /// Somebody else's tokenizer from the content of its files.
-    pub(super) fn from_parts(json: Value, config: Option<Map<String, Value>>, names: Names) -> Result<Self> {
+    pub(super) fn from_parts(
+        json: Value,
+        config: Option<Map<String, Value>>,
+        names: Names,
+        missing: Missing,
+    ) -> Result<Self> {
         names.check()?;
         let mut pipeline = Pipeline::from_json(json)?;
         let read_size = pipeline.vocab_size();
-        pipeline.add_specials([&names.separator, &names.score])?;
-        let specials = Specials {
-            bos: bos(&pipeline, config.as_ref()),
-            eos: eos(&pipeline, config.as_ref()),
-            separator: pipeline.added_special(&names.separator)?,
-            score: pipeline.added_special(&names.score)?,
-        };
+        for name in [&names.separator, &names.score] {
+            if missing == Missing::Add || pipeline.id(name).is_some() {
+                pipeline.add_special(name)?;
+            }
+        }
+        let bos = bos(&mut pipeline, config.as_ref())?;
+        let eos = eos(&mut pipeline, config.as_ref())?;
+        let specials =
+            Specials { bos, eos, separator: pipeline.polar(&names.separator)?, score: pipeline.polar(&names.score)? };
         let vocab_size = pipeline.vocab_size();
         let codec = Codec::File { pipeline: Box::new(pipeline), config: config.unwrap_or_default() };
-        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size })))
+        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size, spelt: OnceLock::new() })))
     }
 }
 
-fn bos(pipeline: &Pipeline, config: Option<&Map<String, Value>>) -> Option<u32> {
-    let configured = || match config {
-        Some(config) if config.get("add_bos_token") == Some(&Value::Bool(false)) => None,
+fn bos(pipeline: &mut Pipeline, config: Option<&Map<String, Value>>) -> Result<Option<u32>> {
+    if let Some(id) = pipeline.leading()? {
+        return Ok(Some(id));
+    }
+    match config {
+        Some(config) if config.get("add_bos_token") == Some(&Value::Bool(false)) => Ok(None),
         Some(config) => configured_token(pipeline, config, "bos_token"),
-        None => COMMON_BOS.iter().find_map(|name| pipeline.special(name)),
-    };
-    pipeline.leading_special().or_else(configured)
+        None => Ok(COMMON_BOS.iter().find_map(|name| pipeline.special(name))),
+    }
 }
 
-fn eos(pipeline: &Pipeline, config: Option<&Map<String, Value>>) -> Option<u32> {
+fn eos(pipeline: &mut Pipeline, config: Option<&Map<String, Value>>) -> Result<Option<u32>> {
     match config {
         Some(config) => configured_token(pipeline, config, "eos_token"),
-        None => COMMON_EOS.iter().find_map(|name| pipeline.special(name)),
+        None => Ok(COMMON_EOS.iter().find_map(|name| pipeline.special(name))),
     }
 }
 
-/// A token of a `tokenizer_config.json`: a string, or an object with the key `content`.
-fn configured_token(pipeline: &Pipeline, config: &Map<String, Value>, key: &str) -> Option<u32> {
-    let token = config.get(key)?;
-    pipeline.special(token.as_str().or_else(|| token["content"].as_str())?)
+/// A token of a `tokenizer_config.json`, which becomes special, as in `transformers`: `added_tokens` need not have it.
+fn configured_token(pipeline: &mut Pipeline, config: &Map<String, Value>, key: &str) -> Result<Option<u32>> {
+    let Some(name) = configured_name(config, key)? else { return Ok(None) };
+    if pipeline.id(name).is_none() {
+        return Err(not_in_vocabulary(key, name));
+    }
+    pipeline.add_special(name)?;
+    Ok(pipeline.id(name))
+}
+
+/// The name under `key` of a `tokenizer_config.json`: a string, or an object with the key `content`.
+pub(super) fn configured_name<'a>(config: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>> {
+    match config.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(token) => token
+            .as_str()
+            .or_else(|| token["content"].as_str())
+            .map(Some)
+            .ok_or_else(|| Error::user(format!("{}, key {key:?}: not the name of a token: {token}", store::CONFIG))),
+    }
+}
+
+/// A configured token that is none.
+pub(super) fn not_in_vocabulary(key: &str, name: &str) -> Error {
+    Error::user(format!(
+        "{}, key {key:?}: {name:?} is not in the vocabulary; correct the name, or set it to null",
+        store::CONFIG
+    ))
 }

@@ -7,7 +7,8 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 
 use super::sentencepiece::proto::{Kind, ModelProto, NormalizerSpec, Piece, TrainerSpec};
-use super::{Names, Tokenizer};
+use super::store::CHAT_TEMPLATE;
+use super::{Missing, Names, Tokenizer};
 use crate::{Error, Result};
 
 /// What a GGUF file says of its tokenizer. Missing arrays are empty.
@@ -31,6 +32,10 @@ pub struct GgufVocabulary {
     pub eos: Option<u32>,
     /// `tokenizer.ggml.unknown_token_id`.
     pub unknown: Option<u32>,
+    /// `tokenizer.ggml.padding_token_id`.
+    pub pad: Option<u32>,
+    /// `tokenizer.chat_template`, in Jinja.
+    pub chat_template: Option<String>,
     /// `tokenizer.ggml.add_bos_token`; without it `llama` adds BOS, and of `gpt2` only Llama 3's `llama-bpe`.
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_space_prefix`; without it `llama` adds one. `gpt2` never does.
@@ -43,16 +48,17 @@ const CONTROL: i32 = Kind::Control as i32;
 const USER_DEFINED: i32 = Kind::UserDefined as i32;
 
 impl Tokenizer {
-    /// The tokenizer of a GGUF file. Separator and score token are added when the vocabulary has none of these names.
+    /// The tokenizer of a GGUF file; `missing` says what happens to separator and score token when the vocabulary has
+    /// none of these names.
     ///
     /// # Errors
     /// The user's: another model or pre-tokenizer than the known ones, tokens that are not unique, arrays that do not
     /// fit each other.
-    pub fn from_gguf(vocabulary: &GgufVocabulary, names: Names) -> Result<Self> {
+    pub fn from_gguf(vocabulary: &GgufVocabulary, names: Names, missing: Missing) -> Result<Self> {
         vocabulary.check()?;
         match vocabulary.model.as_str() {
-            "gpt2" => Self::from_parts(vocabulary.byte_level()?, Some(vocabulary.config()), names),
-            "llama" => Self::from_sentencepiece(vocabulary.sentencepiece(), Some(vocabulary.config()), names),
+            "gpt2" => Self::from_parts(vocabulary.byte_level()?, Some(vocabulary.config()), names, missing),
+            "llama" => Self::from_sentencepiece(vocabulary.sentencepiece(), Some(vocabulary.config()), names, missing),
             model => Err(Error::user(format!(
                 "key \"tokenizer.ggml.model\" = {model:?}: read are \"gpt2\" and \"llama\"; use the tokenizer.json of the \
                  original model"
@@ -74,7 +80,7 @@ impl GgufVocabulary {
                 )));
             }
         }
-        let named = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown)];
+        let named = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown), ("padding", self.pad)];
         for (key, id) in named.into_iter().filter_map(|(key, id)| Some((key, id?))) {
             if id as usize >= count {
                 return Err(Error::user(format!(
@@ -97,6 +103,12 @@ impl GgufVocabulary {
         config.insert("add_bos_token".into(), self.add_bos.unwrap_or(usual).into());
         config.insert("bos_token".into(), spelling(self.bos));
         config.insert("eos_token".into(), spelling(self.eos));
+        if self.pad.is_some() {
+            config.insert("pad_token".into(), spelling(self.pad));
+        }
+        if let Some(template) = &self.chat_template {
+            config.insert(CHAT_TEMPLATE.into(), template.as_str().into());
+        }
         config
     }
 

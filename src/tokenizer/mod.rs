@@ -2,7 +2,8 @@
 //! SentencePiece `tokenizer.model`, or the vocabulary of a GGUF file.
 //!
 //! Whatever the kind, text is data: [`Tokenizer::encode`] never yields a special token, however the text is spelt.
-//! Special tokens enter a sequence by their ids alone ([`Tokenizer::specials`]).
+//! Special tokens enter a sequence by their ids alone ([`Tokenizer::specials`]), but for strings that are a model's own
+//! ([`Tokenizer::encode_spelt`]).
 
 mod bytes;
 mod file;
@@ -14,8 +15,10 @@ mod sentencepiece;
 mod store;
 mod train;
 
+use regex::Regex;
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::cmp::Reverse;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::{TokenRef, TokenizerKind, TokenizerSection};
 use crate::{Error, Result};
@@ -55,6 +58,9 @@ impl Names {
         if self.separator.is_empty() || self.score.is_empty() {
             return Err(bad("a special token needs a name"));
         }
+        if [&self.separator, &self.score].into_iter().any(|name| name.chars().nth(1).is_none()) {
+            return Err(bad("a single character is a piece of text, so a special token needs a longer name"));
+        }
         if self.separator == self.score {
             return Err(bad("the two need different names"));
         }
@@ -72,10 +78,34 @@ pub struct Specials {
     pub bos: Option<u32>,
     /// End of a document; a `tokenizer.json` may have none.
     pub eos: Option<u32>,
-    /// Between reference and candidate.
-    pub separator: u32,
-    /// Where the score is read.
-    pub score: u32,
+    /// Between reference and candidate; none in a vocabulary that does not know POLAR's form.
+    pub separator: Option<u32>,
+    /// Where the score is read; none in a vocabulary that does not know POLAR's form.
+    pub score: Option<u32>,
+}
+
+impl Specials {
+    /// Separator and score token.
+    ///
+    /// # Errors
+    /// The user's: the vocabulary lacks one of them, so no model that came with it knows POLAR's form.
+    pub fn polar(&self) -> Result<[u32; 2]> {
+        self.separator.zip(self.score).map(<[u32; 2]>::from).ok_or_else(|| {
+            Error::user(format!(
+                "the vocabulary has no separator ({SEPARATOR:?}) and score token ({SCORE:?}): its model was not \
+                 trained on POLAR's form"
+            ))
+        })
+    }
+}
+
+/// What happens to separator and score token where the vocabulary lacks them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// They stay away: no model that came with the vocabulary knows them.
+    Leave,
+    /// They are added at its end, for a model that is to be trained.
+    Add,
 }
 
 /// Text to token ids and back. Cheap to clone, shared between threads.
@@ -90,6 +120,8 @@ struct Inner {
     vocab_size: usize,
     /// Ids of the vocabulary before separator and score token were added to it.
     read_size: usize,
+    /// Matches special tokens, the longest at each place; none where it cannot be made.
+    spelt: OnceLock<Option<Regex>>,
 }
 
 #[derive(Debug)]
@@ -157,6 +189,100 @@ impl Tokenizer {
         }
     }
 
+    /// Ids of a string that spells its special tokens, as models of other families are given them: what spells one is
+    /// that token. `framed` by what the tokenizer itself puts around a text.
+    ///
+    /// # Errors
+    /// The user's, when a `tokenizer.json` cannot represent the text at all.
+    pub fn encode_spelt(&self, text: &str, framed: bool) -> Result<Vec<u32>> {
+        if let Codec::File { pipeline, .. } = &self.0.codec {
+            let [before, after] = if framed { self.frame()? } else { Default::default() };
+            return Ok([before, pipeline.encode_spelt(text)?, after].concat());
+        }
+        let [before, after] = if framed { self.frame()? } else { Default::default() };
+        Ok([before, self.encode_parts(text, |part| self.encode(part))?, after].concat())
+    }
+
+    /// What the tokenizer itself puts before and after a text: what its post-processor does, or BOS where its files ask
+    /// for that in another way.
+    ///
+    /// # Errors
+    /// The user's, when a `tokenizer.json` is damaged.
+    pub fn frame(&self) -> Result<[Vec<u32>; 2]> {
+        let bos = || self.0.specials.bos.into_iter().collect();
+        let Codec::File { pipeline, config } = &self.0.codec else { return Ok([bos(), Vec::new()]) };
+        let [before, after] = pipeline.frame()?;
+        let asks = before.is_empty() && config.get("add_bos_token") == Some(&Value::Bool(true));
+        Ok([if asks { bos() } else { before }, after])
+    }
+
+    /// What fills up batches: the configured `pad_token` if the vocabulary has it, else EOS, else BOS.
+    pub fn pad(&self) -> Option<u32> {
+        let Specials { bos, eos, .. } = self.0.specials;
+        self.configured("pad_token").and_then(|name| self.id(&name)).or(eos).or(bos)
+    }
+
+    /// How the token is spelt that its `tokenizer_config.json` has under `key`, such as `bos_token`.
+    pub(crate) fn configured(&self, key: &str) -> Option<String> {
+        if let Codec::File { config, .. } | Codec::SentencePiece { config, .. } = &self.0.codec
+            && config.contains_key(key)
+        {
+            return file::configured_name(config, key).ok().flatten().map(String::from);
+        }
+        let Specials { bos, eos, .. } = self.0.specials;
+        let id = match key {
+            "bos_token" => bos,
+            "eos_token" => eos,
+            _ => None,
+        };
+        id.and_then(|id| self.name(id))
+    }
+
+    /// Ids of what `encode` makes of the stretches between special tokens that `text` spells, and of these tokens.
+    pub(crate) fn encode_parts(&self, text: &str, encode: impl Fn(&str) -> Result<Vec<u32>>) -> Result<Vec<u32>> {
+        let (mut ids, mut end) = (Vec::new(), 0);
+        for found in self.spelt()?.find_iter(text) {
+            ids.extend(encode(&text[end..found.start()])?);
+            ids.extend(self.id(found.as_str()));
+            end = found.end();
+        }
+        ids.extend(encode(&text[end..])?);
+        Ok(ids)
+    }
+
+    /// Matches what spells a special token.
+    pub(crate) fn spelt(&self) -> Result<&Regex> {
+        let pattern = || {
+            let mut names = match &self.0.codec {
+                Codec::Bytes | Codec::Trained(_) => own::special_names(&self.0.names).map(String::from).to_vec(),
+                Codec::File { pipeline, .. } => pipeline.special_names(),
+                Codec::SentencePiece { model, .. } => model.special_names(),
+            };
+            // A single character is text.
+            names.retain(|name| name.chars().nth(1).is_some());
+            names.sort_by_key(|name| Reverse(name.len()));
+            let names: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
+            // An empty class matches nothing.
+            let pattern = if names.is_empty() { r"[^\s\S]".into() } else { names.join("|") };
+            Regex::new(&pattern).ok()
+        };
+        self.0.spelt.get_or_init(pattern).as_ref().ok_or_else(|| {
+            Error::user("the tokenizer has too many special tokens to look for them in a text; give token ids")
+        })
+    }
+
+    /// The id of the token that is spelt so.
+    fn id(&self, name: &str) -> Option<u32> {
+        match &self.0.codec {
+            Codec::Bytes => {
+                own::special_names(&self.0.names).iter().position(|known| *known == name).map(|id| id as u32)
+            }
+            Codec::Trained(trained) => trained.pipeline.id(name),
+            Codec::File { pipeline, .. } => pipeline.id(name),
+            Codec::SentencePiece { model, .. } => model.id(name),
+        }
+    }
+
     /// Ids of the tokens that frame a sequence.
     pub fn specials(&self) -> Specials {
         self.0.specials
@@ -181,7 +307,7 @@ impl Tokenizer {
     /// came with it knows them.
     pub fn added(&self) -> Vec<u32> {
         let Specials { separator, score, .. } = self.0.specials;
-        [separator, score].into_iter().filter(|id| *id as usize >= self.0.read_size).collect()
+        [separator, score].into_iter().flatten().filter(|id| *id as usize >= self.0.read_size).collect()
     }
 
     /// The spellings of separator and score token.

@@ -7,7 +7,7 @@ use super::{Names, Specials};
 /// The first ids, in InternLM2's order; separator and score token follow.
 pub(super) const FIRST_SPECIALS: [&str; 3] = ["<unk>", "<s>", "</s>"];
 /// The ids of the special tokens.
-pub(super) const OWN_IDS: Specials = Specials { bos: Some(1), eos: Some(2), separator: 3, score: 4 };
+pub(super) const OWN_IDS: Specials = Specials { bos: Some(1), eos: Some(2), separator: Some(3), score: Some(4) };
 /// How many ids the special tokens take.
 pub(super) const OWN_COUNT: u32 = 5;
 
@@ -32,9 +32,6 @@ pub(super) fn to_json(names: &Names, pre_tokenizer: Value, model: Value) -> Valu
         })
     };
     let added: Vec<Value> = special_names(names).into_iter().enumerate().map(special_token).collect();
-    let bos = json!({"SpecialToken": {"id": "<s>", "type_id": 0}});
-    let (first, second) =
-        (json!({"Sequence": {"id": "A", "type_id": 0}}), json!({"Sequence": {"id": "B", "type_id": 1}}));
     json!({
         "version": "1.0",
         "truncation": null,
@@ -42,13 +39,20 @@ pub(super) fn to_json(names: &Names, pre_tokenizer: Value, model: Value) -> Valu
         "added_tokens": added,
         "normalizer": null,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [bos, first],
-            "pair": [bos, first, second],
-            "special_tokens": {"<s>": {"id": "<s>", "ids": [OWN_IDS.bos], "tokens": ["<s>"]}},
-        },
+        "post_processor": bos_first("<s>", 1),
         "decoder": byte_level(),
         "model": model,
+    })
+}
+
+/// A post-processor that puts the token `name` with the id `bos` first.
+pub(super) fn bos_first(name: &str, bos: u32) -> Value {
+    let token = json!({"SpecialToken": {"id": name, "type_id": 0}});
+    let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
+    json!({
+        "type": "TemplateProcessing",
+        "single": [token, sequence("A", 0)],
+        "pair": [token, sequence("A", 0), sequence("B", 1)],
+        "special_tokens": {name: {"id": name, "ids": [bos], "tokens": [name]}},
     })
 }

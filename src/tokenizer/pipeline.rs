@@ -2,10 +2,12 @@
 //! token for text, and a panic of the crate on a hostile file becomes an error.
 
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use tokenizers::AddedToken;
 
+use super::{bytes, own};
 use crate::{Error, Result};
 
 /// Ids from here on are refused: no vocabulary is that large, and an embedding has a row for each id.
@@ -19,6 +21,10 @@ pub(super) struct Pipeline {
     unknown: Option<String>,
     /// Ids that no text may yield: all special tokens but the one for unknown characters.
     reserved: HashSet<u32>,
+    /// The pieces that stand for single bytes, if any do.
+    bytes: Vec<String>,
+    /// The same, but text that spells a special token becomes it.
+    spelt: OnceLock<Box<tokenizers::Tokenizer>>,
 }
 
 impl Pipeline {
@@ -34,25 +40,30 @@ impl Pipeline {
         let mut tokenizer: tokenizers::Tokenizer =
             parsed.map_err(|error| Error::user(format!("not a usable tokenizer.json: {error}")))?;
         tokenizer.set_encode_special_tokens(true);
-        let mut pipeline = Self { tokenizer, unknown: unknown_token(&json["model"]), reserved: HashSet::new() };
+        let mut pipeline = Self {
+            tokenizer,
+            unknown: unknown_token(&json["model"]),
+            reserved: HashSet::new(),
+            bytes: byte_pieces(&json),
+            spelt: OnceLock::new(),
+        };
         pipeline.refresh()?;
         pipeline.check_added(&json)?;
         Ok(pipeline)
     }
 
-    /// Makes each of `names` a special token: with its own id where the vocabulary knows it, else with a new one
-    /// at the end.
-    pub(super) fn add_specials(&mut self, names: [&str; 2]) -> Result<()> {
+    /// Makes `name` a special token: with its own id where the vocabulary knows it, else with a new one at the end.
+    pub(super) fn add_special(&mut self, name: &str) -> Result<()> {
         let known = self.tokenizer.get_vocab(true);
-        let missing = names.iter().any(|name| !known.contains_key(*name));
         // The crate numbers new tokens by the size of the vocabulary, which is taken when the ids have gaps.
-        if missing && known.values().any(|id| *id as usize >= known.len()) {
+        if !known.contains_key(name) && known.values().any(|id| *id as usize >= known.len()) {
             return Err(Error::user(format!(
-                "its ids have gaps, so {names:?} cannot be added at the end: add them to its added_tokens"
+                "its ids have gaps, so {name:?} cannot be added at the end: add it to its added_tokens"
             )));
         }
-        let tokens = names.map(|name| AddedToken::from(name, true));
-        self.tokenizer.add_special_tokens(tokens).map_err(|error| Error::user(error.to_string()))?;
+        let token = [AddedToken::from(name, true)];
+        self.tokenizer.add_special_tokens(token).map_err(|error| Error::user(error.to_string()))?;
+        self.spelt = OnceLock::new();
         self.refresh()
     }
 
@@ -64,7 +75,13 @@ impl Pipeline {
         let added = self.tokenizer.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special && Some(&token.content) != self.unknown.as_ref());
         self.reserved = special.map(|(id, _)| *id).collect();
-        Ok(())
+        // No text with that byte could be encoded.
+        match self.bytes.iter().find(|piece| self.special(piece).is_some()) {
+            Some(piece) => Err(Error::user(format!(
+                "{piece:?} stands for a byte of text, so it cannot be a special token too: get the tokenizer again"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The crate gives an added token the id that it sees fit, whatever the file says.
@@ -96,7 +113,12 @@ impl Pipeline {
         let cut = text.ceil_char_boundary(text.len().div_ceil(2));
         let cut = if cut < text.len() { cut } else { text.floor_char_boundary(text.len() / 2) };
         if cut == 0 {
-            return Ok(Vec::new());
+            let unknown = self.unknown.as_ref().and_then(|name| self.id(name));
+            return unknown.map(|id| vec![id]).ok_or_else(|| {
+                Error::user(format!(
+                    "the tokenizer has no piece for {text:?} but a special token, which no text becomes"
+                ))
+            });
         }
         Ok([self.encode(&text[..cut])?, self.encode(&text[cut..])?].concat())
     }
@@ -107,10 +129,44 @@ impl Pipeline {
             .map_err(|error| Error::user(format!("the tokenizer cannot decode: {error}")))
     }
 
-    /// The token that the post-processor puts first, if it is not part of the text.
-    pub(super) fn leading_special(&self) -> Option<u32> {
-        let framed = guarded("fails to encode", || self.tokenizer.encode_fast("a", true)).ok()?.ok()?;
-        framed.get_ids().first().copied().filter(|id| self.reserved.contains(id))
+    /// Ids of `text`, in which spelt special tokens are these tokens.
+    pub(super) fn encode_spelt(&self, text: &str) -> Result<Vec<u32>> {
+        let tokenizer = self.spelt.get_or_init(|| {
+            let mut tokenizer = self.tokenizer.clone();
+            tokenizer.set_encode_special_tokens(false);
+            Box::new(tokenizer)
+        });
+        let encoding = guarded("fails to encode", || tokenizer.encode_fast(text, false))?
+            .map_err(|error| Error::user(format!("the tokenizer cannot encode the text: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// What the post-processor puts before and after a text.
+    pub(super) fn frame(&self) -> Result<[Vec<u32>; 2]> {
+        let ids = |framed| guarded("fails to encode", || self.tokenizer.encode_fast("a", framed));
+        // What cannot encode a letter says so when it is to encode a text.
+        let (Ok(framed), Ok(bare)) = (ids(true)?, ids(false)?) else { return Ok(Default::default()) };
+        let (framed, bare) = (framed.get_ids(), bare.get_ids());
+        if framed.len() <= bare.len() {
+            return Ok(Default::default());
+        }
+        // A letter without ids leaves open what stands before it: the token that begins a sequence, it is taken to be.
+        let at = framed.windows(bare.len().max(1)).position(|window| window == bare).unwrap_or(framed.len());
+        let after = framed.get(at + bare.len()..).unwrap_or_default();
+        Ok([framed[..at].to_vec(), after.to_vec()])
+    }
+
+    /// The token that the post-processor puts before a text. It becomes special: `added_tokens` need not have it.
+    pub(super) fn leading(&mut self) -> Result<Option<u32>> {
+        let [before, _] = self.frame()?;
+        let Some(&first) = before.first() else { return Ok(None) };
+        let name = self.name(first).ok_or_else(|| {
+            Error::user(format!(
+                "key \"post_processor\": it puts the id {first} first, which the vocabulary does not have"
+            ))
+        })?;
+        self.add_special(&name)?;
+        Ok(Some(first))
     }
 
     pub(super) fn id(&self, name: &str) -> Option<u32> {
@@ -122,9 +178,17 @@ impl Pipeline {
         self.id(name).filter(|id| self.reserved.contains(id))
     }
 
-    /// The id of a special token that was added.
-    pub(super) fn added_special(&self, name: &str) -> Result<u32> {
-        self.special(name).ok_or_else(|| Error::user(format!("{name:?} is the token for unknown characters")))
+    /// The id of separator or score token, if the vocabulary has it.
+    pub(super) fn polar(&self, name: &str) -> Result<Option<u32>> {
+        match (self.id(name), self.special(name)) {
+            (Some(_), None) => Err(Error::user(format!("{name:?} is the token for unknown characters"))),
+            (_, special) => Ok(special),
+        }
+    }
+
+    /// The spellings of all special tokens, and of the one for unknown characters.
+    pub(super) fn special_names(&self) -> Vec<String> {
+        self.reserved.iter().filter_map(|id| self.name(*id)).chain(self.unknown.clone()).collect()
     }
 
     /// The spelling of `id`.
@@ -137,10 +201,36 @@ impl Pipeline {
         self.tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
 
-    /// The content of its `tokenizer.json`.
-    pub(super) fn to_json(&self) -> Result<String> {
-        self.tokenizer.to_string(false).map_err(|error| Error::machine(format!("cannot write a tokenizer: {error}")))
+    /// The content of its `tokenizer.json`, whose post-processor puts `bos` first, whether it did when it was read or
+    /// not: other programs look nowhere else.
+    pub(super) fn to_json(&self, bos: Option<u32>) -> Result<String> {
+        let failed = |error: String| Error::machine(format!("cannot write a tokenizer: {error}"));
+        let text = self.tokenizer.to_string(false).map_err(|error| failed(error.to_string()))?;
+        let [before, _] = self.frame()?;
+        let first = before.first().copied();
+        let Some(bos) = bos.filter(|bos| first != Some(*bos)) else { return Ok(text) };
+        let name = self.name(bos).ok_or_else(|| failed(format!("the id {bos} has no name")))?;
+        let mut json: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        let template = own::bos_first(&name, bos);
+        json["post_processor"] = match json["post_processor"].take() {
+            Value::Null => template,
+            before => serde_json::json!({"type": "Sequence", "processors": [before, template]}),
+        };
+        Ok(json.to_string())
     }
+}
+
+/// The pieces that stand for single bytes: letters of a byte-level vocabulary, or those that BPE falls back to.
+fn byte_pieces(json: &Value) -> Vec<String> {
+    fn has_byte_level(step: &Value) -> bool {
+        let steps = ["pretokenizers", "normalizers"].into_iter().filter_map(|key| step[key].as_array()).flatten();
+        step["type"] == "ByteLevel" || steps.into_iter().any(has_byte_level)
+    }
+    if has_byte_level(&json["pre_tokenizer"]) || has_byte_level(&json["normalizer"]) {
+        return bytes::alphabet().map(String::from).to_vec();
+    }
+    let falls_back = json["model"]["byte_fallback"] == true;
+    (0..=u8::MAX).filter(|_| falls_back).map(|byte| format!("<0x{byte:02X}>")).collect()
 }
 
 /// The token for unknown characters: named, or for Unigram by its place in the vocabulary.
@@ -156,6 +246,7 @@ fn check(json: &Value) -> Result<()> {
     if !json.is_object() || !model.is_object() {
         return Err(Error::user("not a tokenizer.json: key \"model\" is missing or not an object"));
     }
+    check_ids(json)?;
     let Some(vocab) = model["vocab"].as_object() else {
         return Ok(());
     };
@@ -177,6 +268,23 @@ fn check(json: &Value) -> Result<()> {
             return Err(Error::user(format!(
                 "key \"model.merges\": merge {rank}, {merge}, is not a pair whose union is in the vocabulary"
             )));
+        }
+    }
+    Ok(())
+}
+
+/// No two pieces have one id: text would become a special token, or be decoded to another text.
+fn check_ids(json: &Value) -> Result<()> {
+    let mut pieces: HashMap<u64, &str> = HashMap::new();
+    let vocab = &json["model"]["vocab"];
+    let named = vocab.as_object().into_iter().flatten().filter_map(|(piece, id)| Some((piece.as_str(), id.as_u64()?)));
+    let placed = (0..).zip(vocab.as_array().into_iter().flatten());
+    let placed = placed.filter_map(|(id, entry)| Some((entry[0].as_str()?, id)));
+    let added = json["added_tokens"].as_array().into_iter().flatten();
+    let added = added.filter_map(|token| Some((token["content"].as_str()?, token["id"].as_u64()?)));
+    for (piece, id) in named.chain(placed).chain(added) {
+        if let Some(other) = pieces.insert(id, piece).filter(|other| *other != piece) {
+            return Err(Error::user(format!("{other:?} and {piece:?} have both the id {id}: get the tokenizer again")));
         }
     }
     Ok(())

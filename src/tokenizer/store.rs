@@ -6,15 +6,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Codec, Names, Tokenizer, bytes};
+use super::{Codec, Inner, Missing, Names, Tokenizer, bytes};
 use crate::config::TokenizerKind;
 use crate::{Error, Result, files};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const SENTENCEPIECE: &str = "tokenizer.model";
 pub(super) const CONFIG: &str = "tokenizer_config.json";
+/// A chat template beside the tokenizer, which counts more than the one in [`CONFIG`].
+const TEMPLATE: &str = "chat_template.jinja";
+/// The key of `tokenizer_config.json` with the chat template.
+pub(super) const CHAT_TEMPLATE: &str = "chat_template";
 /// The key of `tokenizer_config.json` that holds what this crate needs to know.
 const OWN_KEY: &str = "polar";
+/// In it: the form of the strings that the model was trained on, [`POLAR`] or null.
+const FORM: &str = "form";
+/// POLAR's form: the model was trained with separator and score token.
+const POLAR: &str = "polar";
+/// The largest `chat_template.jinja`.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 /// The largest file that is read: the largest public vocabularies take 35 MB.
 const MAX_BYTES: u64 = 512 << 20;
 /// The largest `tokenizer.model`: public ones take 5 MB, and one that is made to harm takes many times its bytes.
@@ -42,7 +52,7 @@ impl Tokenizer {
         let json = match &self.0.codec {
             Codec::Bytes => bytes::to_json(&self.0.names).to_string(),
             Codec::Trained(trained) => trained.json.to_string(),
-            Codec::File { pipeline, .. } => pipeline.to_json()?,
+            Codec::File { pipeline, .. } => pipeline.to_json(self.0.specials.bos)?,
             Codec::SentencePiece { model, .. } => {
                 files::write_atomic(&dir.join(SENTENCEPIECE), model.file())?;
                 model.to_json(self.0.specials).to_string()
@@ -54,21 +64,62 @@ impl Tokenizer {
     }
 
     /// Reads what [`Tokenizer::save`] wrote, or the tokenizer of another Hugging Face folder, with POLAR's names for
-    /// separator and score token.
+    /// separator and score token; `missing` says what happens to those that the folder's model was not trained with.
     ///
     /// # Errors
     /// The user's: missing or damaged files.
-    pub fn load(dir: &Path) -> Result<Self> {
+    pub fn load(dir: &Path, missing: Missing) -> Result<Self> {
         let config = read_config(&dir.join(CONFIG))?;
-        if config.as_ref().is_none_or(|config| !config.contains_key(OWN_KEY)) {
-            return Self::from_file(dir, Names::default());
-        }
-        let mut tokenizer = Self::load_own(dir, config)?;
-        // What was saved with a model belongs to it: the model knows the tokens that were added once.
-        if let Some(inner) = Arc::get_mut(&mut tokenizer.0) {
+        let Some(own) = config.as_ref().and_then(|config| config.get(OWN_KEY)).cloned() else {
+            return Self::read_file(dir, Names::default(), missing);
+        };
+        // What was saved with a model belongs to it: the model knows the tokens that were added once. A
+        // `tokenizer.model` does not hold them. Folders of earlier versions do not say; all of them were of models in POLAR's form.
+        let knows = own.get(FORM).is_none_or(|form| form == POLAR);
+        let mut tokenizer = Self::load_own(dir, &own, config, if knows { Missing::Add } else { missing })?;
+        if let Some(inner) = Arc::get_mut(&mut tokenizer.0).filter(|_| knows) {
             inner.read_size = inner.vocab_size;
         }
+        tokenizer.take_template(dir)?;
         Ok(tokenizer)
+    }
+
+    /// Takes a `chat_template.jinja` of the folder `dir` along.
+    pub(super) fn take_template(&mut self, dir: &Path) -> Result<()> {
+        let path = dir.join(TEMPLATE);
+        if !path.exists() {
+            return Ok(());
+        }
+        let template = files::read_text(&path, MAX_TEMPLATE_BYTES)?;
+        if let Some(Inner { codec: Codec::File { config, .. } | Codec::SentencePiece { config, .. }, .. }) =
+            Arc::get_mut(&mut self.0)
+        {
+            config.insert(CHAT_TEMPLATE.into(), template.into());
+        }
+        Ok(())
+    }
+
+    /// The chat template that came with it: of several the one that is called `default`.
+    ///
+    /// # Errors
+    /// The user's: a template that is neither a text nor a list of named ones.
+    pub fn chat_template(&self) -> Result<Option<&str>> {
+        let (Codec::File { config, .. } | Codec::SentencePiece { config, .. }) = &self.0.codec else { return Ok(None) };
+        let bad = || {
+            Error::user(format!(
+                "{CONFIG}, key {CHAT_TEMPLATE:?}: it has to be a text, or a list of {{name, template}} with the name \
+                 \"default\""
+            ))
+        };
+        match config.get(CHAT_TEMPLATE) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(template)) => Ok(Some(template)),
+            Some(Value::Array(named)) => {
+                let default = named.iter().find(|entry| entry["name"] == "default");
+                default.and_then(|entry| entry["template"].as_str()).map(Some).ok_or_else(bad)
+            }
+            Some(_) => Err(bad()),
+        }
     }
 
     /// Reads one file as [`Tokenizer::from_file`] does, with the names that the configuration beside it was saved with,
@@ -79,24 +130,24 @@ impl Tokenizer {
     pub fn load_file(path: &Path) -> Result<Self> {
         let dir = files::parent(path);
         let config = read_config(&dir.join(CONFIG))?.unwrap_or_default();
-        let Some(own) = config.get(OWN_KEY) else { return Self::from_file(path, Names::default()) };
+        let Some(own) = config.get(OWN_KEY) else {
+            return Self::read_file(path, Names::default(), Missing::Leave);
+        };
         let file = if own["file"] == SENTENCEPIECE { SENTENCEPIECE } else { TOKENIZER };
         if path.file_name().is_some_and(|name| name == file) {
-            Self::load(dir)
+            Self::load(dir, Missing::Leave)
         } else {
-            Self::from_file(path, own_names(dir, own)?)
+            Self::read_file(path, own_names(dir, own)?, Missing::Leave)
         }
     }
 
-    fn load_own(dir: &Path, config: Option<Map<String, Value>>) -> Result<Self> {
+    fn load_own(dir: &Path, own: &Value, config: Option<Map<String, Value>>, missing: Missing) -> Result<Self> {
         let path = dir.join(TOKENIZER);
-        let own = config.as_ref().and_then(|config| config.get(OWN_KEY));
-        let own = own.cloned().unwrap_or_default();
-        let names = own_names(dir, &own)?;
+        let names = own_names(dir, own)?;
         let kind: TokenizerKind = serde_json::from_value(own["kind"].clone()).map_err(|_| damaged(dir, "kind"))?;
         if own["file"] == SENTENCEPIECE {
             let path = dir.join(SENTENCEPIECE);
-            return Self::from_sentencepiece(read_model(&path)?, config, names)
+            return Self::from_sentencepiece(read_model(&path)?, config, names, missing)
                 .map_err(|error| error.context(path.display()));
         }
         let json = read_json(&path)?;
@@ -106,7 +157,7 @@ impl Tokenizer {
             }
             TokenizerKind::Bytes => Self::bytes(names),
             TokenizerKind::Bpe => Self::from_trained(json, names),
-            TokenizerKind::File => Self::from_parts(json, config, names),
+            TokenizerKind::File => Self::from_parts(json, config, names, missing),
         }
         .map_err(|error| error.context(path.display()))
     }
@@ -127,7 +178,10 @@ impl Tokenizer {
         config.insert("bos_token".into(), name_of(inner.specials.bos));
         config.insert("eos_token".into(), name_of(inner.specials.eos));
         let Names { separator, score } = &inner.names;
-        let mut own = json!({"kind": self.kind(), "separator": separator, "score": score});
+        // Batches are filled up with a token that is there: another program would add the name that it does not find.
+        config.insert("pad_token".into(), name_of(self.pad()));
+        let form = inner.specials.polar().is_ok().then_some(POLAR);
+        let mut own = json!({"kind": self.kind(), "separator": separator, "score": score, FORM: form});
         if matches!(inner.codec, Codec::SentencePiece { .. }) {
             own["file"] = SENTENCEPIECE.into();
         }

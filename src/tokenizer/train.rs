@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PreTokenizerWrapper};
@@ -67,7 +67,14 @@ impl Tokenizer {
         }
         let vocab_size = pipeline.vocab_size();
         let codec = Codec::Trained(Box::new(Trained { merges, pipeline, json }));
-        Ok(Self(Arc::new(Inner { codec, names, specials: OWN_IDS, vocab_size, read_size: vocab_size })))
+        Ok(Self(Arc::new(Inner {
+            codec,
+            names,
+            specials: OWN_IDS,
+            vocab_size,
+            read_size: vocab_size,
+            spelt: OnceLock::new(),
+        })))
     }
 }
 

@@ -89,6 +89,7 @@ pub fn finish(
                     continue;
                 };
                 let mut judge = ModelJudge {
+                    own: None,
                     scorer: &mut scorer,
                     config: model.config(),
                     tokenizer: setup.feeder.tokenizer().ok(),

@@ -18,7 +18,7 @@ use crate::objective;
 use crate::passes::Capacity;
 use crate::polar::TemplateConfig;
 use crate::store::{Pretrained, pretrained};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Missing, Tokenizer};
 use crate::train::feed::{Feeder, Source};
 use crate::train::plan::Sizes;
 use crate::train::state::OptimizerState;
@@ -236,7 +236,7 @@ impl Setup {
 fn new_tokens(tokenizer: &Tokenizer, rows: usize) -> Vec<u32> {
     let (specials, added) = (tokenizer.specials(), tokenizer.added());
     let new = |id: &u32| added.contains(id) || *id as usize >= rows;
-    [specials.separator, specials.score].into_iter().filter(new).collect()
+    [specials.separator, specials.score].into_iter().flatten().filter(new).collect()
 }
 
 /// Tokenizer and architecture of a model's folder. A folder without a tokenizer will do where all data are ids.
@@ -244,12 +244,14 @@ fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Optio
     let mut config = pretrained::read_config(dir)?;
     config.architecture = architecture(outputs);
     config.score = ScoreMap::IDENTITY;
-    let tokenizer = match pretrained::tokenizer(dir)? {
+    let tokenizer = match pretrained::tokenizer(dir, Missing::Add)? {
         None if ids_only => return Ok((None, config)),
-        None => pretrained::required_tokenizer(dir)?,
+        None => pretrained::required_tokenizer(dir, Missing::Add)?,
         Some(tokenizer) => tokenizer,
     };
-    config.special.reward = Some(tokenizer.specials().score);
+    config.special.reward = tokenizer.specials().score;
+    // Other programs find the last token of a sequence by what their tokenizer fills batches up with.
+    config.special.pad = tokenizer.pad().unwrap_or(config.special.pad);
     // Separator and score token may need rows of their own.
     let known = tokenizer.vocab_size() - new_tokens(&tokenizer, config.vocab_size).len();
     if known <= config.vocab_size {
@@ -272,7 +274,8 @@ fn architecture(outputs: OutputHeads) -> Architecture {
 fn model_config(config: &Config, tokenizer: &Tokenizer, outputs: OutputHeads) -> Result<ModelConfig> {
     let specials = tokenizer.specials();
     let eos = specials.eos.or(specials.bos).unwrap_or(0);
-    let special = SpecialIds { bos: specials.bos.unwrap_or(eos), eos, pad: eos, reward: Some(specials.score) };
+    let pad = tokenizer.pad().unwrap_or(eos);
+    let special = SpecialIds { bos: specials.bos.unwrap_or(eos), eos, pad, reward: specials.score };
     ModelConfig::new(&config.model, tokenizer.vocab_size(), special, architecture(outputs))
 }
 

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use polar_raw::data::Wrapper;
 use polar_raw::polar::{TemplateConfig, encode_candidate};
-use polar_raw::tokenizer::Tokenizer;
+use polar_raw::tokenizer::{Missing, Tokenizer};
 use serde_json::{Value, json};
 
 use super::{Folder, output_of, run, stderr, stdout, succeed, tree};
@@ -160,7 +160,7 @@ fn what_is_evaluated_is_what_is_saved() {
 fn scores_come_in_the_order_of_the_rows_and_are_those_of_their_ids() {
     let folder = Folder::new();
     succeed(&mut folder.train(&["optimizer.lr=1e-2"], &["--run", "run"]));
-    let tokenizer = Tokenizer::load(&folder.path("run/model")).unwrap();
+    let tokenizer = Tokenizer::load(&folder.path("run/model"), Missing::Leave).unwrap();
     let template = TemplateConfig { wrapper: Wrapper::Sft, max_length: 512, max_response_length: 200 };
     // More rows than are scored at a time, of very different lengths, some to be cut.
     let words = |i: usize, most: usize| "word ".repeat(1 + i * 37 % most);

@@ -14,7 +14,7 @@ use polar_raw::data::Wrapper;
 use polar_raw::eval::{Companion, Scorer};
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Model, ModelConfig, OutputHeads};
-use polar_raw::polar::{CutSide, TemplateConfig, encode_as_client};
+use polar_raw::polar::{CutSide, Form, TemplateConfig, encode_as_client};
 use polar_raw::serve::{Compat, Info, Loaded, Normalise, Options, Score, Server};
 use polar_raw::store::weights;
 use polar_raw::store::weights::Target;
@@ -46,7 +46,7 @@ pub fn config() -> ModelConfig {
         initializer_range: 0.2,
         ..ModelSection::default()
     };
-    let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(tokenizer().specials().score) };
+    let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: tokenizer().specials().score };
     ModelConfig::new(&section, tokenizer().vocab_size(), special, Architecture::RewardModel).unwrap()
 }
 
@@ -149,6 +149,7 @@ pub fn info() -> Info {
     let config = config();
     Info {
         tokenizer: tokenizer(),
+        form: Form::Polar,
         template: template(),
         vocab_size: config.vocab_size,
         max_length: 700,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::SentencePiece;
 use super::proto::Kind;
-use crate::tokenizer::Specials;
+use crate::tokenizer::{Specials, own};
 
 impl SentencePiece {
     pub(in crate::tokenizer) fn to_json(&self, specials: Specials) -> Value {
@@ -31,7 +31,7 @@ impl SentencePiece {
             "added_tokens": added,
             "normalizer": self.normalizer.to_json(),
             "pre_tokenizer": null,
-            "post_processor": specials.bos.and_then(|bos| self.post_processor(bos)),
+            "post_processor": specials.bos.and_then(|bos| Some(own::bos_first(self.name(bos)?, bos))),
             "decoder": self.normalizer.decoder(),
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
@@ -54,17 +54,5 @@ impl SentencePiece {
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
         merges.into_iter().map(|(.., parts)| parts).collect()
-    }
-
-    fn post_processor(&self, bos: u32) -> Option<Value> {
-        let name = self.name(bos)?;
-        let bos_token = json!({"SpecialToken": {"id": name, "type_id": 0}});
-        let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
-        Some(json!({
-            "type": "TemplateProcessing",
-            "single": [bos_token, sequence("A", 0)],
-            "pair": [bos_token, sequence("A", 0), sequence("B", 1)],
-            "special_tokens": {name: {"id": name, "ids": [bos], "tokens": [name]}},
-        }))
     }
 }

@@ -15,9 +15,10 @@ mod vocabulary;
 use prost::Message;
 use regex::Regex;
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::{Codec, Inner, Names, Specials, Tokenizer};
+use super::file::{configured_name, not_in_vocabulary};
+use super::{Codec, Inner, Missing, Names, Specials, Tokenizer};
 use crate::{Error, Result};
 use merges::{Merges, Scratch};
 use normalizer::Normalizer;
@@ -50,8 +51,13 @@ impl Tokenizer {
     ///
     /// Tokens of the configuration's `added_tokens_decoder` replace pieces at their ids. BOS and EOS are the
     /// configuration's `bos_token` and `eos_token`, else the model's own; there is no BOS if `add_bos_token` is false.
-    /// Separator and score token are added when the vocabulary has none of these names.
-    pub(super) fn from_sentencepiece(file: Vec<u8>, config: Option<Map<String, Value>>, names: Names) -> Result<Self> {
+    /// `missing` says what happens to separator and score token when the vocabulary has none of these names.
+    pub(super) fn from_sentencepiece(
+        file: Vec<u8>,
+        config: Option<Map<String, Value>>,
+        names: Names,
+        missing: Missing,
+    ) -> Result<Self> {
         names.check()?;
         let config = config.unwrap_or_default();
         let proto = ModelProto::decode(&file[..])
@@ -60,19 +66,21 @@ impl Tokenizer {
         let mut vocabulary = check(&proto)?;
         vocabulary.apply(&config)?;
         let read_size = vocabulary.len() as usize;
-        let separator = vocabulary.reserve(&names.separator)?;
-        let score = vocabulary.reserve(&names.score)?;
-        let framing = |key: &str, default: &str| {
-            let name = match config.get(key) {
-                Some(Value::Null) => return None,
-                Some(token) => token.as_str().or_else(|| token["content"].as_str())?,
-                None => default,
-            };
-            vocabulary.id(name)
+        let mut polar = |name: &String| {
+            let known = missing == Missing::Add || vocabulary.id(name).is_some();
+            known.then(|| vocabulary.reserve(name)).transpose()
         };
-        let bos =
-            framing("bos_token", trainer.bos_piece()).filter(|_| config.get("add_bos_token") != Some(&false.into()));
-        let eos = framing("eos_token", trainer.eos_piece());
+        let (separator, score) = (polar(&names.separator)?, polar(&names.score)?);
+        let framing = |key: &str, default: &str| match configured_name(&config, key)? {
+            Some(name) => vocabulary.id(name).map(Some).ok_or_else(|| not_in_vocabulary(key, name)),
+            None if config.contains_key(key) => Ok(None),
+            None => Ok(vocabulary.id(default)),
+        };
+        let bos = match config.get("add_bos_token") {
+            Some(Value::Bool(false)) => None,
+            _ => framing("bos_token", trainer.bos_piece())?,
+        };
+        let eos = framing("eos_token", trainer.eos_piece())?;
         let specials = Specials { bos, eos, separator, score };
         for id in [bos, eos].into_iter().flatten() {
             if let Some(name) = vocabulary.get(id).filter(|piece| piece.kind != Kind::Unknown) {
@@ -83,7 +91,7 @@ impl Tokenizer {
         let vocab_size = vocabulary.len() as usize;
         let model = SentencePiece::new(file, &proto, vocabulary)?;
         let codec = Codec::SentencePiece { model: Box::new(model), config };
-        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size })))
+        Ok(Self(Arc::new(Inner { codec, names, specials, vocab_size, read_size, spelt: OnceLock::new() })))
     }
 }
 
@@ -156,6 +164,17 @@ impl SentencePiece {
     /// The spelling of `id`.
     pub(super) fn name(&self, id: u32) -> Option<&str> {
         self.vocabulary.get(id).map(|piece| piece.text.as_str())
+    }
+
+    /// The spellings of all pieces that no text becomes.
+    pub(super) fn special_names(&self) -> Vec<String> {
+        let special = self.vocabulary.pieces().filter(|(_, piece)| piece.kind == Kind::Control);
+        special.map(|(_, piece)| piece.text.clone()).collect()
+    }
+
+    /// The id of the piece that is spelt so.
+    pub(super) fn id(&self, name: &str) -> Option<u32> {
+        self.vocabulary.id(name)
     }
 
     /// The file as it was read.

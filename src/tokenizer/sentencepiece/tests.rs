@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use super::proto::{Kind, ModelProto, NormalizerSpec, Piece, TrainerSpec};
 use crate::error;
-use crate::tokenizer::{Names, Tokenizer};
+use crate::tokenizer::{Missing, Names, Tokenizer};
 
 const MODELS: [&str; 4] = ["plain", "prefix", "trimmed", "unknown"];
 
@@ -21,7 +21,7 @@ fn read(model: &str) -> Vec<u8> {
 }
 
 fn tokenizer(file: Vec<u8>, config: Value) -> crate::Result<Tokenizer> {
-    Tokenizer::from_sentencepiece(file, config.as_object().cloned(), Names::default())
+    Tokenizer::from_sentencepiece(file, config.as_object().cloned(), Names::default(), Missing::Add)
 }
 
 /// What `change` makes of a model.
@@ -118,14 +118,15 @@ fn special_tokens_by_configuration() {
     assert_eq!(ids(json!({})), (Some(1), Some(2)), "the model's own");
     assert_eq!(ids(json!({"add_bos_token": false})), (None, Some(2)));
     assert_eq!(ids(json!({"bos_token": {"content": "</s>"}, "eos_token": null})), (Some(2), None));
-    assert_eq!(ids(json!({"bos_token": "nothing"})), (None, Some(2)));
+    let error = tokenizer(read("plain"), json!({"bos_token": "nothing"})).unwrap_err().to_string();
+    assert!(error.contains("\"bos_token\": \"nothing\" is not in the vocabulary"), "{error}");
 
     let config = json!({"added_tokens_decoder": {
         "5": {"content": "<|reward|>", "special": true}, "6": {"content": "<tool2>", "special": false},
         "620": {"content": "<new>", "special": true},
     }});
     let tokenizer = tokenizer(read("plain"), config).unwrap();
-    assert_eq!(tokenizer.specials().separator, 5);
+    assert_eq!(tokenizer.specials().separator, Some(5));
     assert_eq!((tokenizer.name(5), tokenizer.name(620)), (Some("<|reward|>".into()), Some("<new>".into())));
     assert_eq!(tokenizer.encode("<tool2>").unwrap(), [6], "a word that is not special is taken from the text");
     assert!(!tokenizer.encode("<new><|reward|>").unwrap().iter().any(|id| [5, 620].contains(id)));
@@ -135,15 +136,15 @@ fn special_tokens_by_configuration() {
 #[test]
 fn a_user_defined_piece_that_is_special_is_not_made_from_text() {
     let names = Names { separator: "<tool>".into(), score: "[UNUSED_TOKEN_13]".into() };
-    let tokenizer = Tokenizer::from_sentencepiece(read("plain"), None, names).unwrap();
+    let tokenizer = Tokenizer::from_sentencepiece(read("plain"), None, names, Missing::Add).unwrap();
     let specials = tokenizer.specials();
     for text in ["<tool>", "a[UNUSED_TOKEN_13]b<tool>"] {
         let ids = tokenizer.encode(text).unwrap();
-        assert!(!ids.contains(&specials.separator) && !ids.contains(&specials.score), "{ids:?}");
+        assert!(!ids.iter().any(|id| [specials.separator, specials.score].contains(&Some(*id))), "{ids:?}");
         assert_eq!(tokenizer.decode(&ids).unwrap(), text);
     }
     let other = ALL[0].encode("<tool>[UNUSED_TOKEN_13]").unwrap();
-    assert_eq!(other, [specials.separator, specials.score], "where it is not special it is one token");
+    assert_eq!(other, specials.polar().unwrap(), "where it is not special it is one token");
 }
 
 #[test]
@@ -152,12 +153,12 @@ fn saved_it_is_the_same_and_the_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         tokenizer.save(dir.path()).unwrap();
         assert_eq!(std::fs::read(dir.path().join("tokenizer.model")).unwrap(), read(model));
-        let loaded = Tokenizer::load(dir.path()).unwrap();
+        let loaded = Tokenizer::load(dir.path(), Missing::Leave).unwrap();
         assert_eq!(loaded.specials(), tokenizer.specials());
         // Other readers have the tokenizer.json alone.
         std::fs::remove_file(dir.path().join("tokenizer.model")).unwrap();
         std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
-        let other = Tokenizer::load(dir.path()).unwrap();
+        let other = Tokenizer::load(dir.path(), Missing::Leave).unwrap();
         assert_eq!(other.vocab_size(), tokenizer.vocab_size());
         for text in ["", "the of and 12 is", "función  für, 这是 一个\n\tx", "[UNUSED_TOKEN_3] no </s>", "😀 é"]
         {
@@ -205,7 +206,7 @@ fn what_cannot_be_encoded_exactly_is_refused() {
     refused(read("plain"), added("9999", json!({"content": "x", "special": true})), "gap");
     refused(read("plain"), added("5", json!({"content": "x", "lstrip": true})), "lstrip");
     let names = Names { separator: "<unk>".into(), ..Names::default() };
-    assert!(Tokenizer::from_sentencepiece(read("plain"), None, names).is_err());
+    assert!(Tokenizer::from_sentencepiece(read("plain"), None, names, Missing::Add).is_err());
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -226,7 +227,7 @@ proptest! {
         for tokenizer in ALL.iter() {
             let ids = tokenizer.encode(&text).unwrap();
             let specials = tokenizer.specials();
-            let framing = [specials.bos, specials.eos, Some(specials.separator), Some(specials.score)];
+            let framing = [specials.bos, specials.eos, specials.separator, specials.score];
             prop_assert!(!ids.iter().any(|id| framing.contains(&Some(*id))), "{ids:?}");
         }
         // Spaces and U+2581 are one to SentencePiece; with a space put first and taken off, nothing else is lost.

@@ -1,8 +1,11 @@
 //! All kinds of tokenizer: saved and loaded, hostile text, foreign and damaged files.
 
+mod folders;
+mod refused;
+
 use polar_raw::config::{TokenRef, TokenizerKind, TokenizerSection};
 use polar_raw::error::Kind;
-use polar_raw::tokenizer::{GgufVocabulary, Names, Tokenizer};
+use polar_raw::tokenizer::{GgufVocabulary, Missing, Names, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -88,7 +91,7 @@ static ALL: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
 /// Ids that no text may yield.
 fn framing(tokenizer: &Tokenizer) -> Vec<u32> {
     let specials = tokenizer.specials();
-    specials.bos.into_iter().chain(specials.eos).chain([specials.separator, specials.score]).collect()
+    specials.bos.into_iter().chain(specials.eos).chain(specials.separator).chain(specials.score).collect()
 }
 
 #[test]
@@ -101,7 +104,7 @@ fn kinds_sizes_and_special_ids() {
     assert_eq!(sizes[2..], [14, 7, 10], "separator and score token are added at the end, unless they are there");
     let ids = |at: usize| {
         let specials = ALL[at].specials();
-        (specials.bos, specials.eos, specials.separator, specials.score)
+        (specials.bos, specials.eos, specials.separator.unwrap(), specials.score.unwrap())
     };
     assert_eq!(ids(0), (Some(1), Some(2), 3, 4));
     assert_eq!(ids(1), (Some(1), Some(2), 3, 4));
@@ -151,7 +154,7 @@ fn saved_and_loaded_it_is_the_same() {
         tokenizer.save(dir.path()).unwrap();
         tokenizer.save(dir.path()).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside the two files");
-        let loaded = Tokenizer::load(dir.path()).unwrap();
+        let loaded = Tokenizer::load(dir.path(), Missing::Leave).unwrap();
         assert_eq!(loaded.kind(), tokenizer.kind());
         assert_eq!(loaded.specials(), tokenizer.specials());
         assert_eq!(loaded.vocab_size(), tokenizer.vocab_size());
@@ -175,7 +178,7 @@ fn other_keys_of_the_configuration_are_kept() {
     let config = std::fs::read_to_string(dir.path().join("tokenizer_config.json")).unwrap();
     let config: Value = serde_json::from_str(&config).unwrap();
     assert_eq!((&config["chat_template"], &config["bos_token"]), (&json!("x"), &json!("<|begin_of_text|>")));
-    assert_eq!(Tokenizer::load(dir.path()).unwrap().specials(), tokenizer.specials());
+    assert_eq!(Tokenizer::load(dir.path(), Missing::Leave).unwrap().specials(), tokenizer.specials());
 }
 
 #[test]
@@ -206,9 +209,9 @@ fn bad_files_are_the_users_mistake() {
     let dir = tempfile::tempdir().unwrap();
     let error = |content: &[u8]| {
         std::fs::write(dir.path().join("tokenizer.json"), content).unwrap();
-        Tokenizer::load(dir.path()).unwrap_err().to_string()
+        Tokenizer::load(dir.path(), Missing::Leave).unwrap_err().to_string()
     };
-    assert!(Tokenizer::load(dir.path()).unwrap_err().to_string().contains("tokenizer.json"));
+    assert!(Tokenizer::load(dir.path(), Missing::Leave).unwrap_err().to_string().contains("tokenizer.json"));
     assert!(error(b"{\"model\": ").contains("not JSON"));
     assert!(error(b"\xff").contains("not UTF-8"));
     write(dir.path(), "tokenizer_config.json", &json!({"polar": {"kind": "bytes", "separator": "x", "score": "y"}}));
@@ -266,7 +269,7 @@ fn with_scores() -> GgufVocabulary {
 }
 
 fn from_gguf(vocabulary: &GgufVocabulary) -> Tokenizer {
-    Tokenizer::from_gguf(vocabulary, Names::default()).unwrap()
+    Tokenizer::from_gguf(vocabulary, Names::default(), Missing::Add).unwrap()
 }
 
 #[test]
@@ -295,7 +298,7 @@ fn byte_level_vocabularies_of_gguf_files() {
     let specials = from_gguf(&byte_level("smollm")).specials();
     let size = byte_level("smollm").tokens.len() as u32;
     assert_eq!((specials.bos, specials.eos), (None, Some(2)), "no BOS unless the file asks for it");
-    assert_eq!((specials.separator, specials.score), (size, size + 1));
+    assert_eq!((specials.separator, specials.score), (Some(size), Some(size + 1)));
     assert_eq!(from_gguf(&byte_level("llama-bpe")).specials().bos, Some(1));
     let asks = GgufVocabulary { add_bos: Some(false), ..byte_level("llama-bpe") };
     assert_eq!(from_gguf(&asks).specials().bos, None);
@@ -323,7 +326,7 @@ fn vocabularies_of_gguf_files_are_saved_as_files_of_their_kind() {
         let dir = tempfile::tempdir().unwrap();
         tokenizer.save(dir.path()).unwrap();
         assert!(dir.path().join(file).exists() && dir.path().join("tokenizer.json").exists());
-        let loaded = Tokenizer::load(dir.path()).unwrap();
+        let loaded = Tokenizer::load(dir.path(), Missing::Leave).unwrap();
         assert_eq!(loaded.specials(), tokenizer.specials());
         for text in ["", " ab 12  a", "<s><|im_start|><think>é😀\n"] {
             assert_eq!(loaded.encode(text).unwrap(), tokenizer.encode(text).unwrap());
@@ -334,7 +337,7 @@ fn vocabularies_of_gguf_files_are_saved_as_files_of_their_kind() {
 #[test]
 fn bad_vocabularies_of_gguf_files_are_the_users_mistake() {
     let refused = |vocabulary: GgufVocabulary, part: &str| {
-        let error = Tokenizer::from_gguf(&vocabulary, Names::default()).unwrap_err();
+        let error = Tokenizer::from_gguf(&vocabulary, Names::default(), Missing::Add).unwrap_err();
         assert_eq!(error.kind(), Kind::User);
         assert!(error.to_string().contains(part), "{error}");
     };
@@ -368,7 +371,10 @@ fn special_tokens_by_id() {
     };
     let read = |section: &TokenizerSection| Tokenizer::from_config(section, [""].iter());
     let tokenizer = read(&section(TokenRef::Id(5), TokenRef::Id(6))).unwrap();
-    assert_eq!((tokenizer.specials().separator, tokenizer.specials().score, tokenizer.vocab_size()), (5, 6, 8));
+    assert_eq!(
+        (tokenizer.specials().separator, tokenizer.specials().score, tokenizer.vocab_size()),
+        (Some(5), Some(6), 8)
+    );
     assert!(!tokenizer.encode("<x><think>").unwrap().iter().any(|id| [5, 6].contains(id)));
     let error = read(&section(TokenRef::Id(99), TokenRef::Id(6))).unwrap_err();
     assert!(error.to_string().contains("tokenizer.separator = 99"), "{error}");
@@ -463,7 +469,7 @@ proptest! {
         }
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "tokenizer.json", &json);
-        match Tokenizer::load(dir.path()) {
+        match Tokenizer::load(dir.path(), Missing::Leave) {
             Err(error) => prop_assert_eq!(error.kind(), Kind::User),
             Ok(tokenizer) => for text in ["", "ab <s> é", "<|reward|>aab"] {
                 if let Ok(ids) = tokenizer.encode(text) {
@@ -481,7 +487,7 @@ fn a_file_that_is_named_keeps_the_names_that_it_was_saved_with() {
     let dir = tempfile::tempdir().unwrap();
     let names = Names { separator: "<|begin|>".into(), score: "<|end|>".into() };
     for vocabulary in [byte_level("smollm"), with_scores()] {
-        let tokenizer = Tokenizer::from_gguf(&vocabulary, names.clone()).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&vocabulary, names.clone(), Missing::Add).unwrap();
         tokenizer.save(dir.path()).unwrap();
         for file in ["tokenizer.json", "tokenizer.model"].map(|name| dir.path().join(name)) {
             if file.exists() {
@@ -501,7 +507,11 @@ fn long_pieces_are_refused_unless_they_are_given_whole() {
         vocabulary.tokens.push("x".repeat(length));
         vocabulary.token_types.push(token_type);
         vocabulary.scores.push(0.0);
-        assert_eq!(Tokenizer::from_gguf(&vocabulary, Names::default()).is_ok(), good, "{token_type} {length}");
+        assert_eq!(
+            Tokenizer::from_gguf(&vocabulary, Names::default(), Missing::Add).is_ok(),
+            good,
+            "{token_type} {length}"
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.model");
