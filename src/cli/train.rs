@@ -207,7 +207,10 @@ impl TrainArgs {
         config.data.train.extend(self.data.iter().cloned());
         config.data.eval.extend(self.eval_data.iter().cloned());
         let init = self.init.clone().or(config.train.init);
-        config.train.init = init.map(|init| hub::locate(&init)).transpose()?;
+        // A run that has begun has its own copy, and compares the path alone: what it began with may be gone.
+        let begun = folder.join(CONFIG).exists();
+        let locate = |init: PathBuf| hub::locate(&init).or_else(|error| if begun { Ok(init) } else { Err(error) });
+        config.train.init = init.map(locate).transpose()?;
         config.validate()?;
         Ok(config)
     }
