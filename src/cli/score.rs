@@ -13,11 +13,12 @@ use serde_json::{Map, Value, json};
 use self::partial::Partial;
 use self::progress::{Counted, Progress};
 use super::device::Device;
-use super::model;
 use super::trace::Trace;
+use super::{model, places};
 use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
+use crate::log::log;
 use crate::model::Model;
 use crate::polar::{CutReport, CutSide, TemplateConfig, encode_as_client};
 use crate::tokenizer::Tokenizer;
@@ -99,6 +100,10 @@ struct Totals {
 
 /// Scores every row of the input.
 pub fn run(args: ScoreArgs) -> Result<()> {
+    let output = args.output.as_deref().map(partial::files);
+    let trace = args.trace.as_deref().map(|path| ("--trace", path));
+    let written: Vec<_> = output.iter().flatten().map(|path| ("--output", path.as_path())).chain(trace).collect();
+    places::check_distinct(&[("--input", &args.input), ("--model", &args.model)], &written)?;
     let trace = Trace::to(args.trace.as_deref())?;
     let opened = model::open(&args.model, || trace.open(args.device))?;
     let own = opened.companion.template;
@@ -353,7 +358,7 @@ impl Job<'_> {
         Ok(ids)
     }
 
-    /// What was done and cut, on the standard error; a closed one is no reason to fail.
+    /// What was done and cut.
     fn summary(&self) {
         let Totals { rows, candidates, cut, cut_tokens } = self.totals;
         let speed = self.scorer.computed_tokens() as f64 / self.progress.seconds();
@@ -361,7 +366,7 @@ impl Job<'_> {
             0 => "nothing was cut".into(),
             _ => format!("{cut_tokens} tokens were cut off the texts of {cut} of them (--report-cuts says which)"),
         };
-        let _ = writeln!(io::stderr(), "{candidates} candidates in {rows} rows, {speed:.0} tok/s; {cuts}");
+        log(format_args!("{candidates} candidates in {rows} rows, {speed:.0} tok/s; {cuts}"));
     }
 }
 
