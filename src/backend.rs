@@ -125,7 +125,14 @@ pub trait Backend {
 
     /// Runs an operation whose operands have been checked, or issues it to the device: operations run in order. Callers
     /// use [`Operations`], whose functions check and then call this.
-    fn execute(&self, op: &Checked) -> Result<()>;
+    ///
+    /// # Errors
+    /// Those of the device; a backend that computes in the host's memory refuses operands that lie elsewhere.
+    ///
+    /// # Safety
+    /// `op` was checked for this backend, or for one around it of the same [`Backend::float`], [`Backend::accumulator`]
+    /// and [`Backend::host_indices`]: a backend indexes without looking again.
+    unsafe fn execute(&self, op: &Checked) -> Result<()>;
 }
 
 /// The functions that the model calls, one an operation.
@@ -142,7 +149,9 @@ macro_rules! calls {
             /// When operands do not fit, before any element is touched; and the backend's own.
             fn submit(&self, op: AnyOp<'_>) -> Result<()> {
                 let dtypes = Dtypes { float: self.float(), sum: self.accumulator() };
-                self.execute(&Checked::new(op, dtypes, &|indices| self.host_indices(indices))?)
+                let checked = Checked::new(op, dtypes, &|indices| self.host_indices(indices))?;
+                // SAFETY: checked for this very backend.
+                unsafe { self.execute(&checked) }
             }
 
             $($(

@@ -160,8 +160,8 @@ fn scores_and_loss_on_a_card() {
     let wanted = golden.scores.iter().flat_map(|want| [want.chosen, want.rejected]);
     for (got, want) in scores.iter().zip(wanted) {
         println!("score {got:10.6}, {want:10.6} wanted");
-        assert!((f64::from(*got) - want).abs() <= 0.02 + 0.02 * want.abs(), "score {got}, not {want}");
+        assert!(abs_diff_eq!(f64::from(*got), want, epsilon = 0.02 + 0.02 * want.abs()), "score {got}, not {want}");
     }
     println!("loss {:10.6}, {:10.6} wanted", step.loss, golden.loss);
-    assert!((step.loss - golden.loss).abs() <= 0.02 * golden.loss, "loss {}, not {}", step.loss, golden.loss);
+    assert_relative(step.loss, golden.loss, 0.02, "loss");
 }

@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use polar_raw::config::{Config, ObjectiveKind, TokenizerKind};
 use polar_raw::data::{Records, read_all};
+use polar_raw::eval::group::ReferenceSource;
+use polar_raw::eval::reference::{References, trials};
+use polar_raw::eval::result::{Task, measure};
+use polar_raw::eval::sets;
 use polar_raw::train::setup::{Setup, Start};
 use serde_json::json;
 
@@ -110,6 +114,7 @@ fn config(path: PathBuf, kind: ObjectiveKind) -> Config {
 fn data_stream() {
     a_file_need_not_fit_memory();
     rows_are_the_same_however_they_are_stored();
+    a_set_need_not_fit_memory();
 }
 
 fn a_file_need_not_fit_memory() {
@@ -145,6 +150,52 @@ fn a_file_need_not_fit_memory() {
     }
 }
 
+/// Sets are read, asked and scored in memory for their judgements, whatever their format and however they are stored.
+fn a_set_need_not_fit_memory() {
+    /// Of a row: its place, its trial, its judgements by judge and control, and the two scores that the table keeps. An
+    /// answer in a ranked list has its place. Vectors that grow have twice that, and while they move three times.
+    const PER_ROW: usize = 1000;
+    let folder = tempfile::tempdir().unwrap();
+    type Case = (&'static str, ReferenceSource, fn(usize) -> String);
+    let reward_bench =
+        |i: usize| json!({"prompt": text(i), "chosen": text(i + 1), "rejected": text(i + 2), "subset": "s"});
+    let cases: [Case; 4] = [
+        ("preferences.jsonl", ReferenceSource::Field, preference),
+        ("trajectories.jsonl.zst", ReferenceSource::LeaveOneOut, trajectory),
+        ("reward-bench.json", ReferenceSource::File, |_| String::new()),
+        ("rmb.jsonl", ReferenceSource::Best, |i| {
+            let answer = |n: usize| json!({"llm_name": format!("m{}", n % 4), "answer": text(n), "score": n % 7});
+            json!({"conversation_input": text(i / 2), "chosen": answer(2 * i), "reject": answer(2 * i + 1)}).to_string()
+        }),
+    ];
+    for (name, source, row) in cases {
+        let path = folder.path().join(name);
+        let (given, references) = (source == ReferenceSource::File, folder.path().join("references.jsonl"));
+        let bytes = match given {
+            true => {
+                write(&references, false, |i| json!({"prompt": text(i), "reference": text(i + 3)}).to_string());
+                let element = |i: usize| if i == 0 { "[" } else { "," }.to_string() + &reward_bench(i).to_string();
+                write(&path, false, |i| element(i) + if i + 1 == ROWS { "]" } else { "" })
+            }
+            false => write(&path, name.ends_with(".zst"), row),
+        } as usize;
+        let bound = SLACK + PER_ROW * ROWS;
+        assert!(bytes > 2 * bound, "{name}: {bytes} bytes would fit");
+        let (judged, taken) = peak(|| {
+            let set = sets::read(&path, None, 1).unwrap();
+            let references = if given { References::read(&references).unwrap() } else { References::default() };
+            let trials = trials(&set, source, references).unwrap();
+            let task = Task { name, set: &set, trials: &trials, baselines: None, seed: 1 };
+            let mut longer = |_: &str, _: &str, candidate: &str| candidate.len() as f32;
+            measure(&task, &mut longer, |_, _| Ok(())).unwrap().judged.len()
+        });
+        println!("{name}: {bytes} bytes, {judged} judgements, {taken} taken to evaluate");
+        assert!(judged > 1000, "{name}: {judged} judgements");
+        assert!(taken < bound, "{name}: {taken} bytes taken to evaluate {bytes}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
 /// What lies in a file, in a zstd file and in several files is the same, row for row, in any order.
 fn rows_are_the_same_however_they_are_stored() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,6 +211,7 @@ fn rows_are_the_same_however_they_are_stored() {
         vec![file("plain", joined(&rows, "\n"))],
         vec![file("windows", ["\u{feff}".as_bytes(), &joined(&rows, "\r\n"), b"\r\n"].concat())],
         vec![file("blank", joined(&rows, "\n\n \n"))],
+        vec![file("array", format!("\u{feff}\n[{}\n]\n", rows.join(",\n")).into_bytes())],
         vec![file("packed", zstd::encode_all(&joined(&rows, "\n")[..], 3).unwrap())],
         vec![
             file("first", joined(&rows[..70], "\n")),

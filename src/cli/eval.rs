@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::compare::compare;
 use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation, lengths};
-use crate::eval::outcome::{self, Part};
+use crate::eval::outcome::{self, LengthTally, Part};
 use crate::eval::reference::{References, Trials, trials};
 use crate::eval::result::{
     Comparison, Data, EvalResult, ModelResult, ReferenceFacts, Task, VERSION, around_mean, measure, scored,
@@ -85,7 +85,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let set = sets::read(&args.data, args.format, args.seed)?;
     let (source, default) = source(&args, set.format)?;
     let references = args.references.as_deref().map_or_else(|| Ok(References::default()), References::read)?;
-    let trials = trials(&set, source, &references).map_err(|e| e.context(args.data.display()))?;
+    let trials = trials(&set, source, references).map_err(|e| e.context(args.data.display()))?;
     let name = set_name(&args.data);
 
     let mut models: Vec<ModelResult> = Vec::new();
@@ -93,7 +93,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
         let opened = first.take().map_or_else(|| open(path), Ok)?;
         models.push(measured(&args, path, opened, label, &name, &set, &trials)?);
     }
-    let comparisons = comparisons(&models, &parts(&models, &name, &set), args.seed);
+    let comparisons = comparisons(&models, &parts(&models, &name, &trials), args.seed);
     let result = EvalResult {
         version: VERSION,
         program: concat!("polar-raw ", env!("CARGO_PKG_VERSION")).into(),
@@ -103,7 +103,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
             format: set.format,
             rows: set.rows,
             groups: set.groups.len(),
-            judgements: trials.trials.iter().map(|trial| trial.judgements.len()).sum(),
+            judgements: trials.judgements(),
             notes: set.notes,
         },
         references: ReferenceFacts {
@@ -184,27 +184,37 @@ fn measured(
         truncation: Truncation::default(),
     };
     let task = Task { name, set, trials, baselines: opened.companion.baselines.as_ref(), seed: args.seed };
-    let mut truncation = Truncation::default();
-    let found = measure(&task, &mut judge, |judge| truncation = judge.truncation)?;
-    let tokens = lengths(set, tokenizer.as_ref())?;
+    let (mut scores, mut around, mut tally) = (Vec::new(), Vec::new(), LengthTally::default());
+    // Of the group that was seen last: its trials stand together.
+    let mut tokens: Option<(usize, Vec<usize>)> = None;
+    let found = measure(&task, &mut judge, |question, found| {
+        let (_, tokens) = match tokens.take().filter(|(group, _)| *group == question.at) {
+            Some(known) => tokens.insert(known),
+            None => tokens.insert((question.at, lengths(&question.group, tokenizer.as_ref())?)),
+        };
+        tally.add(question, &found, tokens);
+        around.extend(around_mean(question, &found, tokens));
+        scores.push(scored(question, found));
+        Ok(())
+    })?;
     Ok(ModelResult {
         name: label,
         path: path.display().to_string(),
         blake3: hash(path)?,
         template,
-        averages: outcome::averages(set, &found.judged),
-        length: outcome::lengths(set, &trials.trials, &found.scores, &tokens),
+        averages: outcome::averages(set.format, trials, &found.judged),
+        length: tally.finish(),
         margins: outcome::margins(&found.judged),
-        truncation,
-        scores: scored(set, &trials.trials, &found.scores),
-        around_mean: around_mean(&trials.trials, &found.scores, &tokens),
+        truncation: judge.truncation,
+        scores,
+        around_mean: around,
         table: found.table,
         judged: found.judged,
     })
 }
 
-fn parts(models: &[ModelResult], name: &str, set: &Set) -> Vec<Part> {
-    models.first().map_or_else(Vec::new, |model| outcome::parts(name, set, &model.judged))
+fn parts(models: &[ModelResult], name: &str, trials: &Trials) -> Vec<Part> {
+    models.first().map_or_else(Vec::new, |model| outcome::parts(name, trials, &model.judged))
 }
 
 fn comparisons(models: &[ModelResult], parts: &[Part], seed: u64) -> Vec<Comparison> {

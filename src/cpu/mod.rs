@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::backend::{Backend, Checked, Extent, Footprint};
 use crate::error::{Error, Result};
 use crate::ops::{modules, operations};
-use crate::tensor::host::{slice, slice_mut};
+use crate::tensor::host::{self, slice, slice_mut};
 use crate::tensor::{Dtype, Element, HostMemory, Storage, Tensor};
 
 /// Tells the C library to keep freed memory for the next allocation instead of giving it back to the system.
@@ -126,6 +126,7 @@ impl Backend for Cpu {
         if bytes.len() != size || !to.is_dense() {
             return Err(Error::machine(format!("write: {} bytes into {to:?}", bytes.len())));
         }
+        host::check(to)?;
         // SAFETY: `size` bytes of host memory from its address on belong to the tensor.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.address(), size) };
         Ok(())
@@ -136,16 +137,17 @@ impl Backend for Cpu {
         if bytes.len() != size || !from.is_dense() {
             return Err(Error::machine(format!("read: {} bytes from {from:?}", bytes.len())));
         }
+        host::check(from)?;
         // SAFETY: as in `write`.
         unsafe { std::ptr::copy_nonoverlapping(from.address(), bytes.as_mut_ptr(), size) };
         Ok(())
     }
 
     fn host_indices<'t>(&self, indices: &'t Tensor) -> Option<&'t [u32]> {
-        Some(values(indices))
+        indices.is_on_host().then(|| values(indices))
     }
 
-    fn execute(&self, op: &Checked) -> Result<()> {
-        op.run_on(self)
+    unsafe fn execute(&self, op: &Checked) -> Result<()> {
+        op.run_on_host(self)
     }
 }

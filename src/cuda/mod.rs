@@ -215,7 +215,7 @@ impl Backend for Cuda {
         self.device.read(at(from), bytes)
     }
 
-    fn execute(&self, op: &Checked) -> Result<()> {
+    unsafe fn execute(&self, op: &Checked) -> Result<()> {
         op.run_on(self)
     }
 }

@@ -1,17 +1,21 @@
-//! Lines of a text file, plain or zstd, each with its number and of bounded length.
+//! Lines of a text file, plain or zstd, each with its number and of bounded length; of rows also those in a JSON array.
+
+mod array;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::store::Raw;
 use crate::{Error, Result};
+use array::Array;
 
 /// The longest line that is read. A row of training data is some kilobytes.
 pub(super) const MAX_LINE: usize = 64 << 20;
 /// First bytes of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const BUFFER: usize = 1 << 17;
 
 /// A reader of lines that knows where it is.
@@ -27,6 +31,16 @@ pub(crate) struct Lines {
     compressed: bool,
     /// The file itself, if it can be read anywhere.
     again: Option<(File, u64)>,
+    /// Whether what comes is rows, which may be the elements of an array.
+    of_rows: bool,
+    array: Option<Array>,
+    /// Bytes and line ends before what is read next; counted only up to the first row, and in an array.
+    at: u64,
+    newlines: usize,
+    /// Whether the line that was read last is to be read again.
+    held: bool,
+    /// Of all bytes so far but a byte order mark.
+    hasher: Option<Box<blake3::Hasher>>,
 }
 
 impl Lines {
@@ -54,14 +68,47 @@ impl Lines {
             Box::new(whole)
         };
         let (path, line) = (path.to_owned(), Vec::new());
-        Ok(Self { path, reader, max_line, number: 0, line, start: 0, compressed, again: None })
+        Ok(Self {
+            path,
+            reader,
+            max_line,
+            number: 0,
+            line,
+            start: 0,
+            compressed,
+            again: None,
+            of_rows: false,
+            array: None,
+            at: 0,
+            newlines: 0,
+            held: false,
+            hasher: None,
+        })
+    }
+
+    /// The file has rows: one a line, or the elements of one JSON array.
+    pub(super) fn expect_rows(&mut self) {
+        self.of_rows = self.number == 0 && self.array.is_none();
+    }
+
+    /// Keeps a hash of what is read from here on.
+    pub(super) fn hash(&mut self) {
+        self.hasher = Some(Box::default());
+    }
+
+    /// BLAKE3 of what was read since [`Self::hash`], unpacked.
+    pub(super) fn hashed(&self) -> Option<blake3::Hash> {
+        self.hasher.as_ref().map(|hasher| hasher.finalize())
+    }
+
+    /// The next call of [`Self::next`] gives the same line again.
+    pub(super) fn hold(&mut self) {
+        self.held = self.number > 0;
     }
 
     /// The next line without its line end; `None` at the end of the file.
     pub(crate) fn next(&mut self) -> Result<Option<&str>> {
-        self.number += 1;
-        if !self.fill()? {
-            self.number -= 1;
+        if !std::mem::take(&mut self.held) && !self.advance()? {
             return Ok(None);
         }
         let place = self.place();
@@ -109,6 +156,19 @@ impl Lines {
         self.again.take()
     }
 
+    fn advance(&mut self) -> Result<bool> {
+        if std::mem::take(&mut self.of_rows) {
+            self.find_array()?;
+        }
+        if let Some(array) = self.array {
+            return self.fill_element(array);
+        }
+        self.number += 1;
+        let more = self.fill()?;
+        self.number -= usize::from(!more);
+        Ok(more)
+    }
+
     /// Reads a line with its end into `self.line`; false at the end of the file.
     fn fill(&mut self) -> Result<bool> {
         self.start += self.line.len() as u64;
@@ -116,14 +176,57 @@ impl Lines {
         let limit = self.max_line as u64 + 1;
         let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line);
         read.map_err(|error| self.unread(&error))?;
-        if self.line.len() > self.max_line {
-            return Err(Error::user(format!(
-                "{}: the line is longer than {} bytes; is it JSON Lines, one row a line?",
-                self.place(),
-                self.max_line
-            )));
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(if self.number == 1 {
+                self.line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.line)
+            } else {
+                &self.line
+            });
         }
+        self.check_length("line", "is it JSON Lines, one row a line?")?;
         Ok(!self.line.is_empty())
+    }
+
+    fn check_length(&self, what: &str, question: &str) -> Result<()> {
+        if self.line.len() <= self.max_line {
+            return Ok(());
+        }
+        let (place, most) = (self.place(), self.max_line);
+        Err(Error::user(format!("{place}: the {what} is longer than {most} bytes; {question}")))
+    }
+
+    /// Passes over bytes, or takes them into `self.line`, for as long as they are `wanted` and the line is not too long.
+    /// The byte behind them; `None` at the end of the file.
+    fn take_while(&mut self, keep: bool, mut wanted: impl FnMut(u8) -> bool) -> Result<Option<u8>> {
+        loop {
+            let bytes = match self.reader.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.number = self.newlines + 1;
+                    return Err(self.unread(&error));
+                }
+            };
+            let taken = bytes.iter().position(|&byte| !wanted(byte)).unwrap_or(bytes.len());
+            let (bytes, next, ended) = (&bytes[..taken], bytes.get(taken).copied(), bytes.is_empty());
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(if self.at == 0 { bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes) } else { bytes });
+            }
+            if keep {
+                self.line.extend_from_slice(bytes);
+            }
+            self.newlines += bytes.iter().filter(|&&byte| byte == b'\n').count();
+            self.at += taken as u64;
+            self.reader.consume(taken);
+            if next.is_some() || ended || self.line.len() > self.max_line {
+                return Ok(next);
+            }
+        }
+    }
+
+    fn take_one(&mut self) -> Result<()> {
+        let mut first = true;
+        self.take_while(false, |_| std::mem::take(&mut first)).map(drop)
     }
 
     /// What the operating system did not report comes from the zstd decoder.
@@ -163,6 +266,51 @@ mod tests {
         assert_eq!(lines(b"123456789\n", 10).unwrap(), ["123456789"]);
         let error = lines(b"1\n1234567890\n", 10).unwrap_err();
         assert!(error.to_string().contains("some.jsonl:2: the line is longer than 10 bytes"), "{error}");
+    }
+
+    /// Text, place and first line of every row.
+    fn rows(text: &str) -> Result<Vec<(String, usize, u64)>> {
+        let mut lines = Lines::new(Path::new("some.json"), Cursor::new(text.to_owned().into_bytes()), 40)?;
+        lines.expect_rows();
+        lines.hash();
+        let mut all = Vec::new();
+        while let Some(row) = lines.next()? {
+            let row = row.to_owned();
+            all.push((row, lines.number(), lines.start()));
+        }
+        let marked = text.strip_prefix('\u{feff}').unwrap_or(text);
+        assert_eq!(lines.hashed(), Some(blake3::hash(marked.as_bytes())), "{text:?}");
+        Ok(all)
+    }
+
+    #[test]
+    fn rows_of_an_array_know_their_places() {
+        for text in [
+            "{\"a\": \"]}\\\"\"}\n{}\n",
+            "[{\"a\": \"]}\\\"\"}\n,{}]",
+            "\u{feff}\n [\n{\"a\": \"]}\\\"\"} ,\n\n{}\n]\n",
+        ] {
+            let found = rows(text).unwrap();
+            assert_eq!(found.len(), 2, "{text}");
+            for ((row, line, start), expected) in found.into_iter().zip([r#"{"a": "]}\""}"#, "{}"]) {
+                let before = &text[..start as usize];
+                assert_eq!((row.as_str(), line), (expected, 1 + before.matches('\n').count()), "{text}");
+                assert!(text[start as usize..].starts_with(expected), "{text}");
+            }
+        }
+        let mut lines = Lines::new(Path::new("x"), Cursor::new(b"[1, [2], \"3\"]".to_vec()), 40).unwrap();
+        lines.expect_rows();
+        for expected in ["1", "[2]", "\"3\""] {
+            assert_eq!(lines.next().unwrap(), Some(expected));
+            lines.hold();
+            assert_eq!(lines.next().unwrap(), Some(expected), "held");
+        }
+        assert_eq!(lines.next().unwrap(), None);
+        assert_eq!(lines.next().unwrap(), None, "and again");
+        let long = rows(&format!("[{}]", "1".repeat(41))).unwrap_err().to_string();
+        assert!(long.contains("some.json:1: the row is longer than 40 bytes"), "{long}");
+        let end = rows("[1]\n\n2").unwrap_err().to_string();
+        assert!(end.contains("some.json:3: text after the array"), "{end}");
     }
 
     #[test]

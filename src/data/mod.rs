@@ -17,10 +17,14 @@ mod sampling;
 mod score_rows;
 mod store;
 
+pub(crate) use formats::{read_pair, read_triple};
 pub use items::{Document, IdPair, Trajectory, Triple, Wrapper};
 pub(crate) use lines::Lines;
+pub(crate) use read::RowFile;
 pub use read::{read, read_all, read_from};
 pub use records::Records;
 pub use rows::{Rows, Sequences};
+pub(crate) use sampling::{Hash as TextHash, hash as text_hash};
 pub use sampling::{Summary, TripleSource, split_by_prompt};
 pub use score_rows::{ScoreInput, ScoreRow, ScoreRows};
+pub(crate) use store::Raw;

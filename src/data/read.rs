@@ -1,4 +1,4 @@
-//! Files of training data: JSON Lines, plain or zstd, whose kind is known by their keys, and plain text. They are read
+//! Files of rows: JSON Lines or one JSON array, plain or zstd, whose kind is known by their keys, and plain text. They are read
 //! once from beginning to end, so that every mistake in them is found, and what is kept of a row is its place.
 
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use super::formats::{Reader, reader_of};
 use super::lines::{Lines, MAX_LINE};
 use super::records::Records;
 use super::row::{Kind, Row};
+use super::rows::Rows;
 use super::store::{Bytes, Place, Raw, Spool, Store};
 use crate::{Error, Result};
 
@@ -37,7 +38,7 @@ pub fn read_all(paths: &[PathBuf]) -> Result<Records> {
     let mut index = Index::default();
     for path in paths {
         let before = index.found;
-        let found = index.add(Lines::open(path)?, is_plain_text(path))?;
+        let found = index.add(&mut Lines::open(path)?, is_plain_text(path))?;
         if let Some(before) = before.filter(|before| before.group().name() != found.group().name()) {
             let (path, first) = (path.display(), first.display());
             let (this, that) = (found.group().name(), before.group().name());
@@ -53,10 +54,75 @@ fn is_plain_text(path: &Path) -> bool {
     name.strip_suffix(".zst").unwrap_or(&name).ends_with(".txt")
 }
 
-pub(super) fn read_lines(lines: Lines, plain_text: bool) -> Result<Records> {
+pub(super) fn read_lines(mut lines: Lines, plain_text: bool) -> Result<Records> {
     let mut index = Index::default();
-    index.add(lines, plain_text)?;
+    index.add(&mut lines, plain_text)?;
     index.finish()
+}
+
+/// Rows of one file in a format that its reader knows.
+pub(crate) struct RowFile {
+    lines: Lines,
+    plain_text: bool,
+}
+
+impl RowFile {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// The user's: a file that cannot be read.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut lines = Lines::open(path)?;
+        lines.hash();
+        lines.expect_rows();
+        Ok(Self { lines, plain_text: is_plain_text(path) })
+    }
+
+    /// What `see` makes of the first row, which is then still to be read; `None` where there is no row.
+    ///
+    /// # Errors
+    /// The user's: what cannot be read or is not UTF-8.
+    pub(crate) fn first<T>(&mut self, see: impl FnOnce(&str) -> T) -> Result<Option<T>> {
+        while let Some(line) = self.lines.next()? {
+            if !line.trim().is_empty() {
+                let seen = see(line);
+                self.lines.hold();
+                return Ok(Some(seen));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads it as data to train on, and its BLAKE3, unpacked.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub(crate) fn records(mut self) -> Result<(Records, String)> {
+        let mut index = Index::default();
+        index.add(&mut self.lines, self.plain_text)?;
+        Ok((index.finish()?, self.hash()))
+    }
+
+    /// Reads it with `parse`, which is to name the place in its errors; each row is shown to `each` and then forgotten.
+    ///
+    /// # Errors
+    /// Those of `parse`, and a file without rows.
+    pub(crate) fn rows<T: Clone>(
+        mut self,
+        parse: fn(Raw) -> Result<T>,
+        mut each: impl FnMut(T) -> Result<()>,
+    ) -> Result<(Rows<T>, String)> {
+        let mut index = Index::default();
+        index.walk(&mut self.lines, false, |raw| each(parse(raw)?))?;
+        if index.places.is_empty() {
+            return Err(self.lines.empty());
+        }
+        Ok((Rows::stored(Arc::new(index.store), index.places, parse), self.hash()))
+    }
+
+    fn hash(&self) -> String {
+        self.lines.hashed().map(|hash| hash.to_hex().to_string()).unwrap_or_default()
+    }
 }
 
 /// The places of rows, file after file.
@@ -68,14 +134,32 @@ struct Index {
 }
 
 impl Index {
-    /// Adds the rows of a file, each of which is read and forgotten. A file that can be read anywhere stays where it is;
-    /// what comes compressed or out of a pipe is kept in a spool.
-    fn add(&mut self, mut lines: Lines, plain_text: bool) -> Result<Kind> {
+    /// Adds the rows of a file of training data.
+    fn add(&mut self, lines: &mut Lines, plain_text: bool) -> Result<Kind> {
+        if !plain_text {
+            lines.expect_rows();
+        }
+        let mut first: Option<(Kind, Reader, usize)> = None;
+        self.walk(lines, plain_text, |raw| {
+            let (kind, reader) = match plain_text {
+                true => (Kind::Document, reader_of(Kind::Document)?),
+                false => check(raw, first).map_err(|error| error.context(raw.place()))?,
+            };
+            first.get_or_insert((kind, reader, raw.line));
+            Ok(())
+        })?;
+        let Some((kind, ..)) = first else { return Err(lines.empty()) };
+        self.found.get_or_insert(kind);
+        Ok(kind)
+    }
+
+    /// Adds the places of a file's rows, each of which is shown to `see` and forgotten. A file that can be read anywhere
+    /// stays where it is; what comes compressed or out of a pipe is kept in a spool.
+    fn walk(&mut self, lines: &mut Lines, plain_text: bool, mut see: impl FnMut(Raw) -> Result<()>) -> Result<()> {
         let file: Arc<Path> = lines.path().into();
-        let (base, before) = (self.store.end(), self.places.len());
+        let base = self.store.end();
         let again = lines.file_to_read_again();
         let mut spool = Spool::new();
-        let mut first: Option<(Kind, Reader, usize)> = None;
         let mut inside = false;
         while let Some(line) = lines.next()? {
             let blank = line.trim().is_empty();
@@ -98,20 +182,14 @@ impl Index {
                     self.places.push(Place { start, len: length(end - start)?, line });
                 }
             }
-            let (kind, reader) = match plain_text {
-                true => (Kind::Document, reader_of(Kind::Document)?),
-                false => check(raw, first).map_err(|error| error.context(raw.place()))?,
-            };
-            first.get_or_insert((kind, reader, raw.line));
+            see(raw)?;
         }
-        let Some((kind, ..)) = first.filter(|_| self.places.len() > before) else { return Err(lines.empty()) };
         let (bytes, len) = match again {
             Some((file, len)) => (Bytes::file(file, len, lines.path())?, len),
             None => spool.finish()?,
         };
         self.store.add(file, bytes, len, plain_text);
-        self.found.get_or_insert(kind);
-        Ok(kind)
+        Ok(())
     }
 
     fn finish(self) -> Result<Records> {

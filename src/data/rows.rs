@@ -27,6 +27,14 @@ impl<T: Clone> Rows<T> {
         Self(Inner::Stored { store, places, parse })
     }
 
+    /// The same rows of files, read in another way; none of those that are held.
+    pub(crate) fn read_as<U: Clone>(self, parse: fn(Raw) -> Result<U>) -> Option<Rows<U>> {
+        match self.0 {
+            Inner::Held(_) => None,
+            Inner::Stored { store, places, .. } => Some(Rows::stored(store, places, parse)),
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         match &self.0 {

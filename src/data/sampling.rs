@@ -31,7 +31,8 @@ pub struct TripleSource {
     summary: Summary,
 }
 
-type Hash = u128;
+/// Half of BLAKE3.
+pub(crate) type Hash = u128;
 
 /// A policy that can give reference and chosen for a prompt.
 #[derive(Clone, Copy, Debug)]
@@ -211,9 +212,14 @@ impl TripleSource {
     /// The triples of epoch `epoch` under `seed`: every item once, in a random order, each with its random pair and
     /// negative.
     pub fn epoch(&self, seed: u64, epoch: u64) -> impl Iterator<Item = Result<Triple>> + '_ {
+        self.order(seed, epoch).into_iter().map(move |item| self.draw(item as usize, seed, epoch))
+    }
+
+    /// The order of the items in an epoch.
+    pub(crate) fn order(&self, seed: u64, epoch: u64) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.items.len() as u32).collect();
         order.shuffle(&mut stream(seed, "order of triples", epoch));
-        order.into_iter().map(move |item| self.draw(item as usize, seed, epoch))
+        order
     }
 
     /// The triple that item `item`, a policy and a prompt, gives in an epoch: random samples, a random negative.
@@ -257,7 +263,7 @@ impl TripleSource {
 }
 
 /// Half of BLAKE3: two texts of a run have it in common with a chance of less than 2^-64.
-fn hash(text: &str) -> Hash {
+pub(crate) fn hash(text: &str) -> Hash {
     let mut bytes = [0; size_of::<Hash>()];
     bytes.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..size_of::<Hash>()]);
     Hash::from_le_bytes(bytes)

@@ -22,7 +22,7 @@ pub(super) struct Place {
 
 /// A row as it stands in its file.
 #[derive(Clone, Copy)]
-pub(super) struct Raw<'a> {
+pub(crate) struct Raw<'a> {
     pub bytes: &'a [u8],
     pub file: &'a Arc<Path>,
     pub line: usize,

@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::Scorer;
 use super::group::{Answer, Group};
-use super::reference::Trial;
-use super::sets::Set;
+use super::reference::Question;
 use crate::baselines::Baseline;
 use crate::data::IdPair;
 use crate::error::Result;
@@ -18,21 +17,29 @@ use crate::tokenizer::{Specials, Tokenizer};
 
 /// Scores candidates.
 pub trait Judge {
-    /// The scores of each trial's candidates, in their order.
+    /// The scores of each question's candidates, in their order.
     ///
     /// # Errors
     /// What cannot be represented or scored.
-    fn scores(&mut self, set: &Set, trials: &[Trial]) -> Result<Vec<Vec<f32>>>;
+    fn scores(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>>;
+
+    /// The same for a control, which does not count where a judge counts.
+    ///
+    /// # Errors
+    /// As [`Self::scores`].
+    fn control(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
+        self.scores(questions)
+    }
 }
 
 /// Any function of prompt, reference and candidate. Token ids have no text and score NaN.
 impl<F: Fn(&str, &str, &str) -> f32 + Sync> Judge for F {
-    fn scores(&mut self, set: &Set, trials: &[Trial]) -> Result<Vec<Vec<f32>>> {
+    fn scores(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
         let function: &F = self;
-        let scores = trials.par_iter().map(|trial| {
-            let group = &set.groups[trial.group];
-            let score = |text: &str| function(&group.prompt, &trial.reference, text);
-            let texts = trial.candidates.iter().map(|&place| group.candidates[place].answer.text());
+        let scores = questions.par_iter().map(|question| {
+            let group = &question.group;
+            let score = |text: &str| function(&group.prompt, &question.reference, text);
+            let texts = question.candidates.iter().map(|&place| group.candidates[place].answer.text());
             texts.map(|text| text.map_or(f32::NAN, score)).collect()
         });
         Ok(scores.collect())
@@ -75,34 +82,29 @@ pub struct ModelJudge<'a> {
     pub template: TemplateConfig,
     /// The file of the set, for messages.
     pub path: &'a Path,
-    /// What the last call of [`Judge::scores`] has cut.
+    /// What the calls of [`Judge::scores`] have cut.
     pub truncation: Truncation,
 }
 
 impl Judge for ModelJudge<'_> {
-    fn scores(&mut self, set: &Set, trials: &[Trial]) -> Result<Vec<Vec<f32>>> {
-        /// Trials encoded before they are scored.
-        const CHUNK: usize = 256;
-        self.truncation = Truncation::default();
-        let mut all = Vec::with_capacity(trials.len());
-        for chunk in trials.chunks(CHUNK) {
-            let groups = chunk.iter().map(|trial| self.encode(&set.groups[trial.group], trial));
-            let groups = groups.collect::<Result<Vec<_>>>()?;
-            let scores = self.scorer.score(&groups)?;
-            let mut rest = &scores[..];
-            for group in &groups {
-                let (these, others) = rest.split_at(group.len().min(rest.len()));
-                all.push(these.to_vec());
-                rest = others;
-            }
-        }
-        Ok(all)
+    fn scores(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
+        let groups = questions.iter().map(|question| self.encode(question)).collect::<Result<Vec<_>>>()?;
+        let mut scores = self.scorer.score(&groups)?.into_iter();
+        Ok(groups.iter().map(|group| scores.by_ref().take(group.len()).collect()).collect())
+    }
+
+    fn control(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
+        let counted = self.truncation;
+        let scores = self.scores(questions);
+        self.truncation = counted;
+        scores
     }
 }
 
 impl ModelJudge<'_> {
-    fn encode(&mut self, group: &Group, trial: &Trial) -> Result<Vec<Vec<u32>>> {
-        let answers: Vec<&Answer> = trial.candidates.iter().map(|&place| &group.candidates[place].answer).collect();
+    fn encode(&mut self, question: &Question) -> Result<Vec<Vec<u32>>> {
+        let group = &question.group;
+        let answers: Vec<&Answer> = question.candidates.iter().map(|&place| &group.candidates[place].answer).collect();
         if let [Answer::Ids(chosen), Answer::Ids(rejected)] = answers[..] {
             let (chosen, rejected) = (chosen.clone(), rejected.clone());
             let pair = IdPair { chosen, rejected, file: self.path.into(), line: group.line };
@@ -114,7 +116,7 @@ impl ModelJudge<'_> {
         let texts: Vec<&str> = answers.iter().filter_map(|answer| answer.text()).collect();
         let tokenizer = self.tokenizer.ok_or_else(|| crate::Error::machine("text without a tokenizer"))?;
         let template = TemplateConfig { wrapper: group.wrapper.unwrap_or(self.template.wrapper), ..self.template };
-        let encoded = encode_candidates(tokenizer, &group.prompt, &trial.reference, &texts, &template)?;
+        let encoded = encode_candidates(tokenizer, &group.prompt, &question.reference, &texts, &template)?;
         let (prompt, reference) = (encoded.cut.prompt > 0, encoded.cut.reference > 0);
         for &cut in &encoded.cut_each {
             let t = &mut self.truncation;
@@ -137,17 +139,17 @@ fn is_same_as_reference(ids: &[u32], specials: Specials) -> bool {
     middle.is_some_and(|at| ids[at + 1..] == [&ids[..at], &[specials.score]].concat())
 }
 
-/// Lengths in tokens of every candidate of the set, whole; of token ids the whole sequence.
+/// Lengths in tokens of a group's candidates, whole; of token ids the whole sequence.
 ///
 /// # Errors
 /// When the tokenizer cannot represent a text.
-pub fn lengths(set: &Set, tokenizer: Option<&Tokenizer>) -> Result<Vec<Vec<usize>>> {
+pub fn lengths(group: &Group, tokenizer: Option<&Tokenizer>) -> Result<Vec<usize>> {
     let length = |answer: &Answer| match (answer, tokenizer) {
         (Answer::Ids(ids), _) => Ok(ids.len()),
         (Answer::Text(text), Some(tokenizer)) => Ok(tokenizer.encode(text)?.len()),
         (Answer::Text(text), None) => Ok(text.len()),
     };
-    set.groups.iter().map(|group| group.candidates.iter().map(|c| length(&c.answer)).collect()).collect()
+    group.candidates.iter().map(|c| length(&c.answer)).collect()
 }
 
 #[cfg(test)]

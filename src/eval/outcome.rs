@@ -6,14 +6,16 @@ use serde::Serialize;
 
 use super::Accuracy;
 use super::group::Level;
-use super::reference::Trial;
-use super::sets::Set;
+use super::reference::{Question, Trials};
+use super::sets::Format;
 
 /// A judgement with its scores.
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
     /// Place of the group in the set.
     pub group: usize,
+    /// Place of its subset in [`Trials::subsets`].
+    pub subset: u32,
     /// The lowest score that must be above.
     pub better: f32,
     /// The highest score that must be below.
@@ -36,16 +38,15 @@ impl Judged {
     }
 }
 
-/// Every judgement of `trials` by `scores`, in their order.
-pub fn judged(trials: &[Trial], scores: &[Vec<f32>]) -> Vec<Judged> {
-    let of_trial = |(trial, scores): (&Trial, &Vec<f32>)| {
-        let judge = |j: &super::group::Judgement| {
+/// Every judgement of `questions` by `scores`, in their order.
+pub fn judged<'a>(questions: &'a [Question], scores: &'a [Vec<f32>]) -> impl Iterator<Item = Judged> + 'a {
+    questions.iter().zip(scores).flat_map(|(question, scores)| {
+        question.judgements.iter().map(|j| {
             let (better, worse) = j.ends(scores);
-            Judged { group: trial.group, better, worse, chance: j.chance(), level: j.level }
-        };
-        trial.judgements.iter().map(judge).collect::<Vec<_>>()
-    };
-    trials.iter().zip(scores).flat_map(of_trial).collect()
+            let (group, subset) = (question.at, question.subset);
+            Judged { group, subset, better, worse, chance: j.chance(), level: j.level }
+        })
+    })
 }
 
 /// How many of `judged` are right; those of one group are one row.
@@ -69,12 +70,12 @@ pub struct Part {
 }
 
 /// The parts of a set that have judgements, each under its name: all of it, then its subsets, then levels of style.
-pub fn parts(name: &str, set: &Set, judged: &[Judged]) -> Vec<Part> {
+pub fn parts(name: &str, trials: &Trials, judged: &[Judged]) -> Vec<Part> {
     let mut parts = vec![Part { name: name.into(), places: (0..judged.len()).collect() }];
     let mut subsets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     let mut levels: BTreeMap<Level, Vec<usize>> = BTreeMap::new();
     for (place, j) in judged.iter().enumerate() {
-        subsets.entry(&set.groups[j.group].subset).or_default().push(place);
+        subsets.entry(&trials.subsets[j.subset as usize]).or_default().push(place);
         if let Some(level) = j.level {
             levels.entry(level).or_default().push(place);
         }
@@ -111,11 +112,11 @@ pub struct Averages {
 }
 
 /// Averages as in the set's paper. Subsets that belong to no section count in `by_pairs` alone.
-pub fn averages(set: &Set, judged: &[Judged]) -> Averages {
+pub fn averages(format: Format, trials: &Trials, judged: &[Judged]) -> Averages {
     let section = |section: &super::sets::Section| {
         let mut parts = vec![Accuracy::default(); section.parts.len()];
         for j in judged {
-            if let Some(part) = section.part(&set.groups[j.group].subset) {
+            if let Some(part) = section.part(&trials.subsets[j.subset as usize]) {
                 parts[part].pairs += 1;
                 parts[part].right += usize::from(j.right());
             }
@@ -125,7 +126,7 @@ pub fn averages(set: &Set, judged: &[Judged]) -> Averages {
         let pairs = parts.iter().map(|part| part.pairs).sum();
         (n > 0).then(|| SectionFigure { name: section.name.into(), pairs, accuracy: sum / n as f64 })
     };
-    let sections: Vec<SectionFigure> = set.format.sections().iter().filter_map(section).collect();
+    let sections: Vec<SectionFigure> = format.sections().iter().filter_map(section).collect();
     let mean = sections.iter().map(|s| s.accuracy).sum::<f64>() / sections.len().max(1) as f64;
     Averages { by_pairs: accuracy(judged.iter()).value(), by_section: (!sections.is_empty()).then_some(mean), sections }
 }
@@ -145,32 +146,49 @@ pub struct Lengths {
     pub longer_is_better: Option<f64>,
 }
 
-/// Scores against lengths in tokens, within trials.
-pub fn lengths(set: &Set, trials: &[Trial], scores: &[Vec<f32>], tokens: &[Vec<usize>]) -> Lengths {
-    let (mut sum, mut result) = (0.0, Lengths::default());
-    let (mut wins, mut better, mut differing) = (0, 0, 0);
-    for (trial, scores) in trials.iter().zip(scores) {
-        let of = |place: &usize| tokens[trial.group][*place] as f64;
-        let lengths: Vec<f64> = trial.candidates.iter().map(of).collect();
+/// Scores against lengths in tokens, within trials, trial by trial.
+#[derive(Clone, Debug, Default)]
+pub struct LengthTally {
+    found: Lengths,
+    /// Of the correlations.
+    sum: f64,
+    wins: usize,
+    better: usize,
+    /// Pairs of different quality.
+    differing: usize,
+}
+
+impl LengthTally {
+    /// Adds a trial's scores; `tokens` are the lengths of all candidates of its group.
+    pub fn add(&mut self, question: &Question, scores: &[f32], tokens: &[usize]) {
+        let lengths: Vec<f64> = question.candidates.iter().map(|&place| tokens[place] as f64).collect();
         let scores: Vec<f64> = scores.iter().map(|&s| f64::from(s)).collect();
         if let Some(r) = spearman(&scores, &lengths) {
-            sum += r;
-            result.trials += 1;
+            self.sum += r;
+            self.found.trials += 1;
         }
-        let gain = |i: usize| set.groups[trial.group].candidates[trial.candidates[i]].gain;
+        let gain = |i: usize| question.group.candidates[question.candidates[i]].gain;
         for longer in 0..lengths.len() {
             for shorter in (0..lengths.len()).filter(|&s| lengths[longer] > lengths[s]) {
-                result.pairs += 1;
-                wins += usize::from(scores[longer] > scores[shorter]);
-                differing += usize::from(gain(longer) != gain(shorter));
-                better += usize::from(gain(longer) > gain(shorter));
+                self.found.pairs += 1;
+                self.wins += usize::from(scores[longer] > scores[shorter]);
+                self.differing += usize::from(gain(longer) != gain(shorter));
+                self.better += usize::from(gain(longer) > gain(shorter));
             }
         }
     }
-    result.spearman = (result.trials > 0).then(|| sum / result.trials as f64);
-    result.longer_wins = (result.pairs > 0).then(|| wins as f64 / result.pairs as f64);
-    result.longer_is_better = (differing > 0).then(|| better as f64 / differing as f64);
-    result
+
+    /// What the trials come to.
+    pub fn finish(self) -> Lengths {
+        let share = |part: usize, of: usize| (of > 0).then(|| part as f64 / of as f64);
+        let (trials, pairs) = (self.found.trials, self.found.pairs);
+        Lengths {
+            spearman: (trials > 0).then(|| self.sum / trials as f64),
+            longer_wins: share(self.wins, pairs),
+            longer_is_better: share(self.better, self.differing),
+            ..self.found
+        }
+    }
 }
 
 /// Spearman's rank correlation, ties at their mean rank; `None` where one side does not vary or is not finite.

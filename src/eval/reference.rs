@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::group::{Answer, Group, Judgement, ReferenceSource};
-use super::sets::{Format, Set, rows};
+use super::group::{Group, Judgement, ReferenceSource};
+use super::sets::rows::JsonRow;
+use super::sets::{Format, Set};
+use crate::data::{Raw, RowFile, Rows, TextHash, text_hash};
 use crate::error::{Error, Result};
 use crate::rng;
 
@@ -35,11 +38,30 @@ impl ReferenceSource {
     }
 }
 
-/// Candidates to be scored with one reference, and what their scores are asked.
-#[derive(Clone, Debug)]
+/// Candidates to be scored with one reference. In memory are no texts: [`Trials::questions`] reads them.
+#[derive(Clone, Copy, Debug)]
 pub struct Trial {
     /// Place of the group in the set.
-    pub group: usize,
+    pub group: u32,
+    /// Judgements asked.
+    pub judgements: u32,
+    /// Place of the group's subset in [`Trials::subsets`].
+    pub subset: u32,
+    /// The candidate that is the reference, if it is one of the group.
+    own: Option<u32>,
+    prompt: TextHash,
+    reference: TextHash,
+}
+
+/// A trial with its texts, and what its scores are asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Place of the group in the set.
+    pub at: usize,
+    /// Prompt and candidates.
+    pub group: Arc<Group>,
+    /// Place of the group's subset in [`Trials::subsets`].
+    pub subset: u32,
     /// The text to compare with; empty for token ids, which hold it.
     pub reference: String,
     /// Places of the candidates in the group.
@@ -53,17 +75,44 @@ pub struct Trial {
 pub struct Trials {
     /// Group by group.
     pub trials: Vec<Trial>,
+    /// The names of the set's subsets, in order of appearance.
+    pub subsets: Vec<String>,
     /// Candidates that are not scored since their text is the reference's; the reference itself does not count.
     pub left_out_candidates: usize,
     /// Groups that nothing can be asked of.
     pub left_out_groups: usize,
+    references: References,
+    source: ReferenceSource,
 }
 
-/// References by id and by prompt.
+/// References by id and by prompt, each read when it is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct References {
-    by_id: HashMap<String, String>,
-    by_prompt: HashMap<String, String>,
+    rows: Option<Rows<Joined>>,
+    /// Hashes of ids and prompts, and the row of each with the hash of its reference.
+    by_id: HashMap<TextHash, (usize, TextHash)>,
+    by_prompt: HashMap<TextHash, (usize, TextHash)>,
+}
+
+/// A reference, and what it is joined by.
+#[derive(Clone, Debug)]
+struct Joined {
+    id: Option<String>,
+    prompt: Option<String>,
+    reference: String,
+    place: String,
+}
+
+impl Joined {
+    fn read(raw: Raw) -> Result<Self> {
+        let row = JsonRow::read(raw)?;
+        let read = || {
+            let reference = row.text(&["reference", "output"])?;
+            let prompt = if row.has("prompt") { Some(row.text(&["prompt"])?) } else { None };
+            Ok(Self { id: row.name(&["id"]), prompt, reference, place: raw.place() })
+        };
+        read().map_err(|e: Error| e.context(raw.place()))
+    }
 }
 
 impl References {
@@ -74,30 +123,36 @@ impl References {
     /// The user's, with file, line and key; and two different references of one id or prompt.
     pub fn read(path: &Path) -> Result<Self> {
         let mut references = Self::default();
-        for row in rows::parse(path, &rows::text(path)?)? {
-            let mut add = || {
-                let reference = row.text(&["reference", "output"])?;
-                let prompt = if row.has("prompt") { Some(row.text(&["prompt"])?) } else { None };
-                let (map, key) = match (row.name(&["id"]), prompt) {
-                    (Some(id), _) => (&mut references.by_id, id),
-                    (None, Some(prompt)) => (&mut references.by_prompt, prompt),
-                    (None, None) => return Err(Error::user("a reference needs an id or a prompt to be joined by")),
-                };
-                match map.insert(key, reference.clone()) {
-                    Some(other) if other != reference => {
-                        Err(Error::user("there is another reference of the same id or prompt"))
-                    }
-                    _ => Ok(()),
-                }
-            };
-            add().map_err(|e| e.context(format!("{}:{}", path.display(), row.line)))?;
-        }
+        let mut row = 0;
+        let (rows, _) = RowFile::open(path)?.rows(Joined::read, |joined| {
+            references.add(row, &joined).map_err(|e| e.context(&joined.place))?;
+            row += 1;
+            Ok(())
+        })?;
+        references.rows = Some(rows);
         Ok(references)
     }
 
-    fn of(&self, group: &Group) -> Option<&str> {
-        let by_id = group.id.as_ref().and_then(|id| self.by_id.get(id));
-        by_id.or_else(|| self.by_prompt.get(&group.prompt)).map(String::as_str)
+    fn add(&mut self, row: usize, joined: &Joined) -> Result<()> {
+        let (map, key) = match (&joined.id, &joined.prompt) {
+            (Some(id), _) => (&mut self.by_id, id),
+            (None, Some(prompt)) => (&mut self.by_prompt, prompt),
+            (None, None) => return Err(Error::user("a reference needs an id or a prompt to be joined by")),
+        };
+        let hash = text_hash(&joined.reference);
+        match map.insert(text_hash(key), (row, hash)) {
+            Some((_, other)) if other != hash => {
+                Err(Error::user("there is another reference of the same id or prompt"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn of(&self, group: &Group) -> Result<Option<String>> {
+        let by_id = group.id.as_ref().and_then(|id| self.by_id.get(&text_hash(id)));
+        let found = by_id.or_else(|| self.by_prompt.get(&text_hash(&group.prompt)));
+        let (Some((row, _)), Some(rows)) = (found, &self.rows) else { return Ok(None) };
+        Ok(Some(rows.get(*row)?.reference))
     }
 }
 
@@ -106,43 +161,57 @@ impl References {
 /// # Errors
 /// The user's: a source that the set does not have, with what to choose; groups without a reference in the file;
 /// nothing left to judge.
-pub fn trials(set: &Set, source: ReferenceSource, references: &References) -> Result<Trials> {
+pub fn trials(set: &Set, source: ReferenceSource, references: References) -> Result<Trials> {
     refuse(set.format, source)?;
-    let mut all = Trials { trials: Vec::new(), left_out_candidates: 0, left_out_groups: 0 };
-    let mut unknown = Vec::new();
+    if u32::try_from(set.groups.len()).is_err() {
+        return Err(Error::user(format!("{} groups are more than 2^32: split the file", set.groups.len())));
+    }
+    let (trials, subsets) = (Vec::new(), Vec::new());
+    let mut all = Trials { trials, subsets, left_out_candidates: 0, left_out_groups: 0, references, source };
+    let mut subsets = HashMap::new();
+    let (mut unknown, mut first_unknown) = (0, None);
     for (at, group) in set.groups.iter().enumerate() {
+        let group = Arc::new(group?);
+        let next = subsets.len() as u32;
+        let subset = *subsets.entry(group.subset.clone()).or_insert(next);
+        if subset == next {
+            all.subsets.push(group.subset.clone());
+        }
         let before = all.trials.len();
         match source {
-            // Of trajectories, the drawing has left the reference out.
-            ReferenceSource::Field => all.judge(at, group, group.reference.as_deref(), None),
-            ReferenceSource::LeaveOneOut if set.format == Format::Trajectories => {
-                all.judge(at, group, group.reference.as_deref(), None);
-            }
-            ReferenceSource::File => match references.of(group) {
-                Some(reference) => all.judge(at, group, Some(reference), None),
-                None => unknown.push(group),
+            ReferenceSource::File => match all.references.of(&group)? {
+                Some(reference) => all.judge(at, subset, &group, Some(reference), None),
+                None => {
+                    unknown += 1;
+                    first_unknown.get_or_insert_with(|| match &group.id {
+                        Some(id) => format!("id {id}"),
+                        None => format!("the prompt of line {}", group.line),
+                    });
+                }
             },
+            // Of trajectories, the drawing has left the reference out.
+            ReferenceSource::LeaveOneOut if set.format == Format::Trajectories => {
+                all.judge(at, subset, &group, group.reference.clone(), None);
+            }
+            ReferenceSource::Field => all.judge(at, subset, &group, group.reference.clone(), None),
             ReferenceSource::Best => {
-                let best =
-                    (0..group.candidates.len()).reduce(|a, b| if gain(group, b) > gain(group, a) { b } else { a });
-                if let Some(best) = best {
-                    all.judge(at, group, group.candidates[best].answer.text(), Some(best));
+                let better = |a, b| if gain(&group, b) > gain(&group, a) { b } else { a };
+                if let Some(best) = (0..group.candidates.len()).reduce(better) {
+                    all.judge(at, subset, &group, text(&group, best), Some(best));
                 }
             }
             ReferenceSource::LeaveOneOut => {
                 for own in 0..group.candidates.len() {
-                    all.judge(at, group, group.candidates[own].answer.text(), Some(own));
+                    all.judge(at, subset, &group, text(&group, own), Some(own));
                 }
             }
         }
         all.left_out_groups += usize::from(all.trials.len() == before);
     }
-    if let Some(first) = unknown.first() {
-        let name =
-            first.id.as_ref().map_or_else(|| format!("the prompt of line {}", first.line), |id| format!("id {id}"));
+    if let Some(first) = first_unknown {
         return Err(Error::user(format!(
-            "--references has nothing for {} of {} rows, first for {name}: add rows {{id, reference}} or {{prompt, reference}}",
-            unknown.len(),
+            "--references has nothing for {unknown} of {} rows, first for {first}: add rows {{id, reference}} or {{prompt, \
+             reference}}",
             set.groups.len()
         )));
     }
@@ -164,6 +233,10 @@ pub fn trials(set: &Set, source: ReferenceSource, references: &References) -> Re
 
 fn gain(group: &Group, at: usize) -> f64 {
     group.candidates[at].gain
+}
+
+fn text(group: &Group, at: usize) -> Option<String> {
+    group.candidates.get(at).and_then(|candidate| candidate.answer.text()).map(String::from)
 }
 
 /// Refuses what a format cannot give.
@@ -192,50 +265,108 @@ fn refuse(format: Format, source: ReferenceSource) -> Result<()> {
     Err(Error::user(format!("--reference-source {}: {} rows {what}; choose {instead}", source.name(), format.name())))
 }
 
+/// What is asked of `group` with `reference`, which is its candidate at `own` or from elsewhere; and how many candidates
+/// are left out since their text is the reference's.
+fn ask(group: &Group, reference: Option<&str>, own: Option<usize>) -> (Vec<usize>, Vec<Judgement>, usize) {
+    let best = own.map_or(f64::INFINITY, |own| gain(group, own));
+    let (mut same, mut candidates) = (0, Vec::new());
+    for (place, candidate) in group.candidates.iter().enumerate() {
+        if Some(place) == own || candidate.gain > best {
+            continue;
+        }
+        if reference.is_some() && candidate.answer.text() == reference {
+            same += 1;
+        } else {
+            candidates.push(place);
+        }
+    }
+    let judgements = group.judgements(&candidates);
+    (candidates, judgements, same)
+}
+
 impl Trials {
     /// Adds what can be asked of `group` with `reference`, which is its candidate at `own` or from elsewhere.
-    fn judge(&mut self, at: usize, group: &Group, reference: Option<&str>, own: Option<usize>) {
-        let best = own.map_or(f64::INFINITY, |own| gain(group, own));
-        let (mut same, mut candidates) = (0, Vec::new());
-        for (place, candidate) in group.candidates.iter().enumerate() {
-            if Some(place) == own || candidate.gain > best {
-                continue;
-            }
-            if reference.is_some() && candidate.answer.text() == reference {
-                same += 1;
-            } else {
-                candidates.push(place);
-            }
-        }
-        let judgements = group.judgements(&candidates);
+    fn judge(&mut self, at: usize, subset: u32, group: &Group, reference: Option<String>, own: Option<usize>) {
+        let (_, judgements, same) = ask(group, reference.as_deref(), own);
         self.left_out_candidates += same;
         if !judgements.is_empty() {
-            let reference = reference.unwrap_or_default().to_string();
-            self.trials.push(Trial { group: at, reference, candidates, judgements });
+            self.trials.push(Trial {
+                group: at as u32,
+                judgements: judgements.len() as u32,
+                subset,
+                own: own.map(|own| own as u32),
+                prompt: text_hash(&group.prompt),
+                reference: text_hash(reference.as_deref().unwrap_or_default()),
+            });
         }
     }
 
-    /// The same trials, each with the reference of another prompt that is none of its candidates: the control. `None`
-    /// where a trial has no such other one, or the references are in token ids.
-    pub fn shuffled(&self, set: &Set, seed: u64) -> Option<Vec<Trial>> {
+    /// Judgements asked.
+    pub fn judgements(&self) -> usize {
+        self.trials.iter().map(|trial| trial.judgements as usize).sum()
+    }
+
+    /// The trials in order with their texts, each read when it is wanted; a group once for all of its trials.
+    pub fn questions<'a>(&'a self, set: &'a Set) -> impl Iterator<Item = Result<Question>> + 'a {
+        let mut last: Option<(u32, Arc<Group>)> = None;
+        self.trials.iter().map(move |trial| {
+            let group = match last.take().filter(|(at, _)| *at == trial.group) {
+                Some((_, group)) => group,
+                None => Arc::new(set.groups.get(trial.group as usize)?),
+            };
+            last = Some((trial.group, group.clone()));
+            let reference = self.reference(trial, &group)?;
+            let (candidates, judgements, _) = ask(&group, reference.as_deref(), trial.own.map(|own| own as usize));
+            let (at, subset, reference) = (trial.group as usize, trial.subset, reference.unwrap_or_default());
+            Ok(Question { at, group, subset, reference, candidates, judgements })
+        })
+    }
+
+    fn reference(&self, trial: &Trial, group: &Group) -> Result<Option<String>> {
+        match (trial.own, self.source) {
+            (Some(own), _) => Ok(text(group, own as usize)),
+            (None, ReferenceSource::File) => self.references.of(group),
+            (None, _) => Ok(group.reference.clone()),
+        }
+    }
+
+    /// What gives each trial the reference of another prompt that is none of its candidates. `None` where there is no
+    /// other trial, or the references are in token ids.
+    pub fn control<'a>(&'a self, set: &'a Set, seed: u64) -> Option<Control<'a>> {
         let n = self.trials.len();
         if n < 2 || set.format == Format::Pairs {
             return None;
         }
         let start = rng::stream(seed, "shuffled references", 0).random_range(1..n);
-        let other = |i: usize| {
-            let trial = &self.trials[i];
-            let group = &set.groups[trial.group];
-            let is_own =
-                |text: &str| group.candidates.iter().any(|c| matches!(&c.answer, Answer::Text(t) if t == text));
-            let mut others = (0..n).map(|d| &self.trials[(i + start + d) % n]);
-            let other = others.find(|other| {
-                let prompt = &set.groups[other.group].prompt;
-                *prompt != group.prompt && other.reference != trial.reference && !is_own(&other.reference)
-            })?;
-            Some(Trial { reference: other.reference.clone(), ..trial.clone() })
-        };
-        (0..n).map(other).collect()
+        Some(Control { trials: self, set, start })
+    }
+}
+
+/// The same questions with references of other prompts.
+#[derive(Clone, Copy)]
+pub struct Control<'a> {
+    trials: &'a Trials,
+    set: &'a Set,
+    start: usize,
+}
+
+impl Control<'_> {
+    /// The question of trial `at` with another reference; `None` where no other trial has one.
+    ///
+    /// # Errors
+    /// When the file cannot be read any more, or was changed.
+    pub fn question(&self, at: usize, question: &Question) -> Result<Option<Question>> {
+        let all = &self.trials.trials;
+        let Some(trial) = all.get(at) else { return Ok(None) };
+        let own: Vec<TextHash> =
+            question.group.candidates.iter().filter_map(|c| c.answer.text()).map(text_hash).collect();
+        let mut others = (0..all.len()).map(|d| &all[(at + self.start + d) % all.len()]);
+        let other = others.find(|other| {
+            other.prompt != trial.prompt && other.reference != trial.reference && !own.contains(&other.reference)
+        });
+        let Some(other) = other else { return Ok(None) };
+        let reference = self.trials.reference(other, &self.set.groups.get(other.group as usize)?)?;
+        Ok(Some(Question { reference: reference.unwrap_or_default(), ..question.clone() }))
     }
 }
 

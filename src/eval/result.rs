@@ -8,7 +8,7 @@ use super::compare::Difference;
 use super::group::ReferenceSource;
 use super::judge::{self, Judge, Truncation};
 use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
-use super::reference::{Trial, Trials};
+use super::reference::{Question, Trials};
 use super::sets::{Format, Set};
 use super::table::{CONTROL, Example, MODEL, Row, Table};
 use crate::baselines::Baselines;
@@ -161,37 +161,56 @@ pub struct Measured {
     pub table: Table,
     /// Every judgement.
     pub judged: Vec<Judged>,
-    /// Every score, trial by trial.
-    pub scores: Vec<Vec<f32>>,
 }
 
-/// Judges `task` by `judge`, the baselines, and `judge` again with references of other prompts. `after` sees the judge
-/// between its two turns.
+/// Judges `task` by `judge`, the baselines, and `judge` again with references of other prompts, some questions at a time.
+/// `each` sees every question with the judge's scores.
 ///
 /// # Errors
-/// The judge's.
-pub fn measure<J: Judge>(task: &Task, judge: &mut J, after: impl FnOnce(&J)) -> Result<Measured> {
-    let (set, trials) = (task.set, &task.trials.trials[..]);
-    let scores = judge.scores(set, trials)?;
-    after(judge);
+/// The judge's, those of `each`, and when a file cannot be read any more.
+pub fn measure<J: Judge>(
+    task: &Task,
+    judge: &mut J,
+    mut each: impl FnMut(&Question, Vec<f32>) -> Result<()>,
+) -> Result<Measured> {
+    /// Questions held at once.
+    const CHUNK: usize = 256;
+    let (set, trials) = (task.set, task.trials);
+    let with_text = set.format != Format::Pairs;
+    let baselines: Vec<_> = task.baselines.into_iter().filter(|_| with_text).flat_map(Baselines::iter).collect();
+    let mut control = trials.control(set, task.seed);
     let mut columns = vec![MODEL.to_string()];
-    let mut columns_judged = vec![outcome::judged(trials, &scores)];
-    if set.format != Format::Pairs {
-        for baseline in task.baselines.into_iter().flat_map(Baselines::iter) {
-            columns.push(baseline.name().into());
-            let scores = judge::of_baseline(baseline).scores(set, trials)?;
-            columns_judged.push(outcome::judged(trials, &scores));
+    columns.extend(baselines.iter().map(|baseline| baseline.name().to_string()));
+    columns.extend(with_text.then(|| CONTROL.to_string()));
+    let mut judged: Vec<Vec<Judged>> = vec![Vec::new(); columns.len()];
+    let (mut questions, mut at) = (trials.questions(set), 0);
+    loop {
+        let some = questions.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
+        if some.is_empty() {
+            break;
         }
-        let control = task.trials.shuffled(set, task.seed);
-        columns.push(CONTROL.into());
-        columns_judged.push(match &control {
-            Some(control) => outcome::judged(control, &judge.scores(set, control)?),
-            None => Vec::new(),
-        });
+        let scores = judge.scores(&some)?;
+        judged[0].extend(outcome::judged(&some, &scores));
+        for (column, baseline) in judged[1..].iter_mut().zip(&baselines) {
+            column.extend(outcome::judged(&some, &judge::of_baseline(*baseline).scores(&some)?));
+        }
+        if let (Some(others), Some(column)) = (control, judged.last_mut()) {
+            let others = some.iter().enumerate().map(|(i, question)| others.question(at + i, question));
+            match others.collect::<Result<Option<Vec<_>>>>()? {
+                Some(others) => column.extend(outcome::judged(&others, &judge.control(&others)?)),
+                // One question without another reference, and there is no control.
+                None => {
+                    control = None;
+                    column.clear();
+                }
+            }
+        }
+        at += some.len();
+        some.iter().zip(scores).try_for_each(|(question, scores)| each(question, scores))?;
     }
-    let parts = outcome::parts(task.name, set, &columns_judged[0]);
-    let rows = parts.iter().enumerate().map(|(i, part)| row(part, &columns_judged, i == 0)).collect();
-    Ok(Measured { table: Table { columns, rows }, judged: columns_judged.swap_remove(0), scores })
+    let parts = outcome::parts(task.name, trials, &judged[0]);
+    let rows = parts.iter().enumerate().map(|(i, part)| row(part, &judged, i == 0)).collect();
+    Ok(Measured { table: Table { columns, rows }, judged: judged.swap_remove(0) })
 }
 
 /// One row; scores stand in the first alone.
@@ -208,56 +227,52 @@ fn row(part: &Part, columns: &[Vec<Judged>], with_scores: bool) -> Row {
     }
 }
 
-/// The first `n` of the trials of two texts, with the scores that were found.
-pub fn examples<'a>(task: &'a Task, found: &'a Measured, n: usize) -> impl Iterator<Item = Example> + 'a {
-    let example = |(trial, scores): (&Trial, &Vec<f32>)| {
-        let group = &task.set.groups[trial.group];
-        let [better, worse] = trial.candidates[..] else { return None };
-        let text = |place: usize| group.candidates[place].answer.text().map(str::to_string);
-        Some(Example {
-            row: task.name.into(),
-            prompt: group.prompt.clone(),
-            reference: trial.reference.clone(),
-            chosen: text(better)?,
-            rejected: text(worse)?,
-            scores: [scores[0], scores[1]],
-        })
-    };
-    task.trials.trials.iter().zip(&found.scores).filter_map(example).take(n)
+/// A question of two texts with its scores, to be read; `set` is what its set is called.
+pub fn example(set: &str, question: &Question, scores: &[f32]) -> Option<Example> {
+    let group = &question.group;
+    let ([better, worse], &[chosen, rejected]) = (&question.candidates[..], scores) else { return None };
+    let text = |place: usize| group.candidates[place].answer.text().map(str::to_string);
+    Some(Example {
+        row: set.into(),
+        prompt: group.prompt.clone(),
+        reference: question.reference.clone(),
+        chosen: text(*better)?,
+        rejected: text(*worse)?,
+        scores: [chosen, rejected],
+    })
 }
 
-/// Scores with the rows that they are from.
-pub fn scored(set: &Set, trials: &[Trial], scores: &[Vec<f32>]) -> Vec<Scored> {
-    let one = |(trial, scores): (&Trial, &Vec<f32>)| {
-        let group = &set.groups[trial.group];
-        let right = trial.judgements.iter().filter(|j| {
-            let (low, high) = j.ends(scores);
-            low > high
-        });
-        Scored {
-            group: trial.group,
-            line: group.line,
-            id: group.id.clone(),
-            subset: group.subset.clone(),
-            candidates: trial.candidates.clone(),
-            scores: scores.clone(),
-            right: right.count(),
-            of: trial.judgements.len(),
-        }
-    };
-    trials.iter().zip(scores).map(one).collect()
+/// Scores with the row that they are from.
+pub fn scored(question: &Question, scores: Vec<f32>) -> Scored {
+    let group = &question.group;
+    let right = question.judgements.iter().filter(|j| {
+        let (low, high) = j.ends(&scores);
+        low > high
+    });
+    Scored {
+        group: question.at,
+        line: group.line,
+        id: group.id.clone(),
+        subset: group.subset.clone(),
+        candidates: question.candidates.clone(),
+        right: right.count(),
+        of: question.judgements.len(),
+        scores,
+    }
 }
 
-/// Length in tokens and score of every candidate, less the means of its trial.
-pub fn around_mean(trials: &[Trial], scores: &[Vec<f32>], tokens: &[Vec<usize>]) -> Vec<(f64, f64)> {
-    let of_trial = |(trial, scores): (&Trial, &Vec<f32>)| {
-        let lengths: Vec<f64> = trial.candidates.iter().map(|&place| tokens[trial.group][place] as f64).collect();
-        let scores: Vec<f64> = scores.iter().map(|&score| f64::from(score)).collect();
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-        let (x, y) = (mean(&lengths), mean(&scores));
-        lengths.into_iter().zip(scores).map(move |(length, score)| (length - x, score - y)).collect::<Vec<_>>()
-    };
-    trials.iter().zip(scores).flat_map(of_trial).collect()
+/// Length in tokens and score of every candidate, less their means; `tokens` are the lengths of all candidates of the
+/// group.
+pub fn around_mean<'a>(
+    question: &'a Question,
+    scores: &'a [f32],
+    tokens: &'a [usize],
+) -> impl Iterator<Item = (f64, f64)> + 'a {
+    let lengths = || question.candidates.iter().map(|&place| tokens[place] as f64);
+    let scores = || scores.iter().map(|&score| f64::from(score));
+    let n = scores().len().max(1) as f64;
+    let (x, y) = (lengths().sum::<f64>() / n, scores().sum::<f64>() / n);
+    lengths().zip(scores()).map(move |(length, score)| (length - x, score - y))
 }
 
 /// `0.0123`, or `<0.0001`.

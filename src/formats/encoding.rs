@@ -195,8 +195,10 @@ impl From<Dtype> for Encoding {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use approx::abs_diff_eq;
     use proptest::prelude::*;
+
+    use super::*;
 
     const QUANTISED: [Encoding; 3] = [Encoding::Q8_0, Encoding::Q4_0, Encoding::Q4_1];
 
@@ -263,7 +265,7 @@ mod tests {
                 // Half a level, a whole one at the end that has one level less, and what the scale itself is rounded by.
                 let most = level * if encoding == Encoding::Q4_0 { 1.01 } else { 0.51 } + spread(&values) * 2e-3;
                 for (a, b) in values.iter().zip(&back) {
-                    prop_assert!((a - b).abs() <= most, "{encoding}: {a} became {b}");
+                    prop_assert!(abs_diff_eq!(a, b, epsilon = most), "{encoding}: {a} became {b}");
                 }
             }
         }

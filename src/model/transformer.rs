@@ -75,20 +75,6 @@ impl Model {
         pass.backward(&grads.views)
     }
 
-    /// Runs a pack forward, layer by layer, up to the first buffer that then holds an infinity or a NaN: its name.
-    pub fn first_non_finite_buffer(&self, workspace: &mut Workspace, pack: &Pack) -> Result<Option<String>> {
-        let pass = Pass::new(self, workspace, pack)?;
-        pass.embed()?;
-        for l in 0..pass.workspace.layers.len() {
-            pass.layer_forward(l)?;
-            // Before the next layer uses the memory of what is not kept.
-            if let Some(name) = pass.workspace.first_non_finite(pass.backend, pack, l)? {
-                return Ok(Some(name.to_string()));
-            }
-        }
-        Ok(None)
-    }
-
     /// Sets the workspace's losses to zero, before the first pack of a step.
     pub fn zero_losses(&self, workspace: &Workspace) -> Result<()> {
         self.backend.fill(workspace.arena.get(workspace.output.loss), 0.0)?;
@@ -221,7 +207,8 @@ impl<'a> Pass<'a> {
 
     fn forward(&self) -> Result<()> {
         self.embed()?;
-        (0..self.workspace.layers.len()).try_for_each(|l| self.layer_forward(l))
+        let layer_forward = |l| self.layer_forward(l).map_err(|e| e.context(format!("layer {l}, forward")));
+        (0..self.workspace.layers.len()).try_for_each(layer_forward)
     }
 
     fn embed(&self) -> Result<()> {
@@ -410,7 +397,7 @@ impl<'a> Pass<'a> {
 
     fn backward(&self, grads: &Views) -> Result<()> {
         for l in (0..self.workspace.layers.len()).rev() {
-            self.layer_backward(l, &grads.layers[l])?;
+            self.layer_backward(l, &grads.layers[l]).map_err(|e| e.context(format!("layer {l}, backward")))?;
         }
         let ids = self.buffer(self.workspace.inputs.ids, &[self.pack.tokens()]);
         let dx = self.rows(self.workspace.temporaries.dx, self.pack.tokens());

@@ -5,11 +5,11 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Backend, BackendExt, Extent, Footprint};
+use crate::backend::{Backend, Extent, Footprint};
 use crate::error::Result;
 use crate::model::{ModelConfig, OutputHeads};
-use crate::passes::{Capacity, Pack};
-use crate::tensor::{Arena, Dtype, Plan, Slot};
+use crate::passes::Capacity;
+use crate::tensor::{Arena, Dtype, Plan, Slot, Tensor};
 
 /// Which activations stay from the forward pass to the backward pass of their layer. The rest is computed again before
 /// it is used, by the same operations from the same operands: every policy gives the same bits.
@@ -171,37 +171,9 @@ impl Workspace {
         }
     }
 
-    /// The first buffer of layer `l`, in the order of computing, in which its forward pass over `pack`, the last thing
-    /// that was computed, left an infinity or a NaN.
-    pub(super) fn first_non_finite(&self, backend: &dyn Backend, pack: &Pack, l: usize) -> Result<Option<&str>> {
-        let (t, last) = (pack.tokens(), l + 1 == self.layers.len());
-        let rows = if last { pack.selected.len() } else { t };
-        let planned = if last { self.capacity.selected } else { self.capacity.tokens };
-        let layer = &self.layers[l];
-        let per_token = |slot: Slot, of: usize| self.arena.get(slot).len() / of;
-        let keys = t * per_token(layer.k, self.capacity.tokens);
-        let output = if last { self.output.x } else { self.layers[l + 1].x };
-        let buffers = [
-            (layer.x, t),
-            (layer.normed, t),
-            (layer.q, rows * per_token(layer.q, planned)),
-            (layer.k, keys),
-            (layer.v, keys),
-            (layer.attended, rows),
-            (layer.x_mid, rows),
-            (layer.ffn_normed, rows),
-            (layer.gate_up, rows),
-            (layer.ffn_hidden, rows),
-            (output, rows),
-        ];
-        for (slot, rows) in buffers {
-            let buffer = self.arena.get(slot);
-            let used = if buffer.dims().len() == 2 { rows * buffer.cols() } else { rows.min(buffer.len()) };
-            if backend.read_f64(&buffer.first(&[used]))?.iter().any(|v| !v.is_finite()) {
-                return Ok(Some(self.arena.name(slot)));
-            }
-        }
-        Ok(None)
+    /// The name of the buffer that begins where `t` does, if there is only one.
+    pub fn name_of(&self, t: &Tensor) -> Option<&str> {
+        self.arena.name_of(t)
     }
 
     /// The most that a pack may hold.

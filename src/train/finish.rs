@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
 use crate::eval::reference::{References, trials};
-use crate::eval::result::{Task, examples as first_examples, measure};
+use crate::eval::result::{Task, example, measure};
 use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
@@ -83,7 +83,7 @@ pub fn finish(
         }
         match set {
             EvalSet::Ranked(name, set) => {
-                let Ok(trials) = trials(&set, ReferenceSource::Field, &References::default()) else {
+                let Ok(trials) = trials(&set, ReferenceSource::Field, References::default()) else {
                     let why = "not measured: in every row a candidate's text is the reference's";
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;
@@ -98,8 +98,11 @@ pub fn finish(
                 };
                 let (baselines, seed) = (companion.baselines.as_ref(), setup.config.train.seed);
                 let task = Task { name: &name, set: &set, trials: &trials, baselines, seed };
-                let found = measure(&task, &mut judge, |_| ())?;
-                examples.extend(first_examples(&task, &found, EXAMPLES));
+                let most = examples.len() + EXAMPLES;
+                let found = measure(&task, &mut judge, |question, scores| {
+                    examples.extend(example(&name, question, &scores).filter(|_| examples.len() < most));
+                    Ok(())
+                })?;
                 let row = found.table.rows.into_iter().next().ok_or_else(|| Error::machine("a table without rows"))?;
                 if set.format == Format::Pairs {
                     let accuracy = format!("{} of {} pairs", row.accuracies[0], row.pairs());

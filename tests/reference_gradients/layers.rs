@@ -1,3 +1,4 @@
+use approx::{abs_diff_eq, assert_abs_diff_eq, assert_abs_diff_ne};
 use polar_raw::backend::{BackendExt, Gemm, Heads, Operations, Qkv};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
@@ -31,7 +32,7 @@ fn gemm_with_an_addend() {
     Reference.gemm(Gemm::Nt, &product, &a, &b, None).unwrap();
     Reference.gemm(Gemm::Nt, &out, &a, &b, Some(&addend)).unwrap();
     for ((out, product), addend) in read(&out).iter().zip(read(&product)).zip(&before) {
-        assert!((out - product - addend).abs() < 1e-14);
+        assert_abs_diff_eq!(*out, product + addend, epsilon = 1e-14);
     }
     assert_eq!(read(&addend), before);
     assert!(Reference.gemm(Gemm::Nt, &out, &a, &b, Some(&addend.slice_rows(0..2))).is_err());
@@ -70,7 +71,7 @@ fn gemm_of_bands() {
         for j in 0..9 {
             let sum = |j: usize| (0..5).map(|k| at(&a, i, k) * at(&b, j, k)).sum::<f64>();
             let expected = BASE + if (2..6).contains(&j) { sum(j - 2) } else { 0.0 };
-            assert!((at(&wide, i, j) - expected).abs() < 1e-14, "{i} {j}");
+            assert!(abs_diff_eq!(at(&wide, i, j), expected, epsilon = 1e-14), "{i} {j}");
         }
     }
 }
@@ -185,14 +186,14 @@ fn rope_sees_distances() {
     };
     let product = |i: u32, j: u32| turned(i).0.iter().zip(turned(j).1).map(|(q, k)| q * k).sum::<f64>();
     // Angles are rounded to f32.
-    assert!((product(9, 4) - product(5, 0)).abs() < 1e-5);
-    assert!((product(9, 4) - product(4, 9)).abs() > 1e-3);
+    assert_abs_diff_eq!(product(9, 4), product(5, 0), epsilon = 1e-5);
+    assert_abs_diff_ne!(product(9, 4), product(4, 9), epsilon = 1e-3);
     // Frequencies are theta^(-2 i / D): 1 and 50^(-1/2), rounded to f32.
     let (at, angle) = (read(&src), [3.0f64, 3.0 / 50f64.sqrt()]);
     let expected = at[1] * angle[1].cos() - at[3] * angle[1].sin();
-    assert!((turned(3).0[1] - expected).abs() < 1e-6);
+    assert_abs_diff_eq!(turned(3).0[1], expected, epsilon = 1e-6);
     let expected = at[2] * angle[0].cos() + at[0] * angle[0].sin();
-    assert!((turned(3).0[2] - expected).abs() < 1e-12);
+    assert_abs_diff_eq!(turned(3).0[2], expected, epsilon = 1e-12);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::records::Records;
 use super::row::{Kind, Row};
 use super::rows::Rows;
 use super::store::{Place, Raw, Store};
+use super::{IdPair, Triple};
 use crate::{Error, Result};
 use documents::Documents;
 use pairs::Pairs;
@@ -52,15 +53,33 @@ pub(super) struct Reader {
     pub records: fn(Arc<Store>, Vec<Place>) -> Records,
 }
 
+/// Reads a row of preferences where it lies.
+///
+/// # Errors
+/// The user's, with file, line and key.
+pub(crate) fn read_triple(raw: Raw) -> Result<Triple> {
+    read::<Preferences>(raw)
+}
+
+/// Reads a row of pairs of token ids where it lies.
+///
+/// # Errors
+/// As [`read_triple`].
+pub(crate) fn read_pair(raw: Raw) -> Result<IdPair> {
+    read::<Pairs>(raw)
+}
+
+fn read<F: Format>(raw: Raw) -> Result<F::Item> {
+    F::read(raw).map_err(|error| error.context(raw.place()))
+}
+
 fn reader<F: Format>() -> Reader {
     Reader {
         check: |row, raw| {
             let kind = row.kind()?;
             F::item(row, kind, raw).map(drop)
         },
-        records: |store, places| {
-            F::records(Rows::stored(store, places, |raw| F::read(raw).map_err(|error| error.context(raw.place()))))
-        },
+        records: |store, places| F::records(Rows::stored(store, places, read::<F>)),
     }
 }
 

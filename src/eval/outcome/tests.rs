@@ -4,7 +4,7 @@ use crate::eval::group::{Candidate, Group, Rule};
 use crate::eval::judge::Judge;
 use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, measure};
-use crate::eval::sets::Format;
+use crate::eval::sets::{Format, Set};
 use approx::abs_diff_eq;
 
 /// Subset and candidates, each a text and its gain.
@@ -22,7 +22,16 @@ fn set(format: Format, rule: Rule, rows: &[TestRow]) -> Set {
         wrapper: None,
     };
     let groups: Vec<Group> = rows.iter().enumerate().map(group).collect();
-    Set { format, rows: groups.len(), groups, notes: Vec::new(), blake3: String::new() }
+    Set { format, rows: groups.len(), groups: groups.into(), notes: Vec::new(), blake3: String::new() }
+}
+
+fn questions(set: &Set, trials: &Trials) -> Vec<Question> {
+    trials.questions(set).map(Result::unwrap).collect()
+}
+
+fn judgements(set: &Set, trials: &Trials) -> Vec<Judged> {
+    let questions = questions(set, trials);
+    judged(&questions, &number.scores(&questions).unwrap()).collect()
 }
 
 /// The number that a text is.
@@ -39,16 +48,20 @@ fn the_table_has_all_then_subsets_and_a_tie_is_wrong() {
         ("", &[("5", 1.0), ("4", 0.0)]),
     ];
     let set = set(Format::Preferences, Rule::Pairs, &rows);
-    let trials = trials(&set, ReferenceSource::Field, &References::default()).unwrap();
+    let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
     let task = Task { name: "numbers", set: &set, trials: &trials, baselines: None, seed: 1 };
-    let mut turns = 0;
-    let measured = measure(&task, &mut number, |_| turns += 1).unwrap();
+    let mut seen = 0;
+    let measured = measure(&task, &mut number, |_, scores| {
+        seen += scores.len();
+        Ok(())
+    });
+    let measured = measured.unwrap();
     let rows: Vec<(&str, usize, usize)> =
         measured.table.rows.iter().map(|r| (r.name.as_str(), r.accuracies[0].right, r.accuracies[0].pairs)).collect();
     assert_eq!(rows, [("numbers", 2, 4), ("(no subset)", 1, 1), ("a", 0, 1), ("b", 1, 2)]);
     assert_eq!(measured.table.columns, ["model", "shuffled reference"]);
     assert_eq!(measured.table.rows[0].accuracies[1], measured.table.rows[0].accuracies[0], "it minds no reference");
-    assert!(measured.table.rows.iter().all(|row| row.chance == 0.5) && turns == 1);
+    assert!(measured.table.rows.iter().all(|row| row.chance == 0.5) && seen == 8);
     assert_eq!(measured.table.rows[0].chosen, [2.0, 1.0, 3.0, 5.0]);
 }
 
@@ -59,10 +72,10 @@ fn the_control_finds_a_judge_that_compares() {
     let rows: Vec<Vec<(&str, f64)>> = texts.iter().map(|[a, b]| vec![(a.as_str(), 1.0), (b.as_str(), 0.0)]).collect();
     let rows: Vec<(&str, &[(&str, f64)])> = rows.iter().map(|row| ("", &row[..])).collect();
     let set = set(Format::Preferences, Rule::Pairs, &rows);
-    let trials = trials(&set, ReferenceSource::Field, &References::default()).unwrap();
+    let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
     let mut judge = |_: &str, reference: &str, text: &str| f32::from(u8::from(text == format!("{reference}!")));
     let task = Task { name: "set", set: &set, trials: &trials, baselines: None, seed: 3 };
-    let table = measure(&task, &mut judge, |_| ()).unwrap().table;
+    let table = measure(&task, &mut judge, |_, _| Ok(())).unwrap().table;
     assert_eq!((table.rows[0].accuracies[0].right, table.rows[0].accuracies[1].right), (40, 0));
     assert_eq!((table.rows.len(), table.rows[0].accuracies[1].pairs), (1, 40));
 }
@@ -84,12 +97,11 @@ fn best_of_four_is_strict_and_chance_is_a_quarter() {
         .unwrap();
     }
     let references = References::read(references.path()).unwrap();
-    let trials = trials(&set, ReferenceSource::File, &references).unwrap();
-    let scores = number.scores(&set, &trials.trials).unwrap();
-    let judged = judged(&trials.trials, &scores);
+    let trials = trials(&set, ReferenceSource::File, references).unwrap();
+    let judged = judgements(&set, &trials);
     assert_eq!(judged.iter().map(Judged::right).collect::<Vec<_>>(), [true, false, false]);
     assert_eq!((judged[0].chance, judged[1].margin(), judged[2].margin()), (0.25, 0.0, -1.0));
-    let averages = averages(&set, &judged);
+    let averages = averages(set.format, &trials, &judged);
     assert_eq!((averages.by_pairs, averages.by_section), (1.0 / 3.0, Some(0.25)));
 }
 
@@ -99,17 +111,10 @@ fn sections_average_their_parts() {
     let right: &[(&str, f64)] = &[("1", 1.0), ("0", 0.0)];
     let wrong: &[(&str, f64)] = &[("0", 1.0), ("1", 0.0)];
     let rows = [("math-prm", right), ("hep-go", wrong), ("hep-cpp", wrong), ("hep-go", wrong), ("donotanswer", right)];
-    let set = Set { format: Format::RewardBench, ..set(Format::Preferences, Rule::Pairs, &rows) };
-    let places: Vec<Trial> = (0..5)
-        .map(|group| Trial {
-            group,
-            reference: "r".into(),
-            candidates: vec![0, 1],
-            judgements: set.groups[group].judgements(&[0, 1]),
-        })
-        .collect();
-    let judged = judged(&places, &number.scores(&set, &places).unwrap());
-    let averages = averages(&set, &judged);
+    let set = set(Format::Preferences, Rule::Pairs, &rows);
+    let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
+    let judged = judgements(&set, &trials);
+    let averages = averages(Format::RewardBench, &trials, &judged);
     let sections: Vec<_> = averages.sections.iter().map(|s| (s.name.as_str(), s.pairs, s.accuracy)).collect();
     assert_eq!(sections, [("Safety", 1, 1.0), ("Reasoning", 4, 0.5)], "sections without judgements are left out");
     assert_eq!((averages.by_pairs, averages.by_section), (0.4, Some(0.75)));
@@ -134,21 +139,29 @@ fn lengths_say_what_the_judge_and_what_the_data_prefer() {
     let rows: [(&str, &[(&str, f64)]); 3] =
         [("", &[("1", 1.0), ("2", 0.0)]), ("", &[("4", 1.0), ("3", 0.0)]), ("", &[("6", 1.0), ("5", 0.0)])];
     let set = set(Format::Preferences, Rule::Pairs, &rows);
-    let trials = trials(&set, ReferenceSource::Field, &References::default()).unwrap().trials;
-    let scores = number.scores(&set, &trials).unwrap();
-    let found = lengths(&set, &trials, &scores, &[vec![5, 9], vec![9, 5], vec![7, 7]]);
+    let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
+    let tally = |tokens: [[usize; 2]; 3]| {
+        let (questions, mut tally) = (questions(&set, &trials), LengthTally::default());
+        let scores = number.scores(&questions).unwrap();
+        questions.iter().zip(&scores).zip(&tokens).for_each(|((q, scores), tokens)| tally.add(q, scores, tokens));
+        tally.finish()
+    };
+    let found = tally([[5, 9], [9, 5], [7, 7]]);
     assert_eq!((found.spearman, found.trials, found.pairs), (Some(1.0), 2, 2));
     assert_eq!((found.longer_wins, found.longer_is_better), (Some(1.0), Some(0.5)));
-    let alike = lengths(&set, &trials, &scores, &[vec![5, 5], vec![5, 5], vec![7, 7]]);
+    let alike = tally([[5, 5], [5, 5], [7, 7]]);
     assert_eq!(alike, Lengths::default());
 }
 
 #[test]
 fn margins_of_finite_scores() {
-    let one = |better: f32, worse: f32| Judged { group: 0, better, worse, chance: 0.5, level: None };
+    let one = |better: f32, worse: f32| Judged { group: 0, subset: 0, better, worse, chance: 0.5, level: None };
     let judged: Vec<Judged> = (0..5).map(|i| one(i as f32, 0.0)).chain([one(f32::NAN, 0.0)]).collect();
     let found = margins(&judged).unwrap();
     assert_eq!((found.mean, found.ties), (2.0, 1));
-    assert!((found.quantiles[0] - 0.2).abs() < 1e-12 && found.quantiles[1..4] == [1.0, 2.0, 3.0], "{found:?}");
+    assert!(
+        abs_diff_eq!(found.quantiles[0], 0.2, epsilon = 1e-12) && found.quantiles[1..4] == [1.0, 2.0, 3.0],
+        "{found:?}"
+    );
     assert_eq!(margins(&judged[5..]), None);
 }

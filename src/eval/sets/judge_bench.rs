@@ -1,7 +1,10 @@
 //! JudgeBench (arXiv 2410.12784): `{question, response_A, response_B, label: "A>B" | "B>A", source}`.
 
+use std::path::Path;
+
 use super::rows::{JsonRow, wrong};
-use super::{Section, Set, SetFile, SetFormat, named};
+use super::{Format, Section, Set, SetFormat, group_of, named};
+use crate::data::RowFile;
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, Rule};
 
@@ -25,10 +28,8 @@ impl SetFormat for JudgeBench {
         row.has_all(&["response_A", "response_B"])
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        set.groups = file.groups(self.keys(), group)?;
-        set.rows = set.groups.len();
-        Ok(())
+    fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
+        Set::of_rows(Format::JudgeBench, file, |raw| group_of(raw, &JudgeBench, group))
     }
 
     fn sections(&self) -> &'static [Section] {

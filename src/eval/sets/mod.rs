@@ -1,5 +1,6 @@
 //! Sets to evaluate on: their formats, known by the keys of the rows, and what the papers behind them average.
 
+mod groups;
 mod judge_bench;
 mod own;
 mod reward_bench;
@@ -8,14 +9,14 @@ mod rm_bench;
 mod rmb;
 pub mod rows;
 
-use std::cell::OnceCell;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::group::{Group, ReferenceSource};
-use crate::data::{IdPair, Triple};
+use crate::data::{IdPair, Raw, RowFile, Triple};
 use crate::error::{Error, Result};
+pub use groups::Groups;
 use rows::JsonRow;
 
 /// The formats of evaluation data.
@@ -78,11 +79,11 @@ trait SetFormat: Sync {
     /// Whether a row is of this format, if it is of none that stands before it in [`FORMATS`].
     fn knows(&self, row: &JsonRow) -> bool;
 
-    /// Reads a file into `set`.
+    /// Reads a file whose triples, if it has trajectories, are drawn by `seed`.
     ///
     /// # Errors
     /// The user's, with file, line and key.
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()>;
+    fn read(&self, path: &Path, file: RowFile, seed: u64) -> Result<Set>;
 
     /// Where references come from if nobody says; `None` where only a file has any.
     fn default_source(&self) -> Option<ReferenceSource> {
@@ -141,57 +142,17 @@ impl Format {
     }
 }
 
-/// A file that is being read.
-struct SetFile<'a> {
-    path: &'a Path,
-    text: String,
-    /// Decides which triples are drawn from trajectories.
-    seed: u64,
-    rows: OnceCell<Vec<JsonRow>>,
-}
-
-impl SetFile<'_> {
-    /// Its rows, parsed once.
-    fn rows(&self) -> Result<&[JsonRow]> {
-        if self.rows.get().is_none() {
-            // Whoever sets it is here.
-            let _ = self.rows.set(rows::parse(self.path, &self.text)?);
-        }
-        Ok(self.rows.get().map_or(&[], Vec::as_slice))
-    }
-
-    /// The rows as JSON Lines, each as near to its own line as those before it allow.
-    fn lines(&self) -> Result<String> {
-        if !rows::is_array(&self.text) {
-            return Ok(self.text.clone());
-        }
-        let (mut text, mut line) = (String::new(), 1);
-        for row in self.rows()? {
-            while line < row.line {
-                text.push('\n');
-                line += 1;
-            }
-            text.push_str(&row.to_json()?);
-            text.push('\n');
-            line += 1;
-        }
-        Ok(text)
-    }
-
-    /// `file:line`.
-    fn place(&self, line: usize) -> String {
-        format!("{}:{line}", self.path.display())
-    }
-
-    /// A group of each row, of a format whose rows have `keys`.
-    fn groups(&self, keys: &str, group: impl Fn(&JsonRow) -> Result<Group>) -> Result<Vec<Group>> {
-        let expected = |row: &JsonRow, e: Error| {
-            let found: Vec<&str> = row.keys().take(12).collect();
-            Error::user(format!("{e}; the row has the keys {{{}}}, expected {keys}", found.join(", ")))
-        };
-        let rows = self.rows()?.iter();
-        rows.map(|row| group(row).map_err(|e| expected(row, e).context(self.place(row.line)))).collect()
-    }
+/// Reads the group of a row.
+///
+/// # Errors
+/// The user's, with file, line, the row's keys and those that are expected.
+fn group_of(raw: Raw, format: &dyn SetFormat, group: fn(&JsonRow) -> Result<Group>) -> Result<Group> {
+    let row = JsonRow::read(raw)?;
+    group(&row).map_err(|e| {
+        let found: Vec<&str> = row.keys().take(12).collect();
+        let (found, expected) = (found.join(", "), format.keys());
+        Error::user(format!("{e}; the row has the keys {{{found}}}, expected {expected}")).context(raw.place())
+    })
 }
 
 /// A file of evaluation data.
@@ -200,7 +161,7 @@ pub struct Set {
     /// What its rows are.
     pub format: Format,
     /// What is to be judged.
-    pub groups: Vec<Group>,
+    pub groups: Groups,
     /// Rows in the file.
     pub rows: usize,
     /// What a reader should know of how the groups were made.
@@ -221,31 +182,30 @@ impl Set {
     }
 
     fn of_groups(format: Format, groups: Vec<Group>) -> Self {
-        Self { format, rows: groups.len(), groups, notes: Vec::new(), blake3: String::new() }
+        Self { format, rows: groups.len(), groups: groups.into(), notes: Vec::new(), blake3: String::new() }
+    }
+
+    /// A set of a file that has one group a row.
+    fn of_rows(format: Format, file: RowFile, parse: fn(Raw) -> Result<Group>) -> Result<Self> {
+        let (rows, blake3) = file.rows(parse, |_| Ok(()))?;
+        Ok(Self { format, rows: rows.len(), groups: rows.into(), notes: Vec::new(), blake3 })
     }
 }
 
 /// Reads a file of evaluation data: JSON Lines or one JSON array, plain or zstd. The keys of the first row decide what it
-/// holds, or `format`; `seed` decides which triples are drawn from trajectories.
+/// holds, or `format`; `seed` decides which triples are drawn from trajectories. Every row is read, so that every
+/// mistake is found, and forgotten: what is kept of it is its place.
 ///
 /// # Errors
 /// The user's, with file, line and what was expected.
 pub fn read(path: &Path, format: Option<Format>, seed: u64) -> Result<Set> {
-    let file = SetFile { path, text: rows::text(path)?, seed, rows: OnceCell::new() };
-    let first = match rows::is_array(&file.text) {
-        true => file.rows()?.first().cloned(),
-        // What the training reader would say of such a file is better than what this one could.
-        false => rows::first(path, &file.text).ok().flatten(),
-    };
-    let found = format.or_else(|| first.as_ref().and_then(Format::of));
-    let blake3 = blake3::hash(file.text.as_bytes()).to_hex().to_string();
-    let (groups, notes) = (Vec::new(), Vec::new());
-    let mut set = Set { format: found.unwrap_or(Format::Preferences), groups, rows: 0, notes, blake3 };
-    match found {
-        Some(format) => format.implementation().read(&file, &mut set)?,
-        None => own::read(&file, None, &mut set)?,
+    let mut file = RowFile::open(path)?;
+    // What the training reader would say of a row of no format is better than what this one could.
+    let known = file.first(|row| JsonRow::parse(0, row).ok().as_ref().and_then(Format::of))?.flatten();
+    match format.or(known) {
+        Some(format) => format.implementation().read(path, file, seed),
+        None => own::read(path, file, None, seed),
     }
-    Ok(set)
 }
 
 /// The formats that no model is trained on.

@@ -1,8 +1,10 @@
 //! The formats that models are trained on: trajectories, preferences and pairs of token ids.
 
+use std::path::Path;
+
 use super::rows::JsonRow;
-use super::{Format, Set, SetFile, SetFormat, others};
-use crate::data::{self, IdPair, Records, Triple, TripleSource};
+use super::{Format, Groups, Set, SetFormat, others};
+use crate::data::{IdPair, Raw, Records, RowFile, Triple, TripleSource, read_pair, read_triple};
 use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
 
@@ -47,8 +49,8 @@ impl SetFormat for Own {
         (self.knows)(row)
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        read(file, Some(self.format), set)
+    fn read(&self, path: &Path, file: RowFile, seed: u64) -> Result<Set> {
+        read(path, file, Some(self.format), seed)
     }
 
     fn default_source(&self) -> Option<ReferenceSource> {
@@ -61,25 +63,15 @@ impl SetFormat for Own {
 /// # Errors
 /// The user's: what training refuses, rows of another format than `wanted`, documents, and trajectories that give no
 /// triple.
-pub fn read(file: &SetFile, wanted: Option<Format>, set: &mut Set) -> Result<()> {
-    let path = file.path;
-    let lines = std::io::Cursor::new(file.lines()?.into_bytes());
-    let records = data::read_from(path, lines).map_err(|e| match wanted {
+pub fn read(path: &Path, file: RowFile, wanted: Option<Format>, seed: u64) -> Result<Set> {
+    let (records, blake3) = file.records().map_err(|e| match wanted {
         None => Error::user(format!("{e}; evaluation also reads {}", others())),
         Some(_) => e,
     })?;
-    set.rows = records.len();
-    let groups: Result<Vec<Group>>;
-    (set.format, groups) = match records {
-        Records::Preferences(rows) => (Format::Preferences, rows.iter().map(|row| row.map(of_triple)).collect()),
-        Records::Pairs(rows) => (Format::Pairs, rows.iter().map(|row| row.map(of_pair)).collect()),
-        Records::Trajectories(rows) if wanted.is_none_or(|wanted| wanted == Format::Trajectories) => {
-            let source = TripleSource::new(rows).map_err(|e| e.context(path.display()))?;
-            set.notes.push(source.summary().to_string());
-            let triples = source.epoch(file.seed, 0).map(|triple| triple.map(of_triple));
-            (Format::Trajectories, triples.collect())
-        }
-        Records::Trajectories(_) => (Format::Trajectories, Ok(Vec::new())),
+    let format = match &records {
+        Records::Preferences(_) => Format::Preferences,
+        Records::Pairs(_) => Format::Pairs,
+        Records::Trajectories(_) => Format::Trajectories,
         Records::Documents(_) => {
             return Err(Error::user(format!(
                 "{} holds documents, which cannot be ranked: give trajectories or preferences",
@@ -87,24 +79,30 @@ pub fn read(file: &SetFile, wanted: Option<Format>, set: &mut Set) -> Result<()>
             )));
         }
     };
-    if let Some(wanted) = wanted.filter(|&wanted| wanted != set.format) {
-        let (path, found, wanted) = (path.display(), set.format.name(), wanted.name());
+    if let Some(wanted) = wanted.filter(|&wanted| wanted != format) {
+        let (path, found, wanted) = (path.display(), format.name(), wanted.name());
         return Err(Error::user(format!("{path}: the rows are {found}, not {wanted}")));
     }
-    set.groups = groups?;
-    if set.format == Format::Preferences {
-        name(&mut set.groups, file.rows()?);
-    }
-    Ok(())
+    let (rows, mut notes) = (records.len(), Vec::new());
+    let groups = match records {
+        Records::Preferences(rows) => rows.read_as(preference).map(Groups::from),
+        Records::Pairs(rows) => rows.read_as(|raw| read_pair(raw).map(of_pair)).map(Groups::from),
+        Records::Trajectories(rows) => {
+            let source = TripleSource::new(rows).map_err(|e| e.context(path.display()))?;
+            notes.push(source.summary().to_string());
+            Some(Groups::drawn(source, seed))
+        }
+        Records::Documents(_) => None,
+    };
+    let groups = groups.ok_or_else(|| Error::machine("rows of a file that are held"))?;
+    Ok(Set { format, groups, rows, notes, blake3 })
 }
 
-/// Gives groups of preferences line, id and subset of the rows that they are from, one each.
-fn name(groups: &mut [Group], rows: &[JsonRow]) {
-    for (group, row) in groups.iter_mut().zip(rows) {
-        group.line = row.line;
-        group.id = row.name(&["id"]);
-        group.subset = row.name(&["subset"]).unwrap_or_default();
-    }
+/// A row of preferences with its line, id and subset.
+fn preference(raw: Raw) -> Result<Group> {
+    let row = JsonRow::read(raw)?;
+    let subset = row.name(&["subset"]).unwrap_or_default();
+    Ok(Group { line: row.line, id: row.name(&["id"]), subset, ..of_triple(read_triple(raw)?) })
 }
 
 /// Chosen and rejected, with the triple's reference.

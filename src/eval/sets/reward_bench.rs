@@ -1,7 +1,10 @@
 //! RewardBench (arXiv 2403.13787): pairs `{prompt, chosen, rejected, subset}`.
 
+use std::path::Path;
+
 use super::rows::JsonRow;
-use super::{Section, Set, SetFile, SetFormat, named};
+use super::{Format, Section, Set, SetFormat, group_of, named};
+use crate::data::RowFile;
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, Rule};
 
@@ -26,10 +29,8 @@ impl SetFormat for RewardBench {
         row.has_all(&["prompt", "chosen", "rejected"])
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        set.groups = file.groups(self.keys(), group)?;
-        set.rows = set.groups.len();
-        Ok(())
+    fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
+        Set::of_rows(Format::RewardBench, file, |raw| group_of(raw, &RewardBench, group))
     }
 
     fn sections(&self) -> &'static [Section] {

@@ -1,7 +1,10 @@
 //! RewardBench 2 (arXiv 2506.01937): `{prompt, chosen: [..], rejected: [..], num_correct, subset}`.
 
+use std::path::Path;
+
 use super::rows::{JsonRow, wrong};
-use super::{Section, Set, SetFile, SetFormat, named};
+use super::{Format, Section, Set, SetFormat, group_of, named};
+use crate::data::RowFile;
 use crate::error::{Error, Result};
 use crate::eval::group::{Candidate, Group, Rule};
 
@@ -27,10 +30,8 @@ impl SetFormat for RewardBench2 {
         row.has_all(&["prompt", "chosen", "rejected"]) && row.has_texts("chosen")
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        set.groups = file.groups(self.keys(), group)?;
-        set.rows = set.groups.len();
-        Ok(())
+    fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
+        Set::of_rows(Format::RewardBench2, file, |raw| group_of(raw, &RewardBench2, group))
     }
 
     fn sections(&self) -> &'static [Section] {

@@ -1,8 +1,11 @@
 //! RM-Bench (arXiv 2410.16184): three chosen and three rejected answers, each in the styles concise, detailed plain
 //! text, detailed Markdown; `{prompt, chosen: [3], rejected: [3], domain}`.
 
+use std::path::Path;
+
 use super::rows::{JsonRow, wrong};
-use super::{Section, Set, SetFile, SetFormat, named};
+use super::{Format, Section, Set, SetFormat, group_of, named};
+use crate::data::RowFile;
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, ReferenceSource, Rule};
 
@@ -27,10 +30,8 @@ impl SetFormat for RmBench {
         row.has_all(&["prompt", "chosen", "rejected", "domain"]) && row.has_texts("chosen")
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        set.groups = file.groups(self.keys(), group)?;
-        set.rows = set.groups.len();
-        Ok(())
+    fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
+        Set::of_rows(Format::RmBench, file, |raw| group_of(raw, &RmBench, group))
     }
 
     fn default_source(&self) -> Option<ReferenceSource> {

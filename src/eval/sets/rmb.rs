@@ -3,12 +3,14 @@
 //! back, which POLAR's paper evaluates on.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::rows::{JsonRow, as_text, wrong};
-use super::{Section, Set, SetFile, SetFormat, named};
-use crate::error::Result;
+use super::{Format, Section, Set, SetFormat, group_of, named};
+use crate::data::{Raw, RowFile, Rows, TextHash, text_hash};
+use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
 
 /// The two goals of the paper.
@@ -31,10 +33,8 @@ impl SetFormat for Pairs {
         is_conversation(row)
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        set.groups = file.groups(self.keys(), pair)?;
-        set.rows = set.groups.len();
-        Ok(())
+    fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
+        Set::of_rows(Format::RmbPairs, file, |raw| group_of(raw, &Pairs, pair))
     }
 
     fn sections(&self) -> &'static [Section] {
@@ -54,10 +54,8 @@ impl SetFormat for BestOfN {
         is_conversation(row) && (row.has("loser_list") || row.has("bon_best") || row.has_texts("rejected"))
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        set.groups = file.groups(self.keys(), best_of_n)?;
-        set.rows = set.groups.len();
-        Ok(())
+    fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
+        Set::of_rows(Format::RmbBestOfN, file, |raw| group_of(raw, &BestOfN, best_of_n))
     }
 
     fn sections(&self) -> &'static [Section] {
@@ -77,11 +75,12 @@ impl SetFormat for Ranked {
         is_conversation(row) && row.get(&["chosen"]).is_some_and(|value| value.get("score").is_some())
     }
 
-    fn read(&self, file: &SetFile, set: &mut Set) -> Result<()> {
-        let rows = file.rows()?;
-        set.rows = rows.len();
-        set.groups = ranked(rows, |line| file.place(line))?;
-        Ok(())
+    fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
+        let mut joined = Joined::default();
+        let (rows, blake3) = file.rows(ScoredPair::read, |pair| joined.add(&pair))?;
+        let n = rows.len();
+        let groups = joined.ranked(rows).into();
+        Ok(Set { format: Format::RmbRanked, groups, rows: n, notes: Vec::new(), blake3 })
     }
 
     fn default_source(&self) -> Option<ReferenceSource> {
@@ -117,33 +116,113 @@ fn best_of_n(row: &JsonRow) -> Result<Group> {
     group(row, &["bon_uid", "uid"], candidates, Rule::BestOfN)
 }
 
-/// Ranks all answers of a conversation by their scores, over all pairs that they stand in. An answer of one model is
-/// taken once. Equal scores are ordered by the model's name.
-fn ranked(rows: &[JsonRow], place: impl Fn(usize) -> String) -> Result<Vec<Group>> {
-    let mut lists: Vec<(Group, Vec<(String, Candidate)>)> = Vec::new();
-    let mut known: HashMap<String, usize> = HashMap::new();
-    for row in rows {
+/// A row of the pairwise set with its scores.
+#[derive(Clone, Debug)]
+struct ScoredPair {
+    /// Without candidates.
+    group: Group,
+    /// The models and what they answered.
+    answers: [(String, Candidate); 2],
+}
+
+impl ScoredPair {
+    fn read(raw: Raw) -> Result<Self> {
+        let row = JsonRow::read(raw)?;
         let read = || -> Result<_> {
-            let scored = [scored(row, &["chosen"])?, scored(row, REJECTED)?];
-            Ok((group(row, &["pair_uid", "uid"], Vec::new(), Rule::FirstTwo)?, scored))
+            let answers = [scored(&row, &["chosen"])?, scored(&row, REJECTED)?];
+            Ok(Self { group: group(&row, &["pair_uid", "uid"], Vec::new(), Rule::FirstTwo)?, answers })
         };
-        let (group, scored) = read().map_err(|e| e.context(place(row.line)))?;
-        let at = *known.entry(group.prompt.clone()).or_insert_with(|| {
-            lists.push((group, Vec::new()));
-            lists.len() - 1
-        });
-        for (model, candidate) in scored {
-            if lists[at].1.iter().all(|(known, _)| *known != model) {
-                lists[at].1.push((model, candidate));
+        read().map_err(|e| e.context(raw.place()))
+    }
+}
+
+/// Where an answer stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    row: u32,
+    /// In the row.
+    answer: u8,
+    /// Number of the model that wrote it.
+    model: u32,
+    score: f64,
+}
+
+/// Pairs on their way to [`RankedLists`].
+#[derive(Default)]
+struct Joined {
+    rows: u32,
+    lists: Vec<Vec<Place>>,
+    /// Number of the list of a conversation.
+    conversations: HashMap<TextHash, usize>,
+    models: HashMap<String, u32>,
+}
+
+impl Joined {
+    /// Adds the next row. An answer of one model is taken once.
+    fn add(&mut self, pair: &ScoredPair) -> Result<()> {
+        let next = self.lists.len();
+        let at = *self.conversations.entry(text_hash(&pair.group.prompt)).or_insert(next);
+        if at == next {
+            self.lists.push(Vec::new());
+        }
+        for (answer, (model, candidate)) in pair.answers.iter().enumerate() {
+            let next = self.models.len() as u32;
+            let model = *self.models.entry(model.clone()).or_insert(next);
+            if self.lists[at].iter().all(|known| known.model != model) {
+                self.lists[at].push(Place { row: self.rows, answer: answer as u8, model, score: candidate.gain });
             }
         }
+        self.rows = self.rows.checked_add(1).ok_or_else(|| Error::user("more than 2^32 rows: split the file"))?;
+        Ok(())
     }
-    let rank = |(mut group, mut list): (Group, Vec<(String, Candidate)>)| {
-        list.sort_by(|(a, x), (b, y)| y.gain.total_cmp(&x.gain).then_with(|| a.cmp(b)));
-        group.candidates = list.into_iter().map(|(_, candidate)| candidate).collect();
-        group
-    };
-    Ok(lists.into_iter().map(rank).collect())
+
+    /// Ranks all answers of a conversation by their scores, over all pairs that they stand in. Equal scores are ordered
+    /// by the model's name.
+    fn ranked(self, rows: Rows<ScoredPair>) -> RankedLists {
+        let mut names: Vec<&String> = self.models.keys().collect();
+        names.sort_unstable();
+        let mut order = vec![0; names.len()];
+        names.iter().enumerate().for_each(|(at, name)| order[self.models[*name] as usize] = at);
+        let rank = |mut list: Vec<Place>| {
+            let first = list.first().map_or(0, |place| place.row);
+            list.sort_by(|a, b| {
+                let by_name = || order[a.model as usize].cmp(&order[b.model as usize]);
+                b.score.total_cmp(&a.score).then_with(by_name)
+            });
+            (first, list)
+        };
+        RankedLists { lists: self.lists.into_iter().map(rank).collect(), rows }
+    }
+}
+
+/// Lists of all answers of a conversation, best first. In memory is where the answers stand.
+#[derive(Clone, Debug)]
+pub struct RankedLists {
+    rows: Rows<ScoredPair>,
+    /// The first row of a conversation, and its answers.
+    lists: Vec<(u32, Vec<Place>)>,
+}
+
+impl RankedLists {
+    /// Number of conversations.
+    pub fn len(&self) -> usize {
+        self.lists.len()
+    }
+
+    /// The list of conversation `index`.
+    ///
+    /// # Errors
+    /// When the file cannot be read any more, or was changed.
+    pub fn get(&self, index: usize) -> Result<Group> {
+        let missing = || Error::machine(format!("conversation {index} of {}", self.len()));
+        let (first, places) = self.lists.get(index).ok_or_else(missing)?;
+        let mut group = self.rows.get(*first as usize)?.group;
+        for place in places {
+            let [chosen, rejected] = self.rows.get(place.row as usize)?.answers;
+            group.candidates.push(if place.answer == 0 { chosen.1 } else { rejected.1 });
+        }
+        Ok(group)
+    }
 }
 
 fn group(row: &JsonRow, id: &[&str], candidates: Vec<Candidate>, rule: Rule) -> Result<Group> {
