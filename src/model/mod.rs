@@ -182,6 +182,8 @@ struct LayerViews {
     wqkv: Tensor,
     /// `[K, (G + 2) D]`: a row for each group of `wqkv`'s rows.
     wqkv_bias: Option<Tensor>,
+    /// The gains of the norms of queries and keys.
+    qk_norm: Option<[Tensor; 2]>,
     wo: Tensor,
     /// `[1, hidden]`.
     wo_bias: Option<Tensor>,
@@ -213,6 +215,10 @@ impl Views {
                     attention_norm: of(LayerParam::AttentionNorm)?,
                     wqkv: of(LayerParam::Wqkv)?,
                     wqkv_bias: bias(LayerParam::WqkvBias, config.num_key_value_heads)?,
+                    qk_norm: match config.qk_norm {
+                        true => Some([of(LayerParam::QNorm)?, of(LayerParam::KNorm)?]),
+                        false => None,
+                    },
                     wo: of(LayerParam::Wo)?,
                     wo_bias: bias(LayerParam::WoBias, 1)?,
                     ffn_norm: of(LayerParam::FfnNorm)?,

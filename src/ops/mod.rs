@@ -220,10 +220,10 @@ macro_rules! operations {
 
         rope {
             /// Splits `src[rows, K * columns]` into heads and turns q and k by `positions`.
-            RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64);
+            RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, rotary: Rotary);
 
             /// The reverse: gathers gradients of the heads into `dsrc`, turned back.
-            RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64);
+            RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, rotary: Rotary);
         }
 
         attention {

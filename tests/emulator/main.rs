@@ -89,7 +89,7 @@ fn sizes() -> Sizes {
     };
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
     let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
-    let config = ModelConfig { bias: true, ..config };
+    let config = ModelConfig { bias: true, qk_norm: true, ..config };
     let capacity = Capacity { tokens: 160, selected: 160, candidates: 8 };
     Sizes { config, outputs: OutputHeads { reward: true, lm: true }, capacity, candidates: 8 }
 }

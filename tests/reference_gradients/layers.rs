@@ -150,7 +150,7 @@ fn head_rmsnorm() {
 #[test]
 fn rope() {
     let mut random = Random::new("rope");
-    let (rows, heads, theta) = (3, Heads { query: 4, kv: 2, dim: 6 }, 100.0);
+    let (rows, heads, theta) = (3, Heads { query: 4, kv: 2, dim: 6 }, 100.0_f64);
     let positions = indices(&[rows], &[0, 7, 3]);
     let dims = ([2, rows, 2, 6], [2, rows, 6]);
     let (q, k, v) = (poisoned(&dims.0), poisoned(&dims.1), poisoned(&dims.1));
@@ -162,11 +162,11 @@ fn rope() {
             Qkv { q: with_q.then_some(&dq), kv: with_kv.then_some((&dk, &dv)) },
         );
         let objective = || {
-            Reference.rope_forward(dst, &src, &positions, heads, theta).unwrap();
+            Reference.rope_forward(dst, &src, &positions, heads, theta.into()).unwrap();
             let q = if with_q { dot(&q, &dq) } else { 0.0 };
             q + if with_kv { dot(&k, &dk) + dot(&v, &dv) } else { 0.0 }
         };
-        Reference.rope_backward(&dsrc, grads, &positions, heads, theta).unwrap();
+        Reference.rope_backward(&dsrc, grads, &positions, heads, theta.into()).unwrap();
         assert_gradient("src", &objective, &src, &dsrc, 0.0);
     }
 }
@@ -181,7 +181,7 @@ fn rope_sees_distances() {
     let (q, k, v) = (poisoned(&[1, 1, 1, 4]), poisoned(&[1, 1, 4]), poisoned(&[1, 1, 4]));
     let turned = |position: u32| {
         let dst = Qkv { q: Some(&q), kv: Some((&k, &v)) };
-        Reference.rope_forward(dst, &src, &indices(&[1], &[position]), heads, 50.0).unwrap();
+        Reference.rope_forward(dst, &src, &indices(&[1], &[position]), heads, 50.0_f64.into()).unwrap();
         (read(&q), read(&k))
     };
     let product = |i: u32, j: u32| turned(i).0.iter().zip(turned(j).1).map(|(q, k)| q * k).sum::<f64>();

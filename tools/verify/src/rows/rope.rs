@@ -116,7 +116,7 @@ impl Rope {
             operands.push(heads(result(&kv_dims, Allowed::Exact)));
         }
         let call = move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
-            backend.rope_forward(self.parts(&x[2..]), &x[0], &x[1], self.heads, self.theta)
+            backend.rope_forward(self.parts(&x[2..]), &x[0], &x[1], self.heads, self.theta.into())
         };
         Case::modelled(operands, call, move |a, x| {
             let angles = self.angles(a, &x[1]);
@@ -192,7 +192,7 @@ impl Rope {
             operands.extend([head(&kv_dims), head(&kv_dims)]);
         }
         let call = move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
-            backend.rope_backward(&x[0], self.parts(&x[2..]), &x[1], self.heads, self.theta)
+            backend.rope_backward(&x[0], self.parts(&x[2..]), &x[1], self.heads, self.theta.into())
         };
         Case::modelled(operands, call, move |a, x| {
             let angles = self.angles(a, &x[1]);
