@@ -492,7 +492,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
     refused(&mut run.command(), "rows.jsonl is not what it was");
     folder.file("rows.jsonl", &rows);
     let with = |args: &[&str]| folder.train(&sets, &[args, &["--run", "run", "--resume"]].concat());
-    refused(&mut with(&["--data", "rows.jsonl", "--init", "other/model"]), "train.init");
+    refused(&mut with(&["--data", "rows.jsonl", "--init", "./other/model"]), "train.init");
     refused(&mut with(&["--data", "rows.jsonl"]), "train.init");
     // The command that began it, and --resume.
     succeed(&mut with(&args));
