@@ -11,6 +11,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod formats;
+pub mod log;
 pub mod model;
 pub mod objective;
 pub mod ops;

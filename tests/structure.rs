@@ -198,6 +198,18 @@ fn files_import_in_no_circle() {
     assert!(circles.is_empty(), "{} circles between files:\n{}", circles.len(), explain(&graph, &circles));
 }
 
+/// The macros end the program where a stream cannot be written.
+#[test]
+fn one_place_prints() {
+    let mut modules = modules(&source());
+    modules.insert("main".into(), code(&fs::read_to_string(source().join("main.rs")).unwrap()));
+    for (name, text) in modules.iter().filter(|(name, _)| *name != "log") {
+        for printing in ["println!", "print!", "dbg!", "stderr(),"] {
+            assert!(!text.contains(printing), "{name} has {printing}: write with `log::log` or `cli::print`");
+        }
+    }
+}
+
 #[test]
 fn a_circle_is_found() {
     let source = |text: &str| code(text);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::device::{Device, DeviceParser};
 use super::model::{self, Opened, Strings};
+use super::places;
 use super::trace::Trace;
 use crate::data::Wrapper;
 use crate::error::{Error, Result};
@@ -82,6 +83,7 @@ pub struct EvalArgs {
 pub fn run(mut args: EvalArgs) -> Result<()> {
     let labels = labels(&args.model);
     args.model = args.model.iter().map(|path| hub::locate(path)).collect::<Result<_>>()?;
+    check_places(&args)?;
     // What cannot be written is said before anything is measured. What is dropped leaves nothing.
     args.json.iter().chain(&args.html).try_for_each(|path| files::Staged::create(path).map(drop))?;
     let trace = Trace::to(args.trace.as_deref())?;
@@ -145,13 +147,24 @@ pub fn run(mut args: EvalArgs) -> Result<()> {
         models,
         comparisons,
     };
-    super::print(&result)?;
+    // Files first: they are to be there whatever becomes of the standard output.
     if let Some(path) = &args.json {
         let json = serde_json::to_vec_pretty(&result).map_err(|e| Error::machine(e.to_string()))?;
         files::write_atomic(path, &json)?;
     }
     args.html.as_ref().map_or(Ok(()), |path| write_page(path, &name, &result))?;
+    super::print(&result)?;
     trace.finish()
+}
+
+/// No output takes the place of another file of the command.
+fn check_places(args: &EvalArgs) -> Result<()> {
+    let models = args.model.iter().map(|path| ("--model", path.as_path()));
+    let references = args.references.as_deref().map(|path| ("--references", path));
+    let inputs: Vec<_> = models.chain(references).chain([("--data", args.data.as_path())]).collect();
+    let outputs = [("--json", &args.json), ("--html", &args.html), ("--trace", &args.trace)];
+    let outputs: Vec<_> = outputs.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect();
+    places::check_distinct(&inputs, &outputs)
 }
 
 /// Where references come from, and whether that is the format's default.

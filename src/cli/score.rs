@@ -14,10 +14,12 @@ use self::partial::Partial;
 use self::progress::{Counted, Progress};
 use super::device::{Device, DeviceParser};
 use super::model::{self, Strings};
+use super::places;
 use super::trace::Trace;
 use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
+use crate::log::log;
 use crate::model::Model;
 use crate::polar::{CutReport, CutSide, Form, TemplateConfig, encode_as_client};
 use crate::store::hub;
@@ -105,6 +107,10 @@ struct Totals {
 /// Scores every row of the input.
 pub fn run(mut args: ScoreArgs) -> Result<()> {
     args.model = hub::locate(&args.model)?;
+    let output = args.output.as_deref().map(partial::files);
+    let trace = args.trace.as_deref().map(|path| ("--trace", path));
+    let written: Vec<_> = output.iter().flatten().map(|path| ("--output", path.as_path())).chain(trace).collect();
+    places::check_distinct(&[("--input", &args.input), ("--model", &args.model)], &written)?;
     let trace = Trace::to(args.trace.as_deref())?;
     let opened = model::open(&args.model, || trace.open(args.device))?;
     let own = opened.companion.template;
@@ -374,7 +380,7 @@ impl Job<'_> {
         Ok(ids)
     }
 
-    /// What was done and cut, on the standard error; a closed one is no reason to fail.
+    /// What was done and cut.
     fn summary(&self) {
         let Totals { rows, candidates, cut, cut_tokens } = self.totals;
         let speed = self.scorer.computed_tokens() as f64 / self.progress.seconds();
@@ -382,7 +388,7 @@ impl Job<'_> {
             0 => "nothing was cut".into(),
             _ => format!("{cut_tokens} tokens were cut off the texts of {cut} of them (--report-cuts says which)"),
         };
-        let _ = writeln!(io::stderr(), "{candidates} candidates in {rows} rows, {speed:.0} tok/s; {cuts}");
+        log(format_args!("{candidates} candidates in {rows} rows, {speed:.0} tok/s; {cuts}"));
     }
 }
 

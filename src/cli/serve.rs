@@ -8,12 +8,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::device::{Device, DeviceParser};
 use super::model::{self, Strings};
+use super::signals;
 use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
+use crate::log::log;
 use crate::model::Model;
 use crate::polar::Form;
-use crate::serve::{Compat, Info, Loaded, Normalise, Options, Server, cors, log, paths};
+use crate::serve::{Compat, Info, Loaded, Normalise, Options, Server, cors, paths};
 use crate::store::hub;
 use crate::train::finish;
 
@@ -27,7 +29,7 @@ use crate::train::finish;
   polar-raw serve --model runs/quickstart/model
   curl -s http://127.0.0.1:30000/v1/score -d '{\"prompt\": \"2 + 2?\", \"reference\": \"4\", \"candidates\": [\"Four.\", \"5\"]}'
 
-SIGTERM and Ctrl-C answer what is in flight and end with status 0; a second one ends at once.")]
+SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 answer what is in flight and end with status 0; a second\nSIGTERM or Ctrl-C ends at once.")]
 pub struct ServeArgs {
     /// The model's folder, such as runs/NAME/model, or its name on the Hugging Face Hub, from the local cache.
     #[arg(long, value_name = "DIR")]
@@ -134,19 +136,35 @@ pub fn run(args: ServeArgs) -> Result<()> {
     server.run(load, stopped())
 }
 
-/// Resolves at the first SIGTERM or Ctrl-C; a second one ends the program.
+/// Resolves at the first SIGTERM, Ctrl-C, SIGHUP or SIGUSR1; a later SIGTERM or Ctrl-C ends the program.
 async fn stopped() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        log(format_args!("warning: cannot listen for signals: they end the program at once"));
+        log("warning: cannot listen for signals: they end the program at once");
         return std::future::pending().await;
     };
-    tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-    log(format_args!("stopping: what is in flight is answered; a second signal ends at once"));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = heard(SignalKind::hangup()) => {}
+        () = heard(SignalKind::user_defined1()) => {}
+    }
+    log("stopping: what is in flight is answered; a second SIGTERM or Ctrl-C ends at once");
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         std::process::exit(1);
     });
+}
+
+/// Resolves when the signal comes, unless it was ignored when the program began.
+async fn heard(kind: SignalKind) {
+    if signals::is_ignored(kind.as_raw_value()) {
+        return std::future::pending().await;
+    }
+    match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// What the model is called: its folder, or the run's, in which every model's folder has the same name.

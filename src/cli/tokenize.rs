@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::written;
+use super::{places, written};
 use crate::data::Lines;
 use crate::error::{Error, Result};
 use crate::files::Staged;
@@ -45,6 +45,10 @@ pub struct TokenizeArgs {
 /// Encodes or decodes every row of the input.
 pub fn run(mut args: TokenizeArgs) -> Result<()> {
     args.model = hub::locate(&args.model)?;
+    let input = args.input.as_deref().map(|path| ("--input", path));
+    let inputs: Vec<_> = input.into_iter().chain([("--model", &*args.model)]).collect();
+    let output: Vec<_> = args.output.as_deref().map(|path| ("--output", path)).into_iter().collect();
+    places::check_distinct(&inputs, &output)?;
     let ending = args.model.extension().and_then(OsStr::to_str);
     let tokenizer = match ending {
         Some("json" | "model") if args.model.is_file() => Tokenizer::load_file(&args.model)?,

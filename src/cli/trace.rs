@@ -9,6 +9,7 @@ use super::device::Device;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::files::Staged;
+use crate::log::log;
 use crate::wrap::{MOST_EVENTS, Traced};
 
 /// A trace that was asked for, or not.
@@ -58,17 +59,17 @@ impl<'a> Trace<'a> {
     pub fn finish(&self) -> Result<()> {
         let (Some(file), Some(traced)) = (self.file, &*self.traced.borrow()) else { return Ok(()) };
         if traced.lines().is_empty() {
-            eprintln!("trace: nothing was computed, so nothing was written");
+            log("trace: nothing was computed, so nothing was written");
             return Ok(());
         }
         let mut staged = Staged::create(file)?;
         traced.write_trace(BufWriter::new(&mut staged)).map_err(|e| Error::io("write", file, &e))?;
         staged.commit()?;
-        eprint!("\n{}", traced.table());
+        log(format_args!("\n{}", traced.table().trim_end()));
         if traced.left_out() > 0 {
-            eprintln!("the trace holds the first {MOST_EVENTS} calls and leaves out {}", traced.left_out());
+            log(format_args!("the trace holds the first {MOST_EVENTS} calls and leaves out {}", traced.left_out()));
         }
-        eprintln!("trace   {}", file.display());
+        log(format_args!("trace   {}", file.display()));
         Ok(())
     }
 }

@@ -1,19 +1,16 @@
 //! `polar-raw train`: from data to a trained, evaluated reward model.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::device::{Device, DeviceParser};
-use super::print;
 use super::trace::Trace;
+use super::{print, signals};
 use crate::backend::Footprint;
 use crate::config::Config;
 use crate::cuda;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::log::log;
 use crate::model::Keep;
 use crate::store::hub;
 use crate::train::plan::{Part, Sizes, gib, memory_of};
@@ -45,7 +42,7 @@ Examples:
   polar-raw train --init runs/quickstart/model --data preferences.jsonl
   polar-raw train --run runs/my-run --resume
 
-Ctrl-C or SIGTERM saves and stops; --resume goes on from there, to the same weights bit for bit.")]
+Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 saves and stops; --resume goes on from there, to the same weights bit for bit.")]
 pub struct TrainArgs {
     /// A built-in configuration; see --list-presets. [default: quickstart, or with --data: files]
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
@@ -103,14 +100,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     let trace = Trace::to(args.trace.as_deref())?;
     let backend = trace.open(args.device)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The second signal ends the program at once; the first asks it to save and stop.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|e| Error::machine(format!("cannot listen for signals: {e}")))?;
-    }
-    eprintln!("run folder: {}", folder.display());
+    let stop = signals::stop_flag()?;
+    log(format_args!("run folder: {}", folder.display()));
     let request = Request { config, run: folder, resume: args.resume, backend, stop };
     let ended = run::run(request);
     // What the run ends with comes first, and a run that fails leaves its trace too.

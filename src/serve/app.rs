@@ -459,7 +459,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
     app.metrics.answered(path, status, seconds);
     if app.options.access_log {
-        super::log(format_args!("{method} {path} {status} {:.1} ms", seconds * 1e3));
+        crate::log::log(format_args!("{method} {path} {status} {:.1} ms", seconds * 1e3));
     }
     response
 }

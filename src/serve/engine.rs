@@ -240,7 +240,7 @@ impl Engine {
             });
         outcome.map_err(|error| {
             let reason = error.to_string();
-            super::log(format_args!("error: the engine failed, every request is refused from now on: {reason}"));
+            crate::log::log(format_args!("error: the engine failed, every request is refused from now on: {reason}"));
             self.failed = Some(reason.clone());
             self.phase.send_if_modified(|phase| phase.fail(&reason));
             reason

@@ -22,8 +22,6 @@ mod routes;
 mod stream;
 mod work;
 
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,11 +97,6 @@ pub struct Loaded {
     pub info: Info,
     /// Scores groups of sequences.
     pub score: Score,
-}
-
-/// Writes a line to the standard error. A reader that has gone away is no reason to stop serving.
-pub fn log(line: impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Whether requests can be answered.

@@ -1,13 +1,14 @@
 //! How a run is going: a bar on a terminal, a line now and then where the output is piped.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::metrics::StepMetrics;
 use super::rate::{Ceiling, Share};
+use crate::log::log;
 use crate::objective::ScoreStats;
 
 /// Steps that shown figures are means over.
@@ -68,9 +69,9 @@ impl Progress {
                 let first_or_last = metrics.step == self.from_step + 1 || metrics.step == self.steps;
                 if first_or_last || metrics.step.is_multiple_of(*every) {
                     if !std::mem::replace(header_printed, true) {
-                        print(&figures.columns());
+                        log(figures.columns());
                     }
-                    print(&figures.line());
+                    log(figures.line());
                 }
             }
         }
@@ -79,8 +80,8 @@ impl Progress {
     /// Shows a line above the bar, or among the lines; below the bar once that is finished.
     pub fn note(&self, text: &str) {
         match &self.display {
-            Display::Bar(bar) if !bar.is_finished() => bar.suspend(|| print(text)),
-            Display::Bar(_) | Display::Lines { .. } => print(text),
+            Display::Bar(bar) if !bar.is_finished() => bar.suspend(|| log(text)),
+            Display::Bar(_) | Display::Lines { .. } => log(text),
         }
     }
 
@@ -206,11 +207,6 @@ fn bar(steps: u64, from_step: u64) -> ProgressBar {
         Ok(style) => bar.with_style(style).with_prefix("?"),
         Err(_) => bar,
     }
-}
-
-/// A closed standard error is no reason to end the run.
-fn print(line: &str) {
-    let _ = writeln!(stderr(), "{line}");
 }
 
 #[cfg(test)]

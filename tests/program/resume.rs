@@ -215,7 +215,8 @@ fn signals_save_and_stop() {
     let folder = Folder::new();
     let sets = ["train.steps=300", "train.checkpoint_every=0"];
     let expected = uninterrupted(&folder, &sets, &[]);
-    for (name, signal) in [("sigterm", libc::SIGTERM), ("sigint", libc::SIGINT)] {
+    let signals = [("term", libc::SIGTERM), ("int", libc::SIGINT), ("hup", libc::SIGHUP), ("usr1", libc::SIGUSR1)];
+    for (name, signal) in signals {
         let run = Run::new(&folder, name, &sets);
         let (status, said) = run.interrupt(5, signal);
         assert!(status.success(), "{status}: {said}");
@@ -226,6 +227,21 @@ fn signals_save_and_stop() {
         assert!(!run.path("model").exists());
         let said = run.ends_as(&expected);
         assert!(said.contains(&format!("going on after step {saved}")), "{said}");
+    }
+}
+
+/// Neither a closed pipe nor a full disk behind the standard error ends a run.
+#[test]
+fn a_run_outlives_its_standard_error() {
+    let folder = Folder::new();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    for (name, said) in [("closed", Stdio::from(closed)), ("full", full.into())] {
+        let mut command = folder.train(&["train.steps=3"], &["--run", name]);
+        let status = command.stdout(Stdio::null()).stderr(said).status().unwrap();
+        assert!(status.success(), "{name}: {status}");
+        assert!(folder.path(name).join("report.html").exists());
     }
 }
 
@@ -476,7 +492,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
     refused(&mut run.command(), "rows.jsonl is not what it was");
     folder.file("rows.jsonl", &rows);
     let with = |args: &[&str]| folder.train(&sets, &[args, &["--run", "run", "--resume"]].concat());
-    refused(&mut with(&["--data", "rows.jsonl", "--init", "other/model"]), "train.init");
+    refused(&mut with(&["--data", "rows.jsonl", "--init", "./other/model"]), "train.init");
     refused(&mut with(&["--data", "rows.jsonl"]), "train.init");
     // The command that began it, and --resume.
     succeed(&mut with(&args));

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use super::{Folder, output_of, run, stderr, stdout, succeed, wait_until};
+use super::{Folder, output_of, run, stderr, stdout, succeed, tree, wait_until};
 use polar_raw::rng;
 
 const SCORE: [&str; 5] = ["score", "--model", "trained/model", "--input", "rows.jsonl"];
@@ -187,6 +187,11 @@ fn only_what_was_begun_goes_on() {
     assert!(!folder.path("out").exists());
 
     refused(&[], "go on with --resume");
+    let work = fs::read_to_string(folder.path("out.partial")).unwrap();
+    let digit = work.find(|c: char| ('1'..='8').contains(&c)).unwrap();
+    folder.file("out.partial", format!("{}9{}", &work[..digit], &work[digit + 1..]));
+    refused(&["--resume"], "are not those that were written");
+    folder.file("out.partial", &work);
     refused(&["--resume", "--cut-side", "left"], "cut_side was \"right\" and is \"left\"");
     refused(&["--resume", "--max-length", "100"], "max_length was 512 and is 100");
     let companion = fs::read_to_string(folder.path("trained/model/polar_raw.json")).unwrap();
@@ -205,4 +210,27 @@ fn only_what_was_begun_goes_on() {
     let said = stderr(&succeed(&mut command));
     assert!(said.contains("in 700 rows"), "the rows of both runs: {said}");
     assert!(fs::read(folder.path("out")).unwrap() == fs::read(folder.path("whole")).unwrap());
+}
+
+#[test]
+fn an_output_never_takes_the_place_of_an_input() {
+    let folder = Folder::new();
+    folder.file("rows.jsonl", "\"abc\"\n");
+    folder.file("out.partial", "input too");
+    let commands: [&[&str]; 7] = [
+        &["score", "--input", "rows.jsonl", "--output", "./rows.jsonl"],
+        &["score", "--input", "out.partial", "--output", "out"],
+        &["score", "--input", "rows.jsonl", "--output", "out2", "--trace", "out2"],
+        &["tokenize", "--input", "rows.jsonl", "--output", "rows.jsonl"],
+        &["eval", "--data", "rows.jsonl", "--json", "rows.jsonl"],
+        &["eval", "--data", "rows.jsonl", "--html", "rows.jsonl"],
+        &["eval", "--data", "rows.jsonl", "--json", "x", "--html", "./x"],
+    ];
+    let before = tree(folder.0.path());
+    for command in commands {
+        let output = run(folder.program(command).args(["--model", "none"]));
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(stderr(&output).contains("are the same file"), "{command:?}: {}", stderr(&output));
+    }
+    assert!(tree(folder.0.path()) == before);
 }

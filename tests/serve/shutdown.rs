@@ -75,7 +75,7 @@ fn long(rows: usize) -> serde_json::Value {
 
 #[test]
 fn a_signal_lets_requests_end_and_the_program_succeed() {
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1] {
         let program = Program::start(&["--access-log"]);
         let address = program.address;
         let asked = thread::spawn(move || post(address, "/classify", &long(800)));

@@ -2,7 +2,7 @@
 //! is. Both are written at the end of each window, in this order, and are gone once `FILE` is there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ struct Progress {
     read: String,
     /// Bytes of `FILE.partial` that are valid.
     bytes: u64,
+    /// BLAKE3 of these bytes.
+    written: String,
     totals: Totals,
 }
 
@@ -38,12 +40,19 @@ pub struct Partial {
     /// Opened at the first step: a run that fails before leaves nothing.
     file: Option<File>,
     bytes: u64,
+    written: blake3::Hasher,
 }
 
 fn beside(target: &Path, ending: &str) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_os_string();
     name.push(ending);
     target.with_file_name(name)
+}
+
+/// The files that writing `target`, or what that is a link to, takes.
+pub fn files(target: &Path) -> [PathBuf; 3] {
+    let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+    [beside(&target, ".partial"), beside(&target, ".progress"), target]
 }
 
 impl Partial {
@@ -98,7 +107,7 @@ impl Partial {
                 found.lines
             )));
         }
-        let mut file = partial.open(OpenOptions::new().write(true))?;
+        let mut file = partial.open(OpenOptions::new().read(true).write(true))?;
         let failed = |e| Error::io("write", &work, &e);
         let length = file.metadata().map_err(failed)?.len();
         if length < found.bytes {
@@ -106,6 +115,14 @@ impl Partial {
                 "cannot go on with {}: it has {length} bytes, {} of them were written; put it back, {again}",
                 work.display(),
                 found.bytes
+            )));
+        }
+        let (place, mut valid) = (&work, Read::by_ref(&mut file).take(found.bytes));
+        partial.written.update_reader(&mut valid).map_err(|e| Error::io("read", place, &e))?;
+        if partial.written.finalize().to_hex().as_str() != found.written {
+            return Err(Error::user(format!(
+                "cannot go on with {}: its scores are not those that were written; put it back, {again}",
+                work.display()
             )));
         }
         // What was written after the last step is not told of, and comes again.
@@ -119,7 +136,7 @@ impl Partial {
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
         // Refuses what cannot be written before anything is computed.
         drop(files::Staged::create(&target)?);
-        Ok(Self { target, settings, file: None, bytes: 0 })
+        Ok(Self { target, settings, file: None, bytes: 0, written: blake3::Hasher::new() })
     }
 
     fn work(&self) -> PathBuf {
@@ -164,12 +181,14 @@ impl Partial {
             file.write_all(answers).and_then(|()| file.sync_data()).map_err(failed)?;
         }
         self.bytes += answers.len() as u64;
+        self.written.update(answers);
         let (lines, read) = rows.so_far();
         let progress = Progress {
             settings: self.settings.clone(),
             lines,
             read: read.to_hex().to_string(),
             bytes: self.bytes,
+            written: self.written.finalize().to_hex().to_string(),
             totals: *totals,
         };
         let text = serde_json::to_vec_pretty(&progress).map_err(|e| Error::machine(e.to_string()))?;

@@ -1,0 +1,92 @@
+//! That no output of a command takes the place of its input, or of another output.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// A file that was named on the command line, with the option that names it.
+pub type Named<'a> = (&'a str, &'a Path);
+
+/// Checks that each of `outputs` is a file of its own: none of `inputs`, no file in a folder among them, and no other
+/// output, by whatever name or link. An input `-` is what standard input comes from.
+///
+/// # Errors
+/// The user's, with both options.
+pub fn check_distinct(inputs: &[Named], outputs: &[Named]) -> Result<()> {
+    for (i, &(option, path)) in outputs.iter().enumerate() {
+        let place = Place::of(path);
+        let others = inputs.iter().chain(outputs.get(..i).unwrap_or_default());
+        if let Some((other, _)) = others.copied().find(|(_, other)| place.is_in(other)) {
+            return Err(Error::user(format!(
+                "{other} and {option} are the same file, {}: give {option} another name",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Where a name leads.
+#[derive(PartialEq, Eq)]
+enum Place {
+    /// A file that is there: device and inode, which all its names share.
+    File(u64, u64),
+    /// What is not there yet.
+    Name(PathBuf),
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(found) => Self::File(found.dev(), found.ino()),
+            Err(_) => {
+                let folder = files::parent(path);
+                let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
+                Self::Name(folder.join(path.file_name().unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Whether this is `path`, or a file in that folder.
+    fn is_in(&self, path: &Path) -> bool {
+        let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
+        let inside = || fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|e| *self == Self::of(&e.path())));
+        *self == Self::of(path) || inside()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn one_file_by_two_names_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("model")).unwrap();
+        fs::write(path("rows"), "").unwrap();
+        fs::write(path("model/weights"), "").unwrap();
+        fs::write(path("other"), "").unwrap();
+        symlink(path("rows"), path("link")).unwrap();
+        symlink(path("model"), path("folder-link")).unwrap();
+        fs::hard_link(path("rows"), path("hard")).unwrap();
+        let same = |input: &str, output: &str| {
+            check_distinct(&[("--input", &path(input))], &[("--output", &path(output))]).is_err()
+        };
+        for name in ["rows", "link", "hard", "./rows", "model/../rows"] {
+            assert!(same("rows", name) && same(name, "rows"), "{name}");
+        }
+        assert!(same("model", "model/weights") && same("model", "folder-link/weights"));
+        assert!(!same("rows", "other") && !same("rows", "new") && !same("model", "model/new"));
+        // Two outputs that are not there yet.
+        let outputs = |a: &str, b: &str| check_distinct(&[], &[("--json", &path(a)), ("--html", &path(b))]);
+        let message = outputs("model/new", "folder-link/new").unwrap_err().to_string();
+        assert!(message.contains("--json and --html are the same file"), "{message}");
+        outputs("model/new", "new").unwrap();
+    }
+}
