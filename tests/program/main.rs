@@ -4,6 +4,7 @@ mod bad_input;
 mod benchmarks;
 mod data_kinds;
 mod devices;
+mod going_on;
 mod non_finite;
 mod resume;
 mod score;
