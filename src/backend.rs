@@ -87,6 +87,11 @@ pub trait Backend {
         None
     }
 
+    /// Threads on whose number the bits of results depend, where they do.
+    fn threads(&self) -> Option<usize> {
+        None
+    }
+
     /// The backend that this one is around, if it is around one: what it does beside operations is no measure of it.
     fn wrapped(&self) -> Option<&dyn Backend> {
         None

@@ -15,7 +15,8 @@ use crate::model::Keep;
 use crate::store::hub;
 use crate::train::plan::{Part, Sizes, gib, memory_of};
 use crate::train::run::{self, Ended, Request};
-use crate::train::run_folder::{self, CONFIG};
+use crate::train::run_config::RunConfig;
+use crate::train::run_folder;
 use crate::train::setup::{Setup, is_without_data, sizes_without_data};
 
 /// The preset of a run that names none and has no data: the policy zoo.
@@ -66,9 +67,13 @@ pub struct TrainArgs {
     /// The run's folder. [default: runs/NAME, with a number if that exists]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Go on with an interrupted run; without --run, with the last of its name.
+    /// Go on with an interrupted run; without --run, with the last of its name. --set then changes steps, learning rate,
+    /// checkpoints or evaluation of the run, and --data says where its data lie now.
     #[arg(long)]
     resume: bool,
+    /// With --resume: go on on another device or with another number of threads, and so to weights with other bits.
+    #[arg(long, requires = "resume")]
+    accept_other_bits: bool,
     /// What computes; one of the devices of this build.
     #[arg(long, default_value = "auto", value_parser = DeviceParser)]
     device: Device,
@@ -102,7 +107,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let backend = trace.open(args.device)?;
     let stop = signals::stop_flag()?;
     log(format_args!("run folder: {}", folder.display()));
-    let request = Request { config, run: folder, resume: args.resume, backend, stop };
+    let (resume, accept_other_bits) = (args.resume, args.accept_other_bits);
+    let request = Request { config, run: folder, resume, accept_other_bits, backend, stop };
     let ended = run::run(request);
     // What the run ends with comes first, and a run that fails leaves its trace too.
     let said = ended.and_then(say);
@@ -179,32 +185,47 @@ impl TrainArgs {
     }
 
     fn config(&self, folder: &Path) -> Result<Config> {
-        if self.resume && !self.describes_a_run() {
-            if !run_folder::is_begun(folder) {
-                return Err(Error::user(format!(
-                    "{} holds no run to resume: begin one without --resume, or give another --run",
-                    folder.display()
-                )));
-            }
-            return Config::load(&folder.join(CONFIG));
+        let begun = self.resume && run_folder::is_begun(folder);
+        if self.resume && !begun && !self.describes_a_run() {
+            return Err(Error::user(format!(
+                "{} holds no run to resume: begin one without --resume, or give another --run",
+                folder.display()
+            )));
         }
+        let own = begun && self.config.is_none() && self.preset.is_none();
         let mut config = match &self.config {
             Some(file) => Config::load(file)?,
+            None if own => RunConfig::read(folder)?.config,
             None => Config::preset(self.preset())?,
         };
         for assignment in &self.set {
             config.set(assignment)?;
         }
-        config.data.train.extend(self.data.iter().cloned());
-        config.data.eval.extend(self.eval_data.iter().cloned());
-        let init = self.init.clone().or(config.train.init);
-        // A run that has begun has its own copy, and compares the path alone: what it began with may be gone.
-        let begun = folder.join(CONFIG).exists();
-        let locate = |init: PathBuf| hub::locate(&init).or_else(|error| if begun { Ok(init) } else { Err(error) });
-        config.train.init = init.map(locate).transpose()?;
+        // Over a run's own configuration they say where the same data lie now.
+        let place = |files: &mut Vec<PathBuf>, given: &[PathBuf]| match own && !given.is_empty() {
+            true => *files = given.to_vec(),
+            false => files.extend_from_slice(given),
+        };
+        place(&mut config.data.train, &self.data);
+        place(&mut config.data.eval, &self.eval_data);
+        if let Some(init) = self.init.as_ref().or(config.train.init.as_ref().filter(|_| !own)) {
+            // A run that has begun has its own copy, and compares the path alone: what it began with may be gone.
+            let located = hub::locate(init).or_else(|error| if own { Ok(init.clone()) } else { Err(error) });
+            config.train.init = Some(located?);
+        }
         config.validate()?;
+        make_absolute(&mut config)?;
         Ok(config)
     }
+}
+
+/// Makes all paths absolute: a run may be resumed from another folder.
+fn make_absolute(config: &mut Config) -> Result<()> {
+    let files = config.data.train.iter_mut().chain(&mut config.data.eval).chain(&mut config.tokenizer.path);
+    for path in files.chain(&mut config.train.init) {
+        *path = std::path::absolute(&path).map_err(|e| Error::io("find", path, &e))?;
+    }
+    Ok(())
 }
 
 /// Prints what would be trained and what it takes of the device's memory.

@@ -6,6 +6,7 @@ mod presets;
 mod sections;
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -104,11 +105,11 @@ impl Config {
         schema.to_value()
     }
 
-    /// The keys in which `other` differs: `section.key: value here instead of value there`.
+    /// The keys in which this one differs from `other`.
     ///
     /// # Errors
     /// As [`Config::to_toml`].
-    pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
+    pub fn differences(&self, other: &Self) -> Result<Vec<Difference>> {
         let table = |config: &Self| Table::try_from(config).map_err(|e| Error::user(e.to_string()));
         let (here, there) = (table(self)?, table(other)?);
         let mut differences = Vec::new();
@@ -119,11 +120,38 @@ impl Config {
             // What is kept for the backward pass changes no bit, and a run may go on on another card.
             let decides = |key: &str| (section.as_str(), key) != ("train", "keep");
             for key in names.into_iter().filter(|&key| decides(key) && keys.get(key) != others.get(key)) {
-                let (mine, theirs) = (show(keys.get(key)), show(others.get(key)));
-                differences.push(format!("{section}.{key}: {mine} instead of {theirs}"));
+                let (here, there) = (show(keys.get(key)), show(others.get(key)));
+                differences.push(Difference { key: format!("{section}.{key}"), here, there });
             }
         }
         Ok(differences)
+    }
+}
+
+/// A value that is not the same in two places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Its name, `section.key` if it is of a configuration.
+    pub key: String,
+    /// The value in the one, in TOML if it is of a configuration.
+    pub here: String,
+    /// The value in the other.
+    pub there: String,
+}
+
+impl Difference {
+    /// Whether a run may go on with another value of this key: it decides what is still to come, and nothing that was.
+    pub fn may_change(&self) -> bool {
+        let whole = |section: &str| self.key.starts_with(section);
+        ["train.steps", "train.checkpoint_every", "optimizer.lr"].contains(&self.key.as_str())
+            || whole("schedule.")
+            || whole("eval.")
+    }
+}
+
+impl Display for Difference {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} instead of {}", self.key, self.here, self.there)
     }
 }
 

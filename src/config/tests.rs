@@ -133,6 +133,7 @@ fn differences_name_key_and_both_values() {
     other.set("train.seed=7").unwrap();
     other.set("tokenizer.path=a.json").unwrap();
     let differences = Config::default().differences(&other).unwrap();
+    let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
     assert_eq!(differences, ["tokenizer.path: nothing instead of \"a.json\"", "train.seed: 1 instead of 7"]);
     assert!(other.differences(&other).unwrap().is_empty());
     // What is kept for the backward pass changes no bit: a run may go on with another choice.

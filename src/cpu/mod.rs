@@ -99,6 +99,10 @@ impl Backend for Cpu {
         "cpu".into()
     }
 
+    fn threads(&self) -> Option<usize> {
+        Some(rayon::current_num_threads())
+    }
+
     fn float(&self) -> Dtype {
         Dtype::F32
     }

@@ -129,6 +129,14 @@ impl Checkpoints {
         Ok(latest)
     }
 
+    /// The steps that were done at the newest checkpoint, be it whole or not; 0 without one.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn newest_step(&self) -> Result<u64> {
+        Ok(self.steps()?.last().copied().unwrap_or(0))
+    }
+
     /// Steps of the folders that carry a checkpoint's name, ascending.
     fn steps(&self) -> Result<Vec<u64>> {
         let step = |name: &String| {

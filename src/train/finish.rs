@@ -1,6 +1,5 @@
 //! The end of a run: the model as a Hugging Face folder, the evaluation, the report.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, example, measure};
 use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
-use crate::files;
+use crate::files::{self, StagedFolder};
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::store::weights;
@@ -177,31 +176,16 @@ fn save_model(
     feeder: &Feeder,
     companion: &Companion,
 ) -> Result<()> {
-    let temporary = folder.with_file_name(format!(".{MODEL}.tmp"));
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(|e| Error::io("remove", &temporary, &e))?;
-    }
-    fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, &e))?;
+    let staged = StagedFolder::replacing(folder)?;
     let config = ModelConfig { dtype, ..model.config().clone() };
-    config.write(&temporary)?;
+    config.write(staged.path())?;
     if let Some(tokenizer) = &feeder.tokenizer {
-        tokenizer.save(&temporary)?;
+        tokenizer.save(staged.path())?;
     }
-    companion.write(&temporary)?;
+    companion.write(staged.path())?;
     let mut source = |spec: &TensorSpec| master.get(model, spec);
-    weights::write(&temporary, &config, model.outputs(), Target::safetensors(dtype, SHARD_BYTES), &mut source)?;
-    let former = folder.with_file_name(format!(".{MODEL}.former"));
-    let remove = |path: &Path| match path.exists() {
-        true => fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, &e)),
-        false => Ok(()),
-    };
-    remove(&former)?;
-    if folder.exists() {
-        fs::rename(folder, &former).map_err(|e| Error::io("replace", folder, &e))?;
-    }
-    fs::rename(&temporary, folder).map_err(|e| Error::io("write", folder, &e))?;
-    remove(&former)?;
-    files::sync_folder(files::parent(folder))
+    weights::write(staged.path(), &config, model.outputs(), Target::safetensors(dtype, SHARD_BYTES), &mut source)?;
+    staged.commit()
 }
 
 /// The mean next-token loss of sequences, in nats a token.

@@ -41,6 +41,9 @@ pub struct StepMetrics {
     pub seconds: f64,
     /// Tokens computed a second.
     pub tokens_per_s: f64,
+    /// What `--resume --set` changed before this step, each `section.key = value, was value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
     /// Floating-point operations a second as a share of what the device can reach.
     #[serde(flatten)]
     pub share: Share,
@@ -83,15 +86,10 @@ impl MetricsLog {
     /// line that it left unfinished, are dropped.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
+    /// When the file cannot be read or written; the user's, when a line up to `step` is malformed.
     pub fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join(FILE);
-        let before = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(Error::io("read", &path, &e)),
-        };
-        let kept = up_to(&before, step);
+        let (before, kept) = read_up_to(&path, step)?;
         if kept != before {
             files::write_atomic(&path, &kept)?;
         }
@@ -126,24 +124,44 @@ pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
     text.lines().enumerate().map(parse).collect()
 }
 
-/// The lines of `log` that are whole, in order and not beyond `step`.
-fn up_to(log: &[u8], step: u64) -> Vec<u8> {
-    #[derive(Deserialize)]
-    struct Line {
-        step: u64,
-    }
+/// Checks that the log in the folder `run` can be read up to `step`, as its report will.
+///
+/// # Errors
+/// As [`MetricsLog::open`].
+pub fn check(run: &Path, step: u64) -> Result<()> {
+    read_up_to(&run.join(FILE), step).map(drop)
+}
+
+/// The log at `path` as it is, and as it is to be for the step after `step`.
+fn read_up_to(path: &Path, step: u64) -> Result<(Vec<u8>, Vec<u8>)> {
+    let log = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(Error::io("read", path, &e)),
+    };
+    let kept = up_to(&log, step).map_err(|e| e.context(path.display()))?;
+    Ok((log, kept))
+}
+
+/// The lines of `log` that are in order and not beyond `step`. One without an end may be torn, and is dropped; what else
+/// cannot be read would end the run at its report, and is refused.
+fn up_to(log: &[u8], step: u64) -> Result<Vec<u8>> {
     let mut kept = Vec::with_capacity(log.len());
     let mut last = 0;
-    for line in log.split(|&b| b == b'\n') {
-        if let Ok(Line { step: of_line }) = serde_json::from_slice(line)
-            && (last + 1..=step).contains(&of_line)
-        {
-            last = of_line;
-            kept.extend_from_slice(line);
-            kept.push(b'\n');
+    for (index, line) in log.split_inclusive(|&b| b == b'\n').enumerate() {
+        match serde_json::from_slice::<StepMetrics>(line) {
+            Ok(metrics) if (last + 1..=step).contains(&metrics.step) => {
+                last = metrics.step;
+                kept.extend_from_slice(line.trim_ascii_end());
+                kept.push(b'\n');
+            }
+            Err(e) if line.ends_with(b"\n") && last < step => {
+                return Err(Error::user(format!("line {}: {e}; mend the line, or remove it", index + 1)));
+            }
+            _ => {}
         }
     }
-    kept
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -198,6 +216,24 @@ mod tests {
         assert_eq!(steps(run.path()), [1, 2, 3]);
         MetricsLog::open(run.path(), 0).unwrap();
         assert!(steps(run.path()).is_empty());
+    }
+
+    #[test]
+    fn a_damaged_line_is_refused_before_the_first_step() {
+        let run = tempfile::tempdir().unwrap();
+        let path = run.path().join(FILE);
+        let mut log = MetricsLog::open(run.path(), 0).unwrap();
+        (1..=5).for_each(|step| log.append(&metrics(step)).unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        // The number of the step can still be read, and the report would not.
+        fs::write(&path, text.replacen("{\"step\":3,\"loss\":0.7", "{\"step\":3,\"loss\":\"x\"", 1)).unwrap();
+        let damaged = fs::read(&path).unwrap();
+        let error = MetricsLog::open(run.path(), 4).unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl: line 3: ") && error.contains("remove it"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), damaged);
+        // Beyond the step it is dropped with what follows.
+        MetricsLog::open(run.path(), 2).unwrap();
+        assert_eq!(steps(run.path()), [1, 2]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::train::Trainer;
 use crate::train::finish::Outcome;
+use crate::train::run_config::Machine;
 use crate::train::run_folder::{self, Found};
 use crate::train::setup::Setup;
 use crate::train::step_loop::StepLoop;
@@ -22,6 +23,8 @@ pub struct Request {
     pub run: PathBuf,
     /// Whether to go on with what stands there.
     pub resume: bool,
+    /// Whether a run may go on on another device, or with another number of threads, and so to other bits.
+    pub accept_other_bits: bool,
     /// The device.
     pub backend: Rc<dyn Backend>,
     /// Set from outside to save and stop after the current step.
@@ -45,16 +48,18 @@ pub enum Ended {
 
 /// Trains, evaluates and reports.
 pub fn run(request: Request) -> Result<Ended> {
-    let Request { config, run, resume, backend, stop } = request;
-    let found = Found::look(&run, &config, resume)?;
+    let Request { config, run, resume, accept_other_bits, backend, stop } = request;
+    let mut found = Found::look(&run, &config, resume)?;
     if let Some([model, report]) = found.finished() {
         return Ok(Ended::Before { model, report });
     }
+    let machine = Machine::of(&*backend);
+    found.check_machine(&machine, accept_other_bits)?;
     let setup = Setup::new(&config, run_folder::start(&config, &run))?;
     // What does not fit the device is refused before anything is written.
     let plan = setup.sizes().choose(&backend.footprint(), config.train.keep, backend.free_memory()?)?;
     let initial = setup.initial_model(backend, found.initial_weights(&config).as_deref())?;
-    let folder = found.take(&setup, &initial)?;
+    let folder = found.take(&setup, &initial, machine)?;
     let notes: Vec<String> = setup.notes.iter().chain(&initial.notes).cloned().collect();
     let trainer = Trainer::new(Rc::new(initial.model), initial.state, &config.objective, &config.optimizer, &plan)?;
     let mut steps = StepLoop::open(folder, setup, trainer, &stop)?;

@@ -1,12 +1,12 @@
 //! A run's folder: what stands in it, whose it is, how it begins, and what each step and checkpoint leaves there.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Config, Difference};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, StagedFolder};
 use crate::model::TensorSpec;
 use crate::store::weights;
 use crate::store::weights::Target;
@@ -14,19 +14,15 @@ use crate::tensor::Dtype;
 use crate::train::Trainer;
 use crate::train::checkpoint::{Checkpoints, Latest, RunLock};
 use crate::train::finish::{MODEL, REPORT};
-use crate::train::metrics::{MetricsLog, StepMetrics};
+use crate::train::metrics::{self, MetricsLog, StepMetrics};
+use crate::train::origin::{DataHashes, Origin};
+use crate::train::run_config::{CONFIG, Change, Machine, RunConfig};
 use crate::train::setup::{Initial, Setup, Start};
 use crate::train::tensorboard::EventFile;
 use crate::train::totals::Totals;
 
-/// The resolved configuration in a run's folder.
-pub const CONFIG: &str = "config.toml";
-/// What the run began with: tokenizer, architecture, and the weights of `--init`.
+/// What the run began with: tokenizer, architecture, the weights of `--init`, and hashes of all that and of the data.
 pub const START: &str = "start";
-/// Hashes of the data files, in [`START`].
-const DATA: &str = "data.json";
-/// Bytes of [`DATA`], at most.
-const MAX_DATA_BYTES: u64 = 1 << 24;
 /// Event files for TensorBoard.
 pub const TENSORBOARD: &str = "tensorboard";
 
@@ -47,83 +43,153 @@ pub fn start(config: &Config, run: &Path) -> Start {
 /// A folder as it is found: nothing is written yet, and what cannot go on is refused.
 pub struct Found {
     run: PathBuf,
-    begun: bool,
     /// The configuration as it will be saved.
-    config: String,
-    /// A hash of each file of data.
-    data: BTreeMap<String, String>,
+    config: Config,
+    /// With what a run that has begun was computed.
+    before: Option<RunConfig>,
+    /// In what it goes on otherwise.
+    differences: Vec<Difference>,
+    data: DataHashes,
 }
 
 impl Found {
     /// Looks at the folder `run`, in which a run of `config` is to begin or, with `resume`, to go on.
     ///
     /// # Errors
-    /// The user's, when the folder is not for this run, its data have changed, or the configuration cannot be saved.
+    /// The user's, when the folder is not for this run, what it began with has changed, or the configuration cannot be
+    /// saved.
     pub fn look(run: &Path, config: &Config, resume: bool) -> Result<Self> {
-        let text = config.to_toml()?;
+        config.to_toml()?;
         let begun = is_begun(run);
-        refuse_foreign(run, config, resume, begun)?;
-        let data = fingerprints(config)?;
-        if begun {
-            refuse_changed_data(&run.join(START), &data)?;
+        if begun && !resume {
+            return Err(Error::user(format!(
+                "{} already holds a run: add --resume to go on with it, or give another --run",
+                run.display()
+            )));
         }
-        Ok(Self { run: run.to_path_buf(), begun, config: text, data })
+        let mut found = Self {
+            run: run.to_path_buf(),
+            config: config.clone(),
+            before: None,
+            differences: Vec::new(),
+            data: hash_data(config, begun)?,
+        };
+        if begun {
+            let before = RunConfig::read(run)?;
+            found.differences = changes(run, config, &before.config)?;
+            found.before = Some(before);
+            Origin::read(&run.join(START))?.check_data(config, &found.data)?;
+        } else {
+            refuse_foreign(run)?;
+        }
+        Ok(found)
     }
 
-    /// The model and the report of a run that has come to its end: the report is written last.
+    /// The model and the report of a run that has come to its end, and is to stay as it is: the report is written last.
     pub fn finished(&self) -> Option<[PathBuf; 2]> {
         let files = [MODEL, REPORT].map(|name| self.run.join(name));
-        (self.begun && files.iter().all(|file| file.exists())).then_some(files)
+        let ended = self.before.is_some() && files.iter().all(|file| file.exists());
+        (ended && self.differences.is_empty()).then_some(files)
+    }
+
+    /// Checks that a run that goes on gets the bits that it would have had; with `accept` it may get others.
+    ///
+    /// # Errors
+    /// The user's, with what differs, and what to do.
+    pub fn check_machine(&mut self, now: &Machine, accept: bool) -> Result<()> {
+        let Some(before) = &self.before else { return Ok(()) };
+        let differences = now.differences(&before.machine);
+        let Some(Difference { key, here, there }) = differences.first().filter(|_| !accept) else {
+            self.differences.extend(differences);
+            return Ok(());
+        };
+        let back = match key.as_str() {
+            "threads" => format!("set RAYON_NUM_THREADS={there}"),
+            _ => "go on there with --device".into(),
+        };
+        Err(Error::user(format!(
+            "{}: {key} was {there} and is {here}, and the weights would get other bits: {back}, or add \
+             --accept-other-bits",
+            self.run.display()
+        )))
     }
 
     /// The folder of the weights that the run begins with, if they are not drawn. A run that goes on may have no
     /// checkpoint yet, and then needs them again.
     pub fn initial_weights(&self, config: &Config) -> Option<PathBuf> {
-        match self.begun {
-            true => Some(self.run.join(START)).filter(|folder| folder.join(weights::SINGLE).exists()),
-            false => config.train.init.clone(),
+        match self.before {
+            Some(_) => Some(self.run.join(START)).filter(|folder| folder.join(weights::SINGLE).exists()),
+            None => config.train.init.clone(),
         }
     }
 
-    /// Takes the folder for this process, and writes what a run begins with if it has not begun.
+    /// Takes the folder for this process, and writes what a run begins with if it has not begun, and else what is changed.
     ///
     /// # Errors
-    /// When another process has the folder, or it cannot be written.
-    pub fn take(self, setup: &Setup, initial: &Initial) -> Result<RunFolder> {
+    /// When another process has the folder, or it cannot be written; the user's, when the run is beyond its steps.
+    pub fn take(self, setup: &Setup, initial: &Initial, machine: Machine) -> Result<RunFolder> {
         let lock = RunLock::acquire(&self.run)?;
         files::remove_leftovers(&self.run)?;
-        if !self.begun {
-            if is_begun(&self.run) {
+        let mut now = RunConfig { config: self.config.clone(), machine, changes: Vec::new() };
+        match &self.before {
+            None if is_begun(&self.run) => {
                 let run = self.run.display();
                 return Err(Error::user(format!("another process began a run in {run} meanwhile: give another --run")));
             }
-            self.begin(setup, initial)?;
+            None => self.begin(setup, initial, &now)?,
+            Some(_) => {}
         }
         let checkpoints = Checkpoints::open(&lock, setup.config.train.keep_checkpoints)?;
-        Ok(RunFolder { path: self.run, checkpoints, _lock: lock })
+        if let Some(before) = &self.before {
+            let done = checkpoints.newest_step()?;
+            if setup.steps < done {
+                return Err(Error::user(format!(
+                    "train.steps = {}: {} has done {done} steps; give at least as many",
+                    setup.steps,
+                    self.run.display()
+                )));
+            }
+            // Nothing is changed where the run could not come to its report.
+            metrics::check(&self.run, done)?;
+            now.changes = before.changes.clone();
+            now.changes.extend(self.differences.iter().map(|difference| Change::new(done, difference)));
+            self.amend(before, &now)?;
+        }
+        Ok(RunFolder { path: self.run, checkpoints, changes: now.changes, _lock: lock })
     }
 
     /// Writes what a resumed run reads: tokenizer, architecture, hashes of the data and weights that cannot be drawn
     /// again, then, last, the configuration.
-    fn begin(&self, setup: &Setup, initial: &Initial) -> Result<()> {
+    fn begin(&self, setup: &Setup, initial: &Initial, config: &RunConfig) -> Result<()> {
         let folder = self.run.join(START);
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, &e))?;
-        }
-        fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, &e))?;
+        refuse_foreign(&self.run)?;
+        let staged = StagedFolder::replacing(&folder)?;
         if let Some(tokenizer) = &setup.feeder.tokenizer {
-            tokenizer.save(&folder)?;
+            tokenizer.save(staged.path())?;
         }
-        setup.model_config.write(&folder)?;
-        let data = serde_json::to_vec_pretty(&self.data).map_err(|e| Error::machine(e.to_string()))?;
-        files::write_atomic(&folder.join(DATA), &data)?;
+        setup.model_config.write(staged.path())?;
         if setup.config.train.init.is_some() {
             let Initial { model, state, .. } = initial;
             let mut source = |spec: &TensorSpec| state.get(model, spec);
             let target = Target::safetensors(Dtype::F32, usize::MAX);
-            weights::write(&folder, model.config(), model.outputs(), target, &mut source)?;
+            weights::write(staged.path(), model.config(), model.outputs(), target, &mut source)?;
         }
-        files::write_atomic(&self.run.join(CONFIG), self.config.as_bytes())
+        Origin::write(staged.path(), self.data.clone())?;
+        staged.commit()?;
+        config.write(&self.run)
+    }
+
+    /// Writes the configuration of a run that goes on, if it is another one.
+    fn amend(&self, before: &RunConfig, now: &RunConfig) -> Result<()> {
+        if before == now {
+            return Ok(());
+        }
+        // With its report the run would count as finished.
+        let report = self.run.join(REPORT);
+        if now.changes != before.changes && report.exists() {
+            fs::remove_file(&report).map_err(|e| Error::io("remove", &report, &e))?;
+        }
+        now.write(&self.run)
     }
 }
 
@@ -131,6 +197,7 @@ impl Found {
 pub struct RunFolder {
     path: PathBuf,
     checkpoints: Checkpoints,
+    changes: Vec<Change>,
     _lock: RunLock,
 }
 
@@ -138,6 +205,11 @@ impl RunFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What was changed when `step` steps were done.
+    pub fn changes_after(&self, step: u64) -> Vec<String> {
+        self.changes.iter().filter(|change| change.after_step == step).map(Change::to_string).collect()
     }
 
     /// Restores `trainer` from the newest whole checkpoint: the steps that were done, what was counted, and a warning for
@@ -192,66 +264,51 @@ impl Records {
     }
 }
 
-/// A hash of every file of data, by name: a run goes on with the data that it began with.
-fn fingerprints(config: &Config) -> Result<BTreeMap<String, String>> {
-    let hash = |path: &PathBuf| {
-        // A pipe could be read but once, and a run that goes on reads again.
-        if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Err(Error::user(format!(
-                "cannot read {}: it is not a regular file; save it as one",
-                path.display()
-            )));
-        }
-        let mut hasher = blake3::Hasher::new();
-        let file = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-        file.map_err(|e| Error::io("read", path, &e))?;
-        Ok((path.display().to_string(), hasher.finalize().to_hex().to_string()))
+/// Hashes the data. Of a run that has begun they may have been moved.
+fn hash_data(config: &Config, begun: bool) -> Result<DataHashes> {
+    DataHashes::of(config).map_err(|error| match begun {
+        true => Error::user(format!("{error}. If the data were moved, say where to: --resume --data FILE")),
+        false => error,
+    })
+}
+
+/// The values of `config` that a run of `before` goes on with instead of its own.
+fn changes(run: &Path, config: &Config, before: &Config) -> Result<Vec<Difference>> {
+    // Data are known by their hashes.
+    let is_place = |d: &Difference| ["data.train", "data.eval"].contains(&d.key.as_str());
+    let differences = config.differences(before)?.into_iter().filter(|d| !is_place(d));
+    let (changes, fixed): (Vec<_>, Vec<_>) = differences.partition(Difference::may_change);
+    if fixed.is_empty() {
+        return Ok(changes);
+    }
+    let fixed: Vec<_> = fixed.iter().map(Difference::to_string).collect();
+    Err(Error::user(format!(
+        "{} belongs to another configuration: {}. Leave that as it was, or give another --run; what may change is \
+         train.steps, train.checkpoint_every, optimizer.lr, schedule.* and eval.*",
+        run.display(),
+        fixed.join("; ")
+    )))
+}
+
+/// Refuses a folder that holds what is not of a run. An interrupted beginning leaves only what comes before the
+/// configuration; anything else is somebody's.
+fn refuse_foreign(run: &Path) -> Result<()> {
+    let entries = match fs::read_dir(run) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("read", run, &e)),
     };
-    config.data.train.iter().chain(&config.data.eval).map(hash).collect()
-}
-
-fn refuse_changed_data(start: &Path, now: &BTreeMap<String, String>) -> Result<()> {
-    let path = start.join(DATA);
-    let text = files::read_text(&path, MAX_DATA_BYTES)?;
-    let then: BTreeMap<String, String> =
-        serde_json::from_str(&text).map_err(|e| Error::user(format!("{}: {e}", path.display())))?;
-    match now.iter().find(|(name, hash)| then.get(*name) != Some(hash)) {
-        Some((name, _)) => Err(Error::user(format!(
-            "{name} is not what it was when the run began: put it back, or begin another run with another --run"
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn refuse_foreign(folder: &Path, config: &Config, resume: bool, begun: bool) -> Result<()> {
-    let run = folder.display();
-    if begun && !resume {
-        return Err(Error::user(format!(
-            "{run} already holds a run: add --resume to go on with it, or give another --run"
-        )));
-    }
-    if begun {
-        let path = folder.join(CONFIG);
-        let differences = config.differences(&Config::load(&path)?)?;
-        if !differences.is_empty() {
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("read", run, &e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let unfinished = || [CONFIG, START].iter().any(|whole| name.starts_with(&format!(".{whole}.tmp-")));
+        // Our own holds the hashes of all that is in it.
+        let ours = || name == START && Origin::read(&entry.path()).is_ok();
+        if name != RunLock::FILE && !unfinished() && !ours() {
             return Err(Error::user(format!(
-                "{run} belongs to another configuration: {}. Resume it with its own (--run {run} --resume and nothing \
-                 else), or give another --run",
-                differences.join("; ")
+                "{} holds {name} and no run: give an empty or new folder as --run",
+                run.display()
             )));
-        }
-        return Ok(());
-    }
-    // An interrupted beginning leaves only what comes before the configuration; anything else is somebody's.
-    if let Ok(entries) = fs::read_dir(folder) {
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let unfinished = format!(".{CONFIG}.tmp-");
-            if ![START, RunLock::FILE].contains(&name.as_str()) && !name.starts_with(&unfinished) {
-                return Err(Error::user(format!(
-                    "{run} holds {name} and no run: give an empty or new folder as --run"
-                )));
-            }
         }
     }
     Ok(())

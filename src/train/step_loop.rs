@@ -46,6 +46,7 @@ impl<'a> StepLoop<'a> {
         if step > 0 {
             progress.note(&format!("going on after step {step}"));
         }
+        folder.changes_after(step).iter().for_each(|change| progress.note(&format!("changed: {change}")));
         let records = folder.records(step)?;
         Ok(Self { folder, records, stop, setup, trainer, progress, totals, step, ceiling })
     }
@@ -109,7 +110,8 @@ impl<'a> StepLoop<'a> {
         let flops: f64 = batch.packs.iter().map(|pack| self.trainer.model().training_flops(pack)).sum();
         let share = self.ceiling.share(flops, seconds);
         let stats = self.trainer.score_stats(&batch.packs, scores);
-        let metrics = step_metrics(self.step, &step, batch, stats, lr, seconds, share);
+        let changed = self.folder.changes_after(self.step - 1);
+        let metrics = StepMetrics { changed, ..step_metrics(self.step, &step, batch, stats, lr, seconds, share) };
         self.records.append(&metrics)?;
         self.progress.step(&metrics);
         Ok(())
@@ -170,6 +172,7 @@ fn step_metrics(
         pairs: batch.pairs() as u64,
         seconds,
         tokens_per_s: tokens as f64 / seconds,
+        changed: Vec::new(),
         share,
     }
 }

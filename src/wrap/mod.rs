@@ -45,6 +45,10 @@ impl<W: Around> Backend for W {
         self.inner().accumulator()
     }
 
+    fn threads(&self) -> Option<usize> {
+        self.inner().threads()
+    }
+
     fn wrapped(&self) -> Option<&dyn Backend> {
         Some(self.inner())
     }

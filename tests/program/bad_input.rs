@@ -161,7 +161,14 @@ fn folders_of_runs() {
     );
     refused(&folder, &mut folder.program(["train", "--resume"]), &["--run"]);
     refused(&folder, &mut folder.program(["train", "--resume", "--run", "run"]), &["run holds no run to resume"]);
-    for name in ["notes.txt", "checkpoints/step-00000001/COMPLETE", ".git/config", "model/config.json"] {
+    for name in [
+        "notes.txt",
+        "start/thesis.txt",
+        "start/manifest.json",
+        "checkpoints/step-00000001/COMPLETE",
+        ".git/config",
+        "model/config.json",
+    ] {
         let folder = Folder::new();
         folder.file(&format!("mine/{name}"), "");
         let holds = format!("mine holds {}", name.split('/').next().unwrap());
@@ -172,10 +179,11 @@ fn folders_of_runs() {
     succeed(&mut folder.train(&["train.steps=2"], &["--run", "begun"]));
     refused(&folder, &mut folder.train(&["train.steps=2"], &["--run", "begun"]), &["already holds a run", "--resume"]);
     let args = ["--run", "begun", "--resume"];
-    let parts = ["begun belongs to another configuration", "train.steps: 3 instead of 2", "--run"];
-    refused(&folder, &mut folder.train(&["train.steps=3"], &args), &parts);
-    folder.file("begun/config.toml", "[train]\nstep = 2\n");
-    refused(&folder, &mut folder.program(["train"].iter().chain(&args)), &["config.toml:2", "did you mean `steps`"]);
+    let parts = ["begun belongs to another configuration", "train.seed: 3 instead of 1", "--run"];
+    refused(&folder, &mut folder.train(&["train.steps=2", "train.seed=3"], &args), &parts);
+    folder.file("begun/config.toml", "[train]\nsteps = 2\n");
+    let parts = ["begun/config.toml is not what the run wrote", "--resume --set"];
+    refused(&folder, &mut folder.program(["train"].iter().chain(&args)), &parts);
 }
 
 /// A safetensors file of `header` and `data` bytes.

@@ -5,6 +5,7 @@ mod benchmarks;
 mod data_kinds;
 mod devices;
 mod foreign;
+mod going_on;
 mod non_finite;
 mod resume;
 mod score;

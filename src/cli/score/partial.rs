@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -148,9 +149,10 @@ impl Partial {
     }
 
     /// Opens the work, which no other process may have open.
-    fn open(&self, options: &OpenOptions) -> Result<File> {
+    fn open(&self, options: &mut OpenOptions) -> Result<File> {
         let work = self.work();
-        let file = options.open(&work).map_err(|e| Error::io("write", &work, &e))?;
+        // What a link leads to is somebody's.
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(&work).map_err(|e| Error::io("write", &work, &e))?;
         file.try_lock().map_err(|e| match e {
             fs::TryLockError::WouldBlock => {
                 Error::user(format!("{}: another process is writing it; wait for that", work.display()))
