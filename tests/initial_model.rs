@@ -92,6 +92,24 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     theirs
 }
 
+/// `LlamaForSequenceClassification` scores at the last token that is not the configuration's pad token, whatever its
+/// tokenizer fills batches up with.
+#[test]
+fn the_pad_token_of_the_configuration_is_that_of_the_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let llama = foreign(folder.path(), 0);
+    let settings = config("");
+    let pad = |value: Value| {
+        let json = json!({"bos_token": "<s>", "eos_token": "</s>", "pad_token": value});
+        fs::write(llama.join("tokenizer_config.json"), json.to_string()).unwrap();
+        let (setup, _, _) = setup(&settings, Start::From(llama.clone()), Some(&llama));
+        let tokenizer = setup.feeder.tokenizer().unwrap();
+        assert_eq!(tokenizer.pad(), Some(setup.model_config.special.pad));
+        setup.model_config.special.pad
+    };
+    assert_eq!([pad(json!("<|a|>")), pad(json!("<unk>")), pad(json!("[PAD]")), pad(Value::Null)], [3, 0, 2, 2]);
+}
+
 /// Runs the program in `folder`.
 fn program(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_polar-raw")).current_dir(folder).args(args).output().unwrap()

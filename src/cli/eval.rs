@@ -236,6 +236,7 @@ fn measured(args: &EvalArgs, subject: Subject<'_>, name: &str, set: &Set, trials
         name: label,
         path: path.display().to_string(),
         blake3: hash(path)?,
+        form: strings.as_ref().map(|strings| strings.form),
         template,
         averages: outcome::averages(set.format, trials, &found.judged),
         length: tally.finish(),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use self::partial::Partial;
+use self::partial::{Partial, fingerprint};
 use self::progress::{Counted, Progress};
 use super::device::{Device, DeviceParser};
 use super::model::{self, Strings};
@@ -406,25 +406,4 @@ fn check_count(count: usize, longest: usize) -> Result<()> {
 /// The index of the highest score, the first of equals.
 fn best(scores: &[f32]) -> usize {
     scores.iter().enumerate().fold(0, |best, (i, score)| if *score > scores[best] { i } else { best })
-}
-
-/// A hash of the files that a model consists of.
-fn fingerprint(model: &Path) -> Result<String> {
-    const ENDINGS: [&str; 6] = ["json", "jinja", "model", "safetensors", "bin", "gguf"];
-    let failed = |path: &Path, e| Error::io("read", path, &e);
-    let mut files = vec![model.to_path_buf()];
-    if model.is_dir() {
-        let entries = model.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        files = entries.map_err(|e| failed(model, e))?.into_iter().map(|entry| entry.path()).collect();
-        files.retain(|path| path.is_file() && ENDINGS.iter().any(|ending| path.extension() == Some(ending.as_ref())));
-        files.sort();
-    }
-    let mut all = blake3::Hasher::new();
-    for path in files {
-        let mut file = blake3::Hasher::new();
-        file.update_reader(File::open(&path).map_err(|e| failed(&path, e))?).map_err(|e| failed(&path, e))?;
-        all.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        all.update(b"/").update(file.finalize().as_bytes());
-    }
-    Ok(all.finalize().to_hex().to_string())
 }

@@ -13,7 +13,7 @@ use super::sets::{Format, Set};
 use super::table::{CONTROL, Example, MODEL, Row, Table};
 use crate::baselines::Baselines;
 use crate::error::Result;
-use crate::polar::TemplateConfig;
+use crate::polar::{Form, TemplateConfig};
 
 /// Version of the JSON. It rises when a key changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -86,6 +86,8 @@ pub struct ModelResult {
     pub path: String,
     /// BLAKE3 over the names and contents of the model's files.
     pub blake3: String,
+    /// What the strings were; none of token ids.
+    pub form: Option<Form>,
     /// How strings were built and cut.
     pub template: TemplateConfig,
     /// All of the set, its subsets and levels, against model, baselines and control.

@@ -180,6 +180,7 @@ impl Tokenizer {
         let Names { separator, score } = &inner.names;
         // Batches are filled up with a token that is there: another program would add the name that it does not find.
         config.insert("pad_token".into(), name_of(self.pad()));
+        self.forget_unknown(&mut config);
         let form = inner.specials.polar().is_ok().then_some(POLAR);
         let mut own = json!({"kind": self.kind(), "separator": separator, "score": score, FORM: form});
         if matches!(inner.codec, Codec::SentencePiece { .. }) {
@@ -187,6 +188,38 @@ impl Tokenizer {
         }
         config.insert(OWN_KEY.into(), own);
         config
+    }
+}
+
+/// The keys of a `tokenizer_config.json` with the name of a token, but for those that are settled otherwise.
+const NAMED: [&str; 4] = ["unk_token", "sep_token", "cls_token", "mask_token"];
+/// Those with a list of names.
+const LISTED: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
+
+impl Tokenizer {
+    /// Takes tokens out that the vocabulary does not have: `transformers` would add them, with ids that the model has no
+    /// rows for.
+    fn forget_unknown(&self, config: &mut Map<String, Value>) {
+        let known = |token: &Value| {
+            token.as_str().or_else(|| token["content"].as_str()).is_some_and(|name| self.id(name).is_some())
+        };
+        for key in NAMED {
+            if let Some(token) = config.get_mut(key).filter(|token| !known(token)) {
+                *token = Value::Null;
+            }
+        }
+        for key in LISTED {
+            match config.get_mut(key) {
+                Some(Value::Array(tokens)) => tokens.retain(known),
+                Some(Value::Object(tokens)) => tokens.retain(|_, token| known(token)),
+                _ => {}
+            }
+        }
+        if let Some(Value::Object(added)) = config.get_mut("added_tokens_decoder") {
+            added.retain(|id, token| {
+                token["content"].as_str().and_then(|name| self.id(name)).is_some_and(|known| known.to_string() == *id)
+            });
+        }
     }
 }
 

@@ -129,7 +129,7 @@ fn eval_needs_no_reference() {
     let args = ["eval", "--model", "rm448", "--data", "rewardbench.jsonl", "--json", "result.json"];
     succeed(&mut folder.program(args));
     let result: Value = serde_json::from_slice(&std::fs::read(folder.path("result.json")).unwrap()).unwrap();
-    assert_eq!(result["references"]["source"], "none");
+    assert_eq!((&result["references"]["source"], &result["models"][0]["form"]), (&json!("none"), &json!("chat")));
     assert_abs_diff_eq!(result["models"][0]["scores"][0]["scores"][0].as_f64().unwrap(), 1.6901, epsilon = 1e-4);
 }
 

@@ -72,6 +72,24 @@ fn the_token_that_fills_up_batches_is_in_the_vocabulary() {
 }
 
 #[test]
+fn what_the_vocabulary_does_not_have_is_not_saved() {
+    let config = json!({
+        "bos_token": "<x>", "unk_token": "<unk>", "cls_token": {"content": "<x>"},
+        "additional_special_tokens": ["<x>", "<|im_start|>", {"content": "<|start|>"}],
+        "extra_special_tokens": {"image_token": "<image>", "think_token": "<think>"},
+        "added_tokens_decoder": {
+            "5": {"content": "<x>"}, "6": {"content": "<x>"}, "77": {"content": "<new>"}, "7": {"content": "<|start|>"},
+        },
+    });
+    let config = saved(&from_json(&bpe(), Some(config)).unwrap()).1;
+    assert_eq!((&config["unk_token"], &config["cls_token"]), (&Value::Null, &json!({"content": "<x>"})));
+    assert_eq!(config["additional_special_tokens"], json!(["<x>", {"content": "<|start|>"}]));
+    assert_eq!(config["extra_special_tokens"], json!({"think_token": "<think>"}));
+    let added: Vec<&String> = config["added_tokens_decoder"].as_object().unwrap().keys().collect();
+    assert_eq!(added, ["5", "7"]);
+}
+
+#[test]
 fn a_token_that_is_in_the_vocabulary_alone_is_found() {
     // As InternLM2's own tokenizer.json, whose added_tokens are empty.
     let mut json = bpe();
