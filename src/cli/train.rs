@@ -210,7 +210,7 @@ impl TrainArgs {
         place(&mut config.data.eval, &self.eval_data);
         if let Some(init) = self.init.as_ref().or(config.train.init.as_ref().filter(|_| !own)) {
             // A run that has begun has its own copy, and compares the path alone: what it began with may be gone.
-            let located = hub::locate(init).or_else(|error| if own { Ok(init.clone()) } else { Err(error) });
+            let located = hub::locate(init).or_else(|error| if begun { Ok(init.clone()) } else { Err(error) });
             config.train.init = Some(located?);
         }
         config.validate()?;
