@@ -16,7 +16,7 @@ use crate::eval::reference::{References, Trials, trials};
 use crate::eval::result::{
     Comparison, Data, EvalResult, ModelResult, ReferenceFacts, Task, VERSION, around_mean, measure, scored,
 };
-use crate::eval::sets::{self, Format, Set};
+use crate::eval::sets::{self, Set, SetFormat};
 use crate::eval::{Scorer, set_name, write_page};
 use crate::files;
 
@@ -40,7 +40,7 @@ pub struct EvalArgs {
     data: PathBuf,
     /// What the rows are. [default: known by their keys]
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<SetFormat>,
     /// Where the reference comes from; never the candidate itself. [default: file with --references, else the format's]
     #[arg(long, value_enum)]
     reference_source: Option<ReferenceSource>,
@@ -128,7 +128,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
 }
 
 /// Where references come from, and whether that is the format's default.
-fn source(args: &EvalArgs, format: Format) -> Result<(ReferenceSource, bool)> {
+fn source(args: &EvalArgs, format: SetFormat) -> Result<(ReferenceSource, bool)> {
     let given = args.references.as_ref().map(|_| ReferenceSource::File);
     let needs_file = "give --references FILE with rows {id, reference} or {prompt, reference}";
     match (args.reference_source.or(given), format.default_source()) {
@@ -160,7 +160,7 @@ fn measured(
 ) -> Result<ModelResult> {
     let mut template = opened.companion.template;
     template.wrapper = args.wrapper.unwrap_or(template.wrapper);
-    let tokenizer = (set.format != Format::Pairs).then(|| model::tokenizer(path, &opened.model)).transpose()?;
+    let tokenizer = (set.format != SetFormat::Pairs).then(|| model::tokenizer(path, &opened.model)).transpose()?;
     let mut scorer = Scorer::new(opened.model.clone(), (args.pack_length as usize).max(2 * template.max_length))?;
     let mut judge = ModelJudge {
         scorer: &mut scorer,

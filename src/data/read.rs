@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::formats::{Reader, reader_of};
 use super::lines::{Lines, MAX_LINE};
 use super::records::Records;
-use super::row::{Kind, Row};
+use super::row::{Row, RowKind};
 use super::rows::Rows;
 use super::store::{Bytes, Place, Raw, Spool, Store};
 use crate::{Error, Result};
@@ -130,19 +130,19 @@ impl RowFile {
 struct Index {
     store: Store,
     places: Vec<Place>,
-    found: Option<Kind>,
+    found: Option<RowKind>,
 }
 
 impl Index {
     /// Adds the rows of a file of training data.
-    fn add(&mut self, lines: &mut Lines, plain_text: bool) -> Result<Kind> {
+    fn add(&mut self, lines: &mut Lines, plain_text: bool) -> Result<RowKind> {
         if !plain_text {
             lines.expect_rows();
         }
-        let mut first: Option<(Kind, Reader, usize)> = None;
+        let mut first: Option<(RowKind, Reader, usize)> = None;
         self.walk(lines, plain_text, |raw| {
             let (kind, reader) = match plain_text {
-                true => (Kind::Document, reader_of(Kind::Document)?),
+                true => (RowKind::Document, reader_of(RowKind::Document)?),
                 false => check(raw, first).map_err(|error| error.context(raw.place()))?,
             };
             first.get_or_insert((kind, reader, raw.line));
@@ -203,7 +203,7 @@ fn length(bytes: u64) -> Result<u32> {
 }
 
 /// What a row is; refuses one that cannot be read, or is of another kind than the first of its file.
-fn check(raw: Raw, first: Option<(Kind, Reader, usize)>) -> Result<(Kind, Reader)> {
+fn check(raw: Raw, first: Option<(RowKind, Reader, usize)>) -> Result<(RowKind, Reader)> {
     let row = Row::parse(raw.text()?)?;
     let kind = row.kind()?;
     row.check(kind)?;

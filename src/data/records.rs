@@ -1,6 +1,6 @@
 //! The kinds of training data, as training and evaluation take them.
 
-use super::row::Kind;
+use super::row::RowKind;
 use super::rows::Rows;
 use super::{Document, IdPair, Trajectory, Triple};
 
@@ -36,10 +36,10 @@ impl Records {
     /// What users call the kind.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Trajectories(_) => Kind::Trajectory.name(),
-            Self::Preferences(_) => Kind::Preference.name(),
-            Self::Pairs(_) => Kind::Pair.name(),
-            Self::Documents(_) => Kind::Document.name(),
+            Self::Trajectories(_) => RowKind::Trajectory.name(),
+            Self::Preferences(_) => RowKind::Preference.name(),
+            Self::Pairs(_) => RowKind::Pair.name(),
+            Self::Documents(_) => RowKind::Document.name(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// The kinds of row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RowKind {
     Pair,
     Preference,
     Trajectory,
@@ -23,25 +23,30 @@ pub(super) enum Kind {
 
 /// A kind of row, what users call it, the keys that tell it from the kinds below, and the keys that it must have.
 struct Shape {
-    kind: Kind,
+    kind: RowKind,
     name: &'static str,
     marks: &'static [&'static str],
     keys: &'static [&'static str],
 }
 
-const fn shape(kind: Kind, name: &'static str, marks: &'static [&'static str], keys: &'static [&'static str]) -> Shape {
+const fn shape(
+    kind: RowKind,
+    name: &'static str,
+    marks: &'static [&'static str],
+    keys: &'static [&'static str],
+) -> Shape {
     Shape { kind, name, marks, keys }
 }
 
 const SHAPES: [Shape; 8] = [
-    shape(Kind::Pair, "pre-tokenised pairs", &["chosen_ids", "rejected_ids"], &["chosen_ids", "rejected_ids"]),
-    shape(Kind::Preference, "preferences", &["chosen", "rejected"], &["prompt", "reference", "chosen", "rejected"]),
-    shape(Kind::Trajectory, "trajectories", &["policy"], &["prompt", "policy", "output"]),
-    shape(Kind::ScoreIds, "pre-tokenised rows to score", &["input_ids"], &["input_ids"]),
-    shape(Kind::BestOf, "rows to score", &["outputs"], &["prompt", "reference", "outputs"]),
-    shape(Kind::Score, "rows to score", &["reference"], &["prompt", "reference", "output"]),
-    shape(Kind::Text, "texts", &["text"], &["text"]),
-    shape(Kind::Document, "documents", &["output"], &["prompt", "output"]),
+    shape(RowKind::Pair, "pre-tokenised pairs", &["chosen_ids", "rejected_ids"], &["chosen_ids", "rejected_ids"]),
+    shape(RowKind::Preference, "preferences", &["chosen", "rejected"], &["prompt", "reference", "chosen", "rejected"]),
+    shape(RowKind::Trajectory, "trajectories", &["policy"], &["prompt", "policy", "output"]),
+    shape(RowKind::ScoreIds, "pre-tokenised rows to score", &["input_ids"], &["input_ids"]),
+    shape(RowKind::BestOf, "rows to score", &["outputs"], &["prompt", "reference", "outputs"]),
+    shape(RowKind::Score, "rows to score", &["reference"], &["prompt", "reference", "output"]),
+    shape(RowKind::Text, "texts", &["text"], &["text"]),
+    shape(RowKind::Document, "documents", &["output"], &["prompt", "output"]),
 ];
 
 /// Every key that means something.
@@ -60,7 +65,7 @@ const KEYS: [&str; 12] = [
     "input_ids",
 ];
 
-impl Kind {
+impl RowKind {
     fn shape(self) -> &'static Shape {
         &SHAPES[SHAPES.iter().position(|shape| shape.kind == self).unwrap_or_default()]
     }
@@ -98,7 +103,7 @@ impl Row {
     }
 
     /// What kind of row it is.
-    pub(super) fn kind(&self) -> Result<Kind> {
+    pub(super) fn kind(&self) -> Result<RowKind> {
         let has = |key: &&str| self.values.contains_key(*key);
         let shape = SHAPES.iter().find(|shape| shape.marks.iter().any(has)).ok_or_else(|| {
             let known: Vec<String> =
@@ -114,7 +119,7 @@ impl Row {
     }
 
     /// All keys of `kind` are there.
-    pub(super) fn check(&self, kind: Kind) -> Result<()> {
+    pub(super) fn check(&self, kind: RowKind) -> Result<()> {
         let shape = kind.shape();
         match shape.keys.iter().find(|key| !self.values.contains_key(**key)) {
             None => Ok(()),

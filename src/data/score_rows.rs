@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Wrapper;
 use super::lines::{Lines, MAX_LINE};
-use super::row::{Kind, Row};
+use super::row::{Row, RowKind};
 use crate::{Error, Result};
 
 /// What is to be scored.
@@ -116,7 +116,7 @@ fn input(mut row: Row) -> Result<ScoreInput> {
         return Ok(ScoreInput::Ids(row.ids("input_ids")?));
     }
     if row.has("outputs") {
-        row.check(Kind::BestOf)?;
+        row.check(RowKind::BestOf)?;
         if row.has("output") {
             return Err(Error::user("a row has either \"output\" or \"outputs\"; this one has both"));
         }
@@ -127,7 +127,7 @@ fn input(mut row: Row) -> Result<ScoreInput> {
             wrapper: row.wrapper()?,
         });
     }
-    row.check(Kind::Score)?;
+    row.check(RowKind::Score)?;
     Ok(ScoreInput::Text {
         prompt: row.text("prompt")?,
         reference: row.text("reference")?,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Accuracy;
 use super::group::Level;
 use super::reference::{Question, Trials};
-use super::sets::Format;
+use super::sets::SetFormat;
 
 /// A judgement with its scores.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ pub struct Averages {
 }
 
 /// Averages as in the set's paper. Subsets that belong to no section count in `by_pairs` alone.
-pub fn averages(format: Format, trials: &Trials, judged: &[Judged]) -> Averages {
+pub fn averages(format: SetFormat, trials: &Trials, judged: &[Judged]) -> Averages {
     let section = |section: &super::sets::Section| {
         let mut parts = vec![Accuracy::default(); section.parts.len()];
         for j in judged {

@@ -9,7 +9,7 @@ use super::group::ReferenceSource;
 use super::judge::{self, Judge, Truncation};
 use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
 use super::reference::{Question, Trials};
-use super::sets::{Format, Set};
+use super::sets::{Set, SetFormat};
 use super::table::{CONTROL, Example, MODEL, Row, Table};
 use crate::baselines::Baselines;
 use crate::error::Result;
@@ -49,7 +49,7 @@ pub struct Data {
     /// BLAKE3 of its text, unpacked.
     pub blake3: String,
     /// What its rows are.
-    pub format: Format,
+    pub format: SetFormat,
     /// Rows in the file.
     pub rows: usize,
     /// Prompts with candidates that the rows make.
@@ -176,7 +176,7 @@ pub fn measure<J: Judge>(
     /// Questions held at once.
     const CHUNK: usize = 256;
     let (set, trials) = (task.set, task.trials);
-    let with_text = set.format != Format::Pairs;
+    let with_text = set.format != SetFormat::Pairs;
     let baselines: Vec<_> = task.baselines.into_iter().filter(|_| with_text).flat_map(Baselines::iter).collect();
     let mut control = trials.control(set, task.seed);
     let mut columns = vec![MODEL.to_string()];

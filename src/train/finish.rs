@@ -10,7 +10,7 @@ use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
 use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, example, measure};
-use crate::eval::sets::Format;
+use crate::eval::sets::SetFormat;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
@@ -104,7 +104,7 @@ pub fn finish(
                     Ok(())
                 })?;
                 let row = found.table.rows.into_iter().next().ok_or_else(|| Error::machine("a table without rows"))?;
-                if set.format == Format::Pairs {
+                if set.format == SetFormat::Pairs {
                     let accuracy = format!("{} of {} pairs", row.accuracies[0], row.pairs());
                     facts.push((format!("accuracy on {name}"), accuracy));
                 } else {

@@ -1,21 +1,21 @@
 //! Text for a language model: `{prompt, output}`, `{text}`, or the paragraphs of a `.txt` file.
 
-use super::Format;
+use super::RowFormat;
 use crate::Result;
 use crate::data::Document;
 use crate::data::records::Records;
-use crate::data::row::{Kind, Row};
+use crate::data::row::{Row, RowKind};
 use crate::data::rows::Rows;
 use crate::data::store::Raw;
 
 pub struct Documents;
 
-impl Format for Documents {
+impl RowFormat for Documents {
     type Item = Document;
 
-    fn item(mut row: Row, kind: Kind, _: Raw) -> Result<Document> {
+    fn item(mut row: Row, kind: RowKind, _: Raw) -> Result<Document> {
         match kind {
-            Kind::Text => Ok(Document { prompt: String::new(), output: row.text("text")? }),
+            RowKind::Text => Ok(Document { prompt: String::new(), output: row.text("text")? }),
             _ => Ok(Document { prompt: row.text("prompt")?, output: row.text("output")? }),
         }
     }

@@ -8,7 +8,7 @@ mod trajectories;
 use std::sync::Arc;
 
 use super::records::Records;
-use super::row::{Kind, Row};
+use super::row::{Row, RowKind};
 use super::rows::Rows;
 use super::store::{Place, Raw, Store};
 use super::{IdPair, Triple};
@@ -19,7 +19,7 @@ use preferences::Preferences;
 use trajectories::Trajectories;
 
 /// A format of rows. Its name and its keys stand in the table of `row.rs`.
-trait Format {
+trait RowFormat {
     /// What a row holds.
     type Item: Clone;
 
@@ -27,7 +27,7 @@ trait Format {
     ///
     /// # Errors
     /// The user's, with key and value.
-    fn item(row: Row, kind: Kind, raw: Raw) -> Result<Self::Item>;
+    fn item(row: Row, kind: RowKind, raw: Raw) -> Result<Self::Item>;
 
     /// Reads what stands in a file.
     ///
@@ -69,11 +69,11 @@ pub(crate) fn read_pair(raw: Raw) -> Result<IdPair> {
     read::<Pairs>(raw)
 }
 
-fn read<F: Format>(raw: Raw) -> Result<F::Item> {
+fn read<F: RowFormat>(raw: Raw) -> Result<F::Item> {
     F::read(raw).map_err(|error| error.context(raw.place()))
 }
 
-fn reader<F: Format>() -> Reader {
+fn reader<F: RowFormat>() -> Reader {
     Reader {
         check: |row, raw| {
             let kind = row.kind()?;
@@ -87,13 +87,13 @@ fn reader<F: Format>() -> Reader {
 ///
 /// # Errors
 /// The user's, for rows that are to be scored.
-pub(super) fn reader_of(kind: Kind) -> Result<Reader> {
+pub(super) fn reader_of(kind: RowKind) -> Result<Reader> {
     match kind {
-        Kind::Trajectory => Ok(reader::<Trajectories>()),
-        Kind::Preference => Ok(reader::<Preferences>()),
-        Kind::Pair => Ok(reader::<Pairs>()),
-        Kind::Document | Kind::Text => Ok(reader::<Documents>()),
-        Kind::Score | Kind::BestOf | Kind::ScoreIds => Err(Error::user(format!(
+        RowKind::Trajectory => Ok(reader::<Trajectories>()),
+        RowKind::Preference => Ok(reader::<Preferences>()),
+        RowKind::Pair => Ok(reader::<Pairs>()),
+        RowKind::Document | RowKind::Text => Ok(reader::<Documents>()),
+        RowKind::Score | RowKind::BestOf | RowKind::ScoreIds => Err(Error::user(format!(
             "{} are for `polar-raw score`; training and evaluation take trajectories, preferences, pre-tokenised pairs \
              or documents",
             kind.name()

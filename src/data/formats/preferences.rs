@@ -1,19 +1,19 @@
 //! Ranked candidates with a reference: `{prompt, reference, chosen, rejected}`, and `wrapper`, if a row has its own.
 
-use super::Format;
+use super::RowFormat;
 use crate::Result;
 use crate::data::Triple;
 use crate::data::records::Records;
-use crate::data::row::{Kind, Row};
+use crate::data::row::{Row, RowKind};
 use crate::data::rows::Rows;
 use crate::data::store::Raw;
 
 pub struct Preferences;
 
-impl Format for Preferences {
+impl RowFormat for Preferences {
     type Item = Triple;
 
-    fn item(mut row: Row, _: Kind, _: Raw) -> Result<Triple> {
+    fn item(mut row: Row, _: RowKind, _: Raw) -> Result<Triple> {
         Ok(Triple {
             prompt: row.text("prompt")?,
             reference: row.text("reference")?,

@@ -1,19 +1,19 @@
 //! Trajectories of known policies: `{prompt, policy, output}`.
 
-use super::Format;
+use super::RowFormat;
 use crate::Result;
 use crate::data::Trajectory;
 use crate::data::records::Records;
-use crate::data::row::{Kind, Row};
+use crate::data::row::{Row, RowKind};
 use crate::data::rows::Rows;
 use crate::data::store::Raw;
 
 pub struct Trajectories;
 
-impl Format for Trajectories {
+impl RowFormat for Trajectories {
     type Item = Trajectory;
 
-    fn item(mut row: Row, _: Kind, _: Raw) -> Result<Trajectory> {
+    fn item(mut row: Row, _: RowKind, _: Raw) -> Result<Trajectory> {
         Ok(Trajectory { prompt: row.text("prompt")?, policy: row.name("policy")?, output: row.text("output")? })
     }
 

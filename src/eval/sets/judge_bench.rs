@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::rows::{JsonRow, wrong};
-use super::{Format, Section, Set, SetFormat, group_of, named};
+use super::{Section, Set, SetFormat, SetReader, group_of, named};
 use crate::data::RowFile;
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, Rule};
@@ -19,7 +19,7 @@ const SECTIONS: &[Section] = &[
 /// Rows {question, response_A, response_B, label}.
 pub struct JudgeBench;
 
-impl SetFormat for JudgeBench {
+impl SetReader for JudgeBench {
     fn keys(&self) -> &'static str {
         "judge-bench {question, response_A, response_B, label}"
     }
@@ -29,7 +29,7 @@ impl SetFormat for JudgeBench {
     }
 
     fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
-        Set::of_rows(Format::JudgeBench, file, |raw| group_of(raw, &JudgeBench, group))
+        Set::of_rows(SetFormat::JudgeBench, file, |raw| group_of(raw, &JudgeBench, group))
     }
 
     fn sections(&self) -> &'static [Section] {

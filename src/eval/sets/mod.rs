@@ -22,7 +22,7 @@ use rows::JsonRow;
 /// The formats of evaluation data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Format {
+pub enum SetFormat {
     /// Rows {prompt, policy, output}
     Trajectories,
     /// Rows {prompt, reference, chosen, rejected}
@@ -72,7 +72,7 @@ impl Section {
 }
 
 /// A format of evaluation data, one file each: how its rows are known, how they become groups, what its paper averages.
-trait SetFormat: Sync {
+trait SetReader: Sync {
     /// Its name and the keys of its rows, as messages have them.
     fn keys(&self) -> &'static str;
 
@@ -97,27 +97,27 @@ trait SetFormat: Sync {
 }
 
 /// All formats, in the order in which a row is asked whether it is of one.
-const FORMATS: [(Format, &dyn SetFormat); 10] = [
-    (Format::Pairs, &own::PAIRS),
-    (Format::JudgeBench, &judge_bench::JudgeBench),
-    (Format::RmbBestOfN, &rmb::BestOfN),
-    (Format::RmbRanked, &rmb::Ranked),
-    (Format::RmbPairs, &rmb::Pairs),
-    (Format::RmBench, &rm_bench::RmBench),
-    (Format::RewardBench2, &reward_bench2::RewardBench2),
-    (Format::Preferences, &own::PREFERENCES),
-    (Format::RewardBench, &reward_bench::RewardBench),
-    (Format::Trajectories, &own::TRAJECTORIES),
+const FORMATS: [(SetFormat, &dyn SetReader); 10] = [
+    (SetFormat::Pairs, &own::PAIRS),
+    (SetFormat::JudgeBench, &judge_bench::JudgeBench),
+    (SetFormat::RmbBestOfN, &rmb::BestOfN),
+    (SetFormat::RmbRanked, &rmb::Ranked),
+    (SetFormat::RmbPairs, &rmb::Pairs),
+    (SetFormat::RmBench, &rm_bench::RmBench),
+    (SetFormat::RewardBench2, &reward_bench2::RewardBench2),
+    (SetFormat::Preferences, &own::PREFERENCES),
+    (SetFormat::RewardBench, &reward_bench::RewardBench),
+    (SetFormat::Trajectories, &own::TRAJECTORIES),
 ];
 
-impl Format {
+impl SetFormat {
     /// What `--format` calls it.
     pub fn name(self) -> String {
         use clap::ValueEnum;
         self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
     }
 
-    fn implementation(self) -> &'static dyn SetFormat {
+    fn implementation(self) -> &'static dyn SetReader {
         FORMATS.iter().find(|(format, _)| *format == self).map_or(FORMATS[0].1, |(_, implementation)| *implementation)
     }
 
@@ -146,7 +146,7 @@ impl Format {
 ///
 /// # Errors
 /// The user's, with file, line, the row's keys and those that are expected.
-fn group_of(raw: Raw, format: &dyn SetFormat, group: fn(&JsonRow) -> Result<Group>) -> Result<Group> {
+fn group_of(raw: Raw, format: &dyn SetReader, group: fn(&JsonRow) -> Result<Group>) -> Result<Group> {
     let row = JsonRow::read(raw)?;
     group(&row).map_err(|e| {
         let found: Vec<&str> = row.keys().take(12).collect();
@@ -159,7 +159,7 @@ fn group_of(raw: Raw, format: &dyn SetFormat, group: fn(&JsonRow) -> Result<Grou
 #[derive(Clone, Debug)]
 pub struct Set {
     /// What its rows are.
-    pub format: Format,
+    pub format: SetFormat,
     /// What is to be judged.
     pub groups: Groups,
     /// Rows in the file.
@@ -173,20 +173,20 @@ pub struct Set {
 impl Set {
     /// Triples that are judged by their own references.
     pub fn of_triples(triples: impl IntoIterator<Item = Triple>) -> Self {
-        Self::of_groups(Format::Preferences, triples.into_iter().map(own::of_triple).collect())
+        Self::of_groups(SetFormat::Preferences, triples.into_iter().map(own::of_triple).collect())
     }
 
     /// Pairs of token ids.
     pub fn of_pairs(pairs: impl IntoIterator<Item = IdPair>) -> Self {
-        Self::of_groups(Format::Pairs, pairs.into_iter().map(own::of_pair).collect())
+        Self::of_groups(SetFormat::Pairs, pairs.into_iter().map(own::of_pair).collect())
     }
 
-    fn of_groups(format: Format, groups: Vec<Group>) -> Self {
+    fn of_groups(format: SetFormat, groups: Vec<Group>) -> Self {
         Self { format, rows: groups.len(), groups: groups.into(), notes: Vec::new(), blake3: String::new() }
     }
 
     /// A set of a file that has one group a row.
-    fn of_rows(format: Format, file: RowFile, parse: fn(Raw) -> Result<Group>) -> Result<Self> {
+    fn of_rows(format: SetFormat, file: RowFile, parse: fn(Raw) -> Result<Group>) -> Result<Self> {
         let (rows, blake3) = file.rows(parse, |_| Ok(()))?;
         Ok(Self { format, rows: rows.len(), groups: rows.into(), notes: Vec::new(), blake3 })
     }
@@ -198,10 +198,10 @@ impl Set {
 ///
 /// # Errors
 /// The user's, with file, line and what was expected.
-pub fn read(path: &Path, format: Option<Format>, seed: u64) -> Result<Set> {
+pub fn read(path: &Path, format: Option<SetFormat>, seed: u64) -> Result<Set> {
     let mut file = RowFile::open(path)?;
     // What the training reader would say of a row of no format is better than what this one could.
-    let known = file.first(|row| JsonRow::parse(0, row).ok().as_ref().and_then(Format::of))?.flatten();
+    let known = file.first(|row| JsonRow::parse(0, row).ok().as_ref().and_then(SetFormat::of))?.flatten();
     match format.or(known) {
         Some(format) => format.implementation().read(path, file, seed),
         None => own::read(path, file, None, seed),

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::rows::JsonRow;
-use super::{Format, Groups, Set, SetFormat, others};
+use super::{Groups, Set, SetFormat, SetReader, others};
 use crate::data::{IdPair, Raw, Records, RowFile, Triple, TripleSource, read_pair, read_triple};
 use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
 
 /// A format that models are trained on.
 pub struct Own {
-    format: Format,
+    format: SetFormat,
     keys: &'static str,
     knows: fn(&JsonRow) -> bool,
     source: ReferenceSource,
@@ -18,7 +18,7 @@ pub struct Own {
 
 /// Rows {chosen_ids, rejected_ids}.
 pub const PAIRS: Own = Own {
-    format: Format::Pairs,
+    format: SetFormat::Pairs,
     keys: "pairs {chosen_ids, rejected_ids}",
     knows: |row| row.has_all(&["chosen_ids", "rejected_ids"]),
     source: ReferenceSource::Field,
@@ -26,7 +26,7 @@ pub const PAIRS: Own = Own {
 
 /// Rows {prompt, reference, chosen, rejected}.
 pub const PREFERENCES: Own = Own {
-    format: Format::Preferences,
+    format: SetFormat::Preferences,
     keys: "preferences {prompt, reference, chosen, rejected}",
     knows: |row| row.has_all(&["reference", "chosen"]),
     source: ReferenceSource::Field,
@@ -34,13 +34,13 @@ pub const PREFERENCES: Own = Own {
 
 /// Rows {prompt, policy, output}.
 pub const TRAJECTORIES: Own = Own {
-    format: Format::Trajectories,
+    format: SetFormat::Trajectories,
     keys: "trajectories {prompt, policy, output}",
     knows: |row| row.has("policy"),
     source: ReferenceSource::LeaveOneOut,
 };
 
-impl SetFormat for Own {
+impl SetReader for Own {
     fn keys(&self) -> &'static str {
         self.keys
     }
@@ -63,15 +63,15 @@ impl SetFormat for Own {
 /// # Errors
 /// The user's: what training refuses, rows of another format than `wanted`, documents, and trajectories that give no
 /// triple.
-pub fn read(path: &Path, file: RowFile, wanted: Option<Format>, seed: u64) -> Result<Set> {
+pub fn read(path: &Path, file: RowFile, wanted: Option<SetFormat>, seed: u64) -> Result<Set> {
     let (records, blake3) = file.records().map_err(|e| match wanted {
         None => Error::user(format!("{e}; evaluation also reads {}", others())),
         Some(_) => e,
     })?;
     let format = match &records {
-        Records::Preferences(_) => Format::Preferences,
-        Records::Pairs(_) => Format::Pairs,
-        Records::Trajectories(_) => Format::Trajectories,
+        Records::Preferences(_) => SetFormat::Preferences,
+        Records::Pairs(_) => SetFormat::Pairs,
+        Records::Trajectories(_) => SetFormat::Trajectories,
         Records::Documents(_) => {
             return Err(Error::user(format!(
                 "{} holds documents, which cannot be ranked: give trajectories or preferences",

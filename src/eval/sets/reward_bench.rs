@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::rows::JsonRow;
-use super::{Format, Section, Set, SetFormat, group_of, named};
+use super::{Section, Set, SetFormat, SetReader, group_of, named};
 use crate::data::RowFile;
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, Rule};
@@ -20,7 +20,7 @@ const SECTIONS: &[Section] = &[
 /// Rows {prompt, chosen, rejected, subset}.
 pub struct RewardBench;
 
-impl SetFormat for RewardBench {
+impl SetReader for RewardBench {
     fn keys(&self) -> &'static str {
         "reward-bench {prompt, chosen, rejected, subset}"
     }
@@ -30,7 +30,7 @@ impl SetFormat for RewardBench {
     }
 
     fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
-        Set::of_rows(Format::RewardBench, file, |raw| group_of(raw, &RewardBench, group))
+        Set::of_rows(SetFormat::RewardBench, file, |raw| group_of(raw, &RewardBench, group))
     }
 
     fn sections(&self) -> &'static [Section] {

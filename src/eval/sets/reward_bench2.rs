@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::rows::{JsonRow, wrong};
-use super::{Format, Section, Set, SetFormat, group_of, named};
+use super::{Section, Set, SetFormat, SetReader, group_of, named};
 use crate::data::RowFile;
 use crate::error::{Error, Result};
 use crate::eval::group::{Candidate, Group, Rule};
@@ -21,7 +21,7 @@ const SECTIONS: &[Section] = &[
 /// Rows {prompt, chosen: [..], rejected: [..], num_correct, subset}.
 pub struct RewardBench2;
 
-impl SetFormat for RewardBench2 {
+impl SetReader for RewardBench2 {
     fn keys(&self) -> &'static str {
         "reward-bench-2 {prompt, chosen: [..], rejected: [..], subset}"
     }
@@ -31,7 +31,7 @@ impl SetFormat for RewardBench2 {
     }
 
     fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
-        Set::of_rows(Format::RewardBench2, file, |raw| group_of(raw, &RewardBench2, group))
+        Set::of_rows(SetFormat::RewardBench2, file, |raw| group_of(raw, &RewardBench2, group))
     }
 
     fn sections(&self) -> &'static [Section] {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::rows::{JsonRow, wrong};
-use super::{Format, Section, Set, SetFormat, group_of, named};
+use super::{Section, Set, SetFormat, SetReader, group_of, named};
 use crate::data::RowFile;
 use crate::error::Result;
 use crate::eval::group::{Candidate, Group, ReferenceSource, Rule};
@@ -21,7 +21,7 @@ const STYLES: usize = 3;
 /// Rows {prompt, chosen: [3], rejected: [3], domain}.
 pub struct RmBench;
 
-impl SetFormat for RmBench {
+impl SetReader for RmBench {
     fn keys(&self) -> &'static str {
         "rm-bench {prompt, chosen: [3], rejected: [3], domain}"
     }
@@ -31,7 +31,7 @@ impl SetFormat for RmBench {
     }
 
     fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
-        Set::of_rows(Format::RmBench, file, |raw| group_of(raw, &RmBench, group))
+        Set::of_rows(SetFormat::RmBench, file, |raw| group_of(raw, &RmBench, group))
     }
 
     fn default_source(&self) -> Option<ReferenceSource> {

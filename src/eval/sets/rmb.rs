@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::rows::{JsonRow, as_text, wrong};
-use super::{Format, Section, Set, SetFormat, group_of, named};
+use super::{Section, Set, SetFormat, SetReader, group_of, named};
 use crate::data::{Raw, RowFile, Rows, TextHash, text_hash};
 use crate::error::{Error, Result};
 use crate::eval::group::{Answer, Candidate, Group, ReferenceSource, Rule};
@@ -24,7 +24,7 @@ const CONVERSATION: &[&str] = &["conversation_input", "conversation"];
 /// The pairwise set.
 pub struct Pairs;
 
-impl SetFormat for Pairs {
+impl SetReader for Pairs {
     fn keys(&self) -> &'static str {
         "rmb-pairs {conversation_input, chosen, reject, category_path}"
     }
@@ -34,7 +34,7 @@ impl SetFormat for Pairs {
     }
 
     fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
-        Set::of_rows(Format::RmbPairs, file, |raw| group_of(raw, &Pairs, pair))
+        Set::of_rows(SetFormat::RmbPairs, file, |raw| group_of(raw, &Pairs, pair))
     }
 
     fn sections(&self) -> &'static [Section] {
@@ -45,7 +45,7 @@ impl SetFormat for Pairs {
 /// The best-of-n set.
 pub struct BestOfN;
 
-impl SetFormat for BestOfN {
+impl SetReader for BestOfN {
     fn keys(&self) -> &'static str {
         "rmb-best-of-n {conversation_input, bon_best, loser_list, category_path}"
     }
@@ -55,7 +55,7 @@ impl SetFormat for BestOfN {
     }
 
     fn read(&self, _: &Path, file: RowFile, _: u64) -> Result<Set> {
-        Set::of_rows(Format::RmbBestOfN, file, |raw| group_of(raw, &BestOfN, best_of_n))
+        Set::of_rows(SetFormat::RmbBestOfN, file, |raw| group_of(raw, &BestOfN, best_of_n))
     }
 
     fn sections(&self) -> &'static [Section] {
@@ -66,7 +66,7 @@ impl SetFormat for BestOfN {
 /// The ranked lists that the scores of the pairs give back.
 pub struct Ranked;
 
-impl SetFormat for Ranked {
+impl SetReader for Ranked {
     fn keys(&self) -> &'static str {
         "rmb-ranked {conversation_input, chosen: {llm_name, answer, score}, reject: {..}}"
     }
@@ -80,7 +80,7 @@ impl SetFormat for Ranked {
         let (rows, blake3) = file.rows(ScoredPair::read, |pair| joined.add(&pair))?;
         let n = rows.len();
         let groups = joined.ranked(rows).into();
-        Ok(Set { format: Format::RmbRanked, groups, rows: n, notes: Vec::new(), blake3 })
+        Ok(Set { format: SetFormat::RmbRanked, groups, rows: n, notes: Vec::new(), blake3 })
     }
 
     fn default_source(&self) -> Option<ReferenceSource> {

@@ -20,12 +20,12 @@ impl File {
     }
 }
 
-fn set(rows: &[Value], format: Option<Format>) -> Result<Set> {
+fn set(rows: &[Value], format: Option<SetFormat>) -> Result<Set> {
     let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
     read(&File::new(lines).path(), format, 1)
 }
 
-fn refusal(rows: &[Value], format: Option<Format>) -> String {
+fn refusal(rows: &[Value], format: Option<SetFormat>) -> String {
     set(rows, format).unwrap_err().to_string()
 }
 
@@ -77,37 +77,37 @@ fn named(expected: &[(&str, f64)]) -> Vec<(String, f64)> {
 fn every_format_is_known_by_its_keys_and_read_whole() {
     let read = set(&[reward_bench()], None).unwrap();
     let group = &first(&read);
-    assert_eq!((read.format, group.rule, group.line), (Format::RewardBench, Rule::Pairs, 1));
+    assert_eq!((read.format, group.rule, group.line), (SetFormat::RewardBench, Rule::Pairs, 1));
     assert_eq!((group.subset.as_str(), group.id.as_deref()), ("llmbar-natural", Some("30")));
     assert_eq!(candidates(&read), named(&[("A wren.", 1.0), ("A pike.", 0.0)]));
 
     let read = set(&[reward_bench_2()], None).unwrap();
-    assert_eq!((read.format, first(&read).rule), (Format::RewardBench2, Rule::BestOfN));
+    assert_eq!((read.format, first(&read).rule), (SetFormat::RewardBench2, Rule::BestOfN));
     assert_eq!(candidates(&read), named(&[("w-r-e-n", 1.0), ("r-e-n", 0.0), ("w-e-n", 0.0), ("wern", 0.0)]));
 
     let read = set(&[judge_bench()], None).unwrap();
-    assert_eq!((read.format, first(&read).subset.as_str()), (Format::JudgeBench, "mmlu-pro-law"));
+    assert_eq!((read.format, first(&read).subset.as_str()), (SetFormat::JudgeBench, "mmlu-pro-law"));
     assert_eq!(candidates(&read), named(&[("this", 0.0), ("that", 1.0)]));
     let mut row = judge_bench();
     row["label"] = json!("A > B");
     assert_eq!(candidates(&set(&[row], None).unwrap()), named(&[("this", 1.0), ("that", 0.0)]));
 
     let read = set(&[rmb_list()], None).unwrap();
-    assert_eq!((read.format, first(&read).rule), (Format::RmbBestOfN, Rule::BestOfN));
+    assert_eq!((read.format, first(&read).rule), (SetFormat::RmbBestOfN, Rule::BestOfN));
     assert_eq!(first(&read).subset, "Harmlessness/S1");
     assert_eq!(candidates(&read), named(&[("yes", 1.0), ("no", 0.0), ("never", 0.0)]));
 
-    let read = set(&[rmb_pair("a", 5.0, "b", 3.0)], Some(Format::RmbPairs)).unwrap();
+    let read = set(&[rmb_pair("a", 5.0, "b", 3.0)], Some(SetFormat::RmbPairs)).unwrap();
     assert_eq!((first(&read).subset.as_str(), first(&read).prompt.as_str()), ("Helpfulness/Code", "Help?"));
     assert_eq!(candidates(&read), named(&[("by a", 1.0), ("by b", 0.0)]));
 
     let own = json!({"prompt": "p", "reference": "r", "chosen": "c", "rejected": "d"});
     let read = set(&[own], None).unwrap();
-    assert_eq!((read.format, first(&read).reference.as_deref()), (Format::Preferences, Some("r")));
-    assert_eq!(set(&[json!({"chosen_ids": [1, 4], "rejected_ids": [2, 4]})], None).unwrap().format, Format::Pairs);
+    assert_eq!((read.format, first(&read).reference.as_deref()), (SetFormat::Preferences, Some("r")));
+    assert_eq!(set(&[json!({"chosen_ids": [1, 4], "rejected_ids": [2, 4]})], None).unwrap().format, SetFormat::Pairs);
     let sample = |policy, output| json!({"prompt": "p", "policy": policy, "output": output});
     let read = set(&[sample("a", "x"), sample("a", "y"), sample("b", "z")], None).unwrap();
-    assert_eq!((read.format, read.rows, read.groups.len()), (Format::Trajectories, 3, 1));
+    assert_eq!((read.format, read.rows, read.groups.len()), (SetFormat::Trajectories, 3, 1));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_null_does_not_hide_the_next_key() {
 #[test]
 fn styles_of_rm_bench_make_levels() {
     let read = set(&[rm_bench()], None).unwrap();
-    assert_eq!((read.format, first(&read).subset.as_str()), (Format::RmBench, "chat"));
+    assert_eq!((read.format, first(&read).subset.as_str()), (SetFormat::RmBench, "chat"));
     let judgements = first(&read).judgements(&[0, 1, 2, 3, 4, 5]);
     assert_eq!(judgements.len(), 9);
     let level = |better: usize, worse: usize| {
@@ -153,7 +153,7 @@ fn scored_pairs_of_rmb_become_ranked_lists() {
         rmb_pair("b", 4.5, "d", 1.0),
     ];
     let read = set(&rows, None).unwrap();
-    assert_eq!((read.format, read.rows, read.groups.len()), (Format::RmbRanked, 4, 1));
+    assert_eq!((read.format, read.rows, read.groups.len()), (SetFormat::RmbRanked, 4, 1));
     assert_eq!(candidates(&read), named(&[("by a", 5.0), ("by b", 4.5), ("by c", 3.5), ("by d", 1.0)]));
     assert_eq!((first(&read).rule, first(&read).line), (Rule::FirstTwo, 1));
     let mut bare = rmb_pair("a", 1.0, "b", 0.0);
@@ -176,7 +176,7 @@ fn lines_arrays_and_zstd_are_alike_and_keep_their_lines() {
     }
     let own = json!({"prompt": "p", "reference": "r", "chosen": "c", "rejected": "d"});
     let array = read(&File::new(format!("[\n{own},\n{own}]")).path(), None, 1).unwrap();
-    assert_eq!((array.format, array.groups.len()), (Format::Preferences, 2));
+    assert_eq!((array.format, array.groups.len()), (SetFormat::Preferences, 2));
     let broken = read(&File::new(format!("[\n{own},\n\n{{\"prompt\": 1}}]")).path(), None, 1).unwrap_err().to_string();
     assert!(broken.contains("rows:4"), "{broken}");
 }
@@ -236,17 +236,17 @@ fn hostile_files_are_refused() {
     }
     assert!(refused(b"{\"prompt\": \"\xff\"}").contains("UTF-8"));
     assert!(refused(&[0x28, 0xB5, 0x2F, 0xFD, 1, 2, 3]).contains("zstd"));
-    let forced = refusal(&[reward_bench()], Some(Format::JudgeBench));
+    let forced = refusal(&[reward_bench()], Some(SetFormat::JudgeBench));
     assert!(forced.contains("missing key \"label\"") && forced.contains("judge-bench {question"), "{forced}");
 }
 
 #[test]
 fn sections_are_those_of_the_papers() {
-    let part = |format: Format, section: usize, subset: &str| format.sections()[section].part(subset);
-    assert_eq!(part(Format::RewardBench, 3, "math-prm"), Some(0));
-    assert_eq!(part(Format::RewardBench, 3, "hep-rust"), Some(1));
-    assert_eq!(part(Format::RewardBench, 1, "llmbar-adver-GPTOut"), Some(0));
-    assert_eq!(part(Format::RewardBench, 0, "mt-bench-hard"), None);
-    assert_eq!(part(Format::RmBench, 3, "safety-refuse"), Some(0));
-    assert_eq!(part(Format::RmbPairs, 1, "Harmlessness/S1"), Some(0));
+    let part = |format: SetFormat, section: usize, subset: &str| format.sections()[section].part(subset);
+    assert_eq!(part(SetFormat::RewardBench, 3, "math-prm"), Some(0));
+    assert_eq!(part(SetFormat::RewardBench, 3, "hep-rust"), Some(1));
+    assert_eq!(part(SetFormat::RewardBench, 1, "llmbar-adver-GPTOut"), Some(0));
+    assert_eq!(part(SetFormat::RewardBench, 0, "mt-bench-hard"), None);
+    assert_eq!(part(SetFormat::RmBench, 3, "safety-refuse"), Some(0));
+    assert_eq!(part(SetFormat::RmbPairs, 1, "Harmlessness/S1"), Some(0));
 }
