@@ -225,12 +225,12 @@ fn rope(bench: &mut Bench, model: &Model) -> Result<()> {
     let [all, only_q, only_kv] =
         [Qkv { q: Some(&q), kv: Some((&k, &v)) }, Qkv { q: Some(&q), kv: None }, Qkv { q: None, kv: Some((&k, &v)) }];
     let submit = |ops: &[AnyOp]| ops.iter().try_for_each(|&op| machine.cuda.submit(op));
-    let forward = |dst, src| AnyOp::from(RopeForward { dst, src, positions, heads, theta });
+    let forward = |dst, src| AnyOp::from(RopeForward { dst, src, positions, heads, rotary: theta.into() });
     let (parts, whole) = ([forward(only_q, &wq), forward(only_kv, &wkv)], [forward(all, &wqkv)]);
     let unfused = Way::of(machine, parts, || submit(&parts))?;
     let fused = Way::of(machine, whole, || submit(&whole))?;
     bench.compare("rope_forward", format!("{rows} tokens"), &unfused, &fused)?;
-    let backward = |grads, dsrc| AnyOp::from(RopeBackward { dsrc, grads, positions, heads, theta });
+    let backward = |grads, dsrc| AnyOp::from(RopeBackward { dsrc, grads, positions, heads, rotary: theta.into() });
     let (parts, whole) = ([backward(only_q, &wq), backward(only_kv, &wkv)], [backward(all, &wqkv)]);
     let unfused = Way::of(machine, parts, || submit(&parts))?;
     let fused = Way::of(machine, whole, || submit(&whole))?;

@@ -448,8 +448,8 @@ fn rope(bench: &mut Bench, model: &Model) -> Result<()> {
     let parts = Qkv { q: Some(&q), kv: Some((&k, &v)) };
     let shape = format!("{rows} tokens, {query}/{kv} heads of {dim}");
     let (positions, theta) = (&positions, model.theta);
-    bench.operation(shape.clone(), RopeForward { dst: parts, src: &fused, positions, heads, theta })?;
-    bench.operation(shape, RopeBackward { dsrc: &fused, grads: parts, positions, heads, theta })
+    bench.operation(shape.clone(), RopeForward { dst: parts, src: &fused, positions, heads, rotary: theta.into() })?;
+    bench.operation(shape, RopeBackward { dsrc: &fused, grads: parts, positions, heads, rotary: theta.into() })
 }
 
 /// Rows of the embedding's table, columns of logits.

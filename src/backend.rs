@@ -12,27 +12,30 @@ pub use crate::ops::adamw::AdamW;
 pub use crate::ops::attention::{AttentionArgs, Span};
 pub use crate::ops::gemm::Gemm;
 pub use crate::ops::reward_head::{PairLoss, RewardHeadGrads};
-pub use crate::ops::rope::{Heads, Qkv};
+pub use crate::ops::rope::{Heads, Llama3, Qkv, Rotary};
 use crate::ops::{self, AnyOp, Dtypes};
 use crate::tensor::{Dtype, Storage, Tensor};
 
-/// The frequency by which dimension pair `i` of a head turns a position: `1 / theta^(2i / dim)`, each of quotient, power
-/// and reciprocal rounded to f32. The rounding is part of the published models: InternLM2's, Llama's and Qwen2's code
-/// computes it so (`1.0 / base ** (arange(0, dim, 2).float() / dim)`), and past a thousand positions more exact
-/// frequencies would be another model: an f32 that is off by its last bit turns position 16,384 by 1e-3 rad more.
+/// The frequency by which dimension pair `i` of a head turns a position: `1 / theta^(2i / dim)`, each of quotient,
+/// power and reciprocal rounded to f32, then scaled if `rotary` says so. The rounding is part of the published models:
+/// InternLM2's, Llama's and Qwen2's code computes it so (`1.0 / base ** (arange(0, dim, 2).float() / dim)`), and past a
+/// thousand positions more exact frequencies would be another model: an f32 that is off by its last bit turns position
+/// 16,384 by 1e-3 rad more.
 ///
 /// The power is rounded correctly (an f64 power, rounded once more), as the C library's `powf` and so PyTorch without
 /// vector instructions do; `tests/rotary.rs` holds it to PyTorch's bits.
-pub fn rope_frequency(i: usize, dim: usize, theta: f64) -> f32 {
+pub fn rope_frequency(i: usize, dim: usize, rotary: impl Into<Rotary>) -> f32 {
+    let Rotary { theta, llama3 } = rotary.into();
     let exponent = (2 * i) as f32 / dim as f32;
     let power = f64::from(theta as f32).powf(f64::from(exponent)) as f32;
-    1.0 / power
+    let frequency = 1.0 / power;
+    llama3.map_or(frequency, |llama3| llama3.scale(frequency))
 }
 
 /// The angle by which dimension pair `i` of a head is turned at `position`: position times [`rope_frequency`], rounded to
 /// f32, as the published models' code does.
-pub fn rope_angle(position: u32, i: usize, dim: usize, theta: f64) -> f32 {
-    position as f32 * rope_frequency(i, dim, theta)
+pub fn rope_angle(position: u32, i: usize, dim: usize, rotary: impl Into<Rotary>) -> f32 {
+    position as f32 * rope_frequency(i, dim, rotary)
 }
 
 /// The largest operands that a computation has.
@@ -44,8 +47,10 @@ pub struct Extent {
     pub hidden: usize,
     /// Heads of attention.
     pub heads: Heads,
-    /// Base of the rotary frequencies.
-    pub theta: f64,
+    /// Whether queries and keys have a norm of their own.
+    pub qk_norm: bool,
+    /// The rotary frequencies.
+    pub rotary: Rotary,
     /// Elements of flat buffers.
     pub parameters: usize,
 }
@@ -125,7 +130,14 @@ pub trait Backend {
 
     /// Runs an operation whose operands have been checked, or issues it to the device: operations run in order. Callers
     /// use [`Operations`], whose functions check and then call this.
-    fn execute(&self, op: &Checked) -> Result<()>;
+    ///
+    /// # Errors
+    /// Those of the device; a backend that computes in the host's memory refuses operands that lie elsewhere.
+    ///
+    /// # Safety
+    /// `op` was checked for this backend, or for one around it of the same [`Backend::float`], [`Backend::accumulator`]
+    /// and [`Backend::host_indices`]: a backend indexes without looking again.
+    unsafe fn execute(&self, op: &Checked) -> Result<()>;
 }
 
 /// The functions that the model calls, one an operation.
@@ -142,7 +154,9 @@ macro_rules! calls {
             /// When operands do not fit, before any element is touched; and the backend's own.
             fn submit(&self, op: AnyOp<'_>) -> Result<()> {
                 let dtypes = Dtypes { float: self.float(), sum: self.accumulator() };
-                self.execute(&Checked::new(op, dtypes, &|indices| self.host_indices(indices))?)
+                let checked = Checked::new(op, dtypes, &|indices| self.host_indices(indices))?;
+                // SAFETY: checked for this very backend.
+                unsafe { self.execute(&checked) }
             }
 
             $($(

@@ -104,7 +104,7 @@ fn trainer(cpu: Rc<Cpu>, lm_weight: f64) -> Trainer {
     };
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
     let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
-    let config = ModelConfig { bias: true, ..config };
+    let config = ModelConfig { bias: true, qk_norm: true, ..config };
     let model = Model::new(cpu, config, OutputHeads { reward: true, lm: lm_weight > 0.0 }).unwrap();
     model.initialise(1).unwrap();
     let capacity = Capacity { tokens: TOKENS, selected: TOKENS, candidates: 16 };

@@ -9,6 +9,7 @@ use polar_raw::backend::Backend;
 use polar_raw::config::{ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::cuda::Cuda;
+use polar_raw::eval::Scorer;
 use polar_raw::model::{Keep, Model, OutputHeads};
 use polar_raw::objective::StepTotals;
 use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
@@ -55,19 +56,21 @@ struct GoldenStep {
 
 const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
 
-fn folder() -> PathBuf {
-    std::env::var_os("POLAR_RAW_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/internlm2-tiny"), PathBuf::from)
+/// InternLM2, Qwen3 with norms of queries and keys, Llama with Llama 3.1's rotary scaling; the latter two with heads
+/// that are wider than the hidden size divided by their number.
+fn folders() -> Vec<PathBuf> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let own = ["internlm2-tiny", "families/qwen3", "families/llama3"].map(|name| golden.join(name)).to_vec();
+    std::env::var_os("POLAR_RAW_GOLDEN").map_or(own, |other| vec![other.into()])
 }
 
-fn load() -> (Golden, Rc<Model>) {
-    load_on(Rc::new(Cpu::new()))
+fn load(dir: &Path) -> (Golden, Rc<Model>) {
+    load_on(dir, Rc::new(Cpu::new()))
 }
 
-fn load_on(backend: Rc<dyn Backend>) -> (Golden, Rc<Model>) {
-    let dir = folder();
+fn load_on(dir: &Path, backend: Rc<dyn Backend>) -> (Golden, Rc<Model>) {
     let golden = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let pretrained = Pretrained::open(&dir).unwrap();
+    let pretrained = Pretrained::open(dir).unwrap();
     let model = Model::new(backend, pretrained.config().clone(), REWARD).unwrap();
     pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values)).unwrap();
     (golden, Rc::new(model))
@@ -104,8 +107,12 @@ fn assert_relative(got: f64, want: f64, tolerance: f64, what: &str) {
 
 #[test]
 fn scores_loss_and_gradients() {
+    folders().iter().for_each(|dir| scores_loss_and_gradients_of(dir));
+}
+
+fn scores_loss_and_gradients_of(dir: &Path) {
     for (share_prefix, one_pack) in [(true, true), (true, false), (false, true), (false, false)] {
-        let (golden, model) = load();
+        let (golden, model) = load(dir);
         let mut trainer = trainer(&golden, model.clone());
         let mut scores = Vec::new();
         let packs = packs(&golden, share_prefix, one_pack);
@@ -114,13 +121,13 @@ fn scores_loss_and_gradients() {
         for (got, want) in scores.chunks(2).zip(&golden.scores) {
             for (got, want) in got.iter().zip([want.chosen, want.rejected]) {
                 let near = abs_diff_eq!(f64::from(*got), want, epsilon = 1e-5 + 1e-5 * want.abs());
-                assert!(near, "score {got}, not {want}");
+                assert!(near, "{}: score {got}, not {want}", dir.display());
             }
         }
         assert_relative(step.loss, golden.loss, 1e-5, "loss");
         assert_relative(step.grad_norm, golden.grad_norm, 1e-4, "gradient norm");
 
-        let bytes = std::fs::read(folder().join("grads.safetensors")).unwrap();
+        let bytes = std::fs::read(dir.join("grads.safetensors")).unwrap();
         let grads = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         for spec in model.specs() {
             let want: Vec<f32> = bytemuck::allocation::pod_collect_to_vec(grads.tensor(&spec.name).unwrap().data());
@@ -135,8 +142,8 @@ fn scores_loss_and_gradients() {
 
 #[test]
 fn ten_adamw_steps() {
-    for share_prefix in [true, false] {
-        let (golden, model) = load();
+    for (dir, share_prefix) in folders().iter().flat_map(|dir| [(dir, true), (dir, false)]) {
+        let (golden, model) = load(dir);
         let mut trainer = trainer(&golden, model);
         let packs = packs(&golden, share_prefix, true);
         let mut scores = Vec::new();
@@ -152,7 +159,11 @@ fn ten_adamw_steps() {
 #[test]
 #[ignore = "needs a card: tools/card/run runs it there"]
 fn scores_and_loss_on_a_card() {
-    let (golden, model) = load_on(Rc::new(Cuda::open(0).unwrap()));
+    folders().iter().for_each(|dir| scores_and_loss_on_a_card_of(dir));
+}
+
+fn scores_and_loss_on_a_card_of(dir: &Path) {
+    let (golden, model) = load_on(dir, Rc::new(Cuda::open(0).unwrap()));
     let mut trainer = trainer(&golden, model);
     let mut scores = Vec::new();
     let packs = packs(&golden, true, true);
@@ -160,8 +171,22 @@ fn scores_and_loss_on_a_card() {
     let wanted = golden.scores.iter().flat_map(|want| [want.chosen, want.rejected]);
     for (got, want) in scores.iter().zip(wanted) {
         println!("score {got:10.6}, {want:10.6} wanted");
-        assert!((f64::from(*got) - want).abs() <= 0.02 + 0.02 * want.abs(), "score {got}, not {want}");
+        assert!(abs_diff_eq!(f64::from(*got), want, epsilon = 0.02 + 0.02 * want.abs()), "score {got}, not {want}");
     }
     println!("loss {:10.6}, {:10.6} wanted", step.loss, golden.loss);
-    assert!((step.loss - golden.loss).abs() <= 0.02 * golden.loss, "loss {}, not {}", step.loss, golden.loss);
+    assert_relative(step.loss, golden.loss, 0.02, "loss");
+}
+
+/// What scoring gives is what the checkpoint's own program makes of the head's product: OpenRLHF's `(score - mean) /
+/// std`.
+#[test]
+fn scores_are_normalised_as_the_checkpoint_says() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/families/qwen3");
+    let (golden, model) = load(&golden);
+    let group = |pair: &IdPair| vec![pair.chosen.clone(), pair.rejected.clone()];
+    let scores = Scorer::new(model, 256).unwrap().score(&golden.pairs.iter().map(group).collect::<Vec<_>>()).unwrap();
+    let wanted = golden.scores.iter().flat_map(|want| [want.chosen, want.rejected]);
+    for (got, want) in scores.iter().zip(wanted) {
+        assert!(abs_diff_eq!(f64::from(*got), (want - 0.25) / 1.75, epsilon = 2e-5), "{got}, not {want} normalised");
+    }
 }

@@ -69,6 +69,7 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     let (mut setup, _, _) = setup(&lm, Start::Fresh, None);
     setup.model_config.vocab_size += padding;
     setup.model_config.bias = family == Family::Qwen2;
+    setup.model_config.qk_norm = family == Family::Qwen3;
     let Initial { model, .. } = setup.initial_model(Rc::new(Cpu::new()), None).unwrap();
     let (own, theirs) = (folder.join("own"), folder.join(family.model_type()));
     fs::create_dir(&own).unwrap();
@@ -76,7 +77,7 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     let target = Target::safetensors(setup.model_config.dtype, usize::MAX);
     let mut source = |spec: &TensorSpec| {
         let values = model.get(model.params(), spec)?;
-        let bias = spec.name.ends_with("wqkv.bias");
+        let bias = spec.name.ends_with("wqkv.bias") || spec.name.ends_with("q_norm.weight");
         Ok(if bias { (0..values.len()).map(|i| i as f32 / 64.0 - 0.2).collect() } else { values })
     };
     weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
@@ -252,6 +253,77 @@ fn a_qwen2_language_model_brings_its_biases() {
     let moved: Vec<f32> = before.iter().zip(found(bias)).map(|(a, b)| (a - b).abs()).collect();
     // Learnt from where they were: by a few learning rates of 0.002.
     assert!(moved.iter().all(|by| *by < 0.02) && moved.iter().any(|by| *by > 0.0), "{moved:?}");
+}
+
+#[test]
+fn a_qwen3_language_model_brings_its_norms_of_queries_and_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let qwen = foreign_of(Family::Qwen3, folder.path(), 0);
+    let original = tensors(&qwen);
+    fs::write(folder.path().join("small.toml"), SMALL).unwrap();
+    let sets = ["train.steps=3", "train.batch_size=4", "eval.baseline_triples=8"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    let args = ["train", "--config", "small.toml", "--init", "qwen3", "--run", "run", "--device", "cpu"];
+    let output = program(folder.path(), &args.into_iter().chain(sets).collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let trained = tensors(&folder.path().join("run/model"));
+    let of = |tensors: &[(String, Vec<f32>)], name: &str| {
+        tensors.iter().find(|(other, _)| other == name).map(|(_, values)| values.clone()).unwrap()
+    };
+    for name in ["model.layers.0.attention.q_norm.weight", "model.layers.0.attention.k_norm.weight"] {
+        let (before, after) = (of(&original, name), of(&trained, name));
+        let moved: Vec<f32> = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).collect();
+        assert!(moved.iter().all(|by| *by < 0.02) && moved.iter().any(|by| *by > 0.0), "{name}: {moved:?}");
+    }
+    // InternLM2's own code would leave the norms out: the folder does not say that it is one of its models.
+    let saved = fs::read_to_string(folder.path().join("run/model/config.json")).unwrap();
+    assert!(saved.contains("\"polar_raw\"") && !saved.contains("InternLM2"), "{saved}");
+    let row = json!({"prompt": "a", "reference": "b", "outputs": ["c", "dd"]});
+    fs::write(folder.path().join("rows.jsonl"), format!("{row}\n")).unwrap();
+    let args = ["score", "--device", "cpu", "--input", "rows.jsonl", "--model"];
+    let convert = ["convert", "--from", "run/model", "--to", "back", "--as", "qwen3"];
+    assert!(program(folder.path(), &convert).status.success());
+    let [own, back] = ["run/model", "back"].map(|model| program(folder.path(), &[&args[..], &[model]].concat()));
+    assert!(own.status.success() && !own.stdout.is_empty(), "{}", String::from_utf8_lossy(&own.stderr));
+    assert_eq!(own.stdout, back.stdout, "{}", String::from_utf8_lossy(&back.stderr));
+}
+
+#[test]
+fn a_declared_reward_model_needs_its_head_and_a_hub_name_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let llama = foreign(folder.path(), 0);
+    let path = llama.join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("LlamaForCausalLM", "LlamaForSequenceClassification")).unwrap();
+    fs::write(folder.path().join("small.toml"), SMALL).unwrap();
+    fs::write(folder.path().join("ids.jsonl"), "{\"input_ids\": [5, 6, 7]}\n").unwrap();
+    let train = ["train", "--config", "small.toml", "--run", "run", "--device", "cpu", "--init"];
+    let score = ["score", "--device", "cpu", "--input", "ids.jsonl", "--model"];
+    for args in [&train[..], &score] {
+        for (model, parts) in [
+            ("llama", ["is declared as a reward model and has no reward head", "score.weight"]),
+            ("org/model", ["there is no folder org/model", "`hf download org/model`"]),
+        ] {
+            let output = program(folder.path(), &[args, &[model]].concat());
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+            assert!(!folder.path().join("run").exists());
+        }
+    }
+    // A name is the same as the folder in which the cache has it.
+    let cached = folder.path().join("hub/models--org--model");
+    fs::create_dir_all(cached.join("refs")).unwrap();
+    fs::create_dir_all(cached.join("snapshots")).unwrap();
+    fs::write(cached.join("refs/main"), "0a1b").unwrap();
+    fs::rename(&llama, cached.join("snapshots/0a1b")).unwrap();
+    let inspected = Command::new(env!("CARGO_BIN_EXE_polar-raw"))
+        .env("HF_HUB_CACHE", folder.path().join("hub"))
+        .args(["inspect", "org/model"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    assert!(inspected.status.success() && said.contains("reward model"), "{said}");
 }
 
 #[test]

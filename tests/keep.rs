@@ -41,7 +41,8 @@ fn config(bias: bool) -> ModelConfig {
     };
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
     let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
-    ModelConfig { bias, ..config }
+    // What has biases here has norms of queries and keys too, with heads that are wider than usual.
+    ModelConfig { bias, qk_norm: bias, head_dim: if bias { 24 } else { 16 }, ..config }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use polar_raw::backend::{rope_angle, rope_frequency};
+use polar_raw::backend::{Llama3, Rotary, rope_angle, rope_frequency};
 use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
 use polar_raw::eval::Scorer;
@@ -45,6 +45,33 @@ fn frequencies_are_those_of_the_published_models() {
         }
         let last = dim / 2 - 1;
         assert_eq!(rope_angle(16_384, last, dim, theta), 16_384.0 * f32::from_bits(bits[last]));
+    }
+}
+
+#[derive(Deserialize)]
+struct Scaled {
+    dim: usize,
+    theta: f64,
+    factor: f64,
+    original: u32,
+    bits: Vec<u32>,
+}
+
+#[test]
+fn llama3_frequencies_are_those_of_transformers() {
+    let path = "../families/frequencies.json";
+    let tables: Vec<Scaled> = figures(path);
+    assert_eq!(tables.len(), 6);
+    for Scaled { dim, theta, factor, original, bits } in tables {
+        let llama3 = Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_length: original };
+        let rotary = Rotary { theta, llama3: Some(llama3) };
+        let ours: Vec<u32> = (0..dim / 2).map(|i| rope_frequency(i, dim, rotary).to_bits()).collect();
+        assert_eq!(ours, bits, "heads of {dim}, factor {factor}");
+        // Fast ones are left, slow ones divided, and some are neither.
+        let plain: Vec<f32> = (0..dim / 2).map(|i| rope_frequency(i, dim, theta)).collect();
+        let of = |ratio: f32| plain.iter().zip(&ours).filter(|(p, o)| f32::from_bits(**o) * ratio == **p).count();
+        let (fast, slow) = (of(1.0), of(factor as f32));
+        assert!(fast > 0 && slow > 0 && fast + slow < dim / 2, "{fast} fast, {slow} slow");
     }
 }
 

@@ -235,7 +235,7 @@ fn equal_sequences_tie_to_the_last_bit() {
             .collect();
         let computed = compute(&mut trainer, &packs);
         assert!(computed.scores.chunks(2).all(|pair| pair[0] == pair[1]), "{:?}", computed.scores);
-        assert!((computed.losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{:?}", computed.losses);
+        assert!(abs_diff_eq!(computed.losses[0], std::f64::consts::LN_2, epsilon = 1e-6), "{:?}", computed.losses);
         assert!(computed.grads.iter().all(|(_, grads)| grads.iter().all(|&grad| grad == 0.0)), "a tie teaches nothing");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use approx::{assert_abs_diff_eq, assert_abs_diff_ne};
 use polar_raw::backend::{AdamW, BackendExt, Operations};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
@@ -169,11 +170,11 @@ fn shares_of_a_step_add_up() {
     let totals = StepTotals::of(&packs);
     let (loss, expected) = gradients(&packs, &totals);
     let shares = [gradients(&packs[..1], &totals), gradients(&packs[1..], &totals)];
-    assert!((shares[0].0 + shares[1].0 - loss).abs() < 1e-5 * loss);
+    assert_abs_diff_eq!(shares[0].0 + shares[1].0, loss, epsilon = 1e-5 * loss);
     let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     let off = norm(&mut expected.iter().zip(shares[0].1.iter().zip(&shares[1].1)).map(|(e, (a, b))| a + b - e));
     assert!(off < 1e-5 * norm(&mut expected.iter().copied()), "{off}");
     // With totals of their own they would be another step's.
     let (alone, _) = gradients(&packs[..1], &StepTotals::of(&packs[..1]));
-    assert!((alone - shares[0].0).abs() > 0.1 * loss);
+    assert_abs_diff_ne!(alone, shares[0].0, epsilon = 0.1 * loss);
 }

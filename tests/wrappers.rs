@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use polar_raw::backend::{Backend, BackendExt, Operations};
-use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
+use polar_raw::config::{ModelSection, ObjectiveKind, ObjectiveSection, OptimizerSection};
 use polar_raw::cpu::Cpu;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
+use polar_raw::model::{Keep, LayerParam, Model, ModelConfig, OutputHeads, Param};
 use polar_raw::objective::StepTotals;
 use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::rng;
@@ -42,7 +42,11 @@ fn pack(wanted: Wanted) -> Pack {
     for (shared, chosen, rejected) in [(0, 9, 4), (31, 17, 23), (40, 1, 2), (1, 1, 30)] {
         let prefix = sequence(shared);
         let [chosen, rejected] = [chosen, rejected].map(|own| [prefix.clone(), sequence(own)].concat());
-        packer.push_pair(&chosen, &rejected).unwrap();
+        if wanted.scores {
+            packer.push_pair(&chosen, &rejected).unwrap();
+        } else {
+            packer.push(&[&chosen, &rejected]).unwrap();
+        }
     }
     packer.finish(VOCAB).unwrap()
 }
@@ -92,6 +96,75 @@ fn a_guard_names_the_operation_that_wrote_the_first_nan() {
     assert!(said.starts_with("copy has left NaN in row 1, column 2 of to"), "{said}");
     // What is read is not to blame: the next one writes zeros.
     guarded.fill(&y, 0.0).unwrap();
+}
+
+/// No operation of a step writes an infinity where the loss is finite, whatever is learnt, kept and shared: what a guard
+/// names is where it began.
+#[test]
+fn a_guard_accuses_no_step_that_is_right() {
+    let capacity = Capacity { tokens: 512, selected: 512, candidates: 16 };
+    for (kind, lm_weight) in [(ObjectiveKind::Polar, 0.0), (ObjectiveKind::Polar, 0.5), (ObjectiveKind::Lm, 1.0)] {
+        let (reward, lm) = (kind == ObjectiveKind::Polar, lm_weight > 0.0);
+        for (keep, share_prefix) in Keep::ALL.into_iter().flat_map(|keep| [(keep, true), (keep, false)]) {
+            let guarded = Rc::new(Guarded::new(Rc::new(Cpu::new())));
+            let model = model(guarded.clone(), 3, OutputHeads { reward, lm });
+            let packs = [pack(Wanted { scores: reward, next_tokens: lm, share_prefix })];
+            let objective = ObjectiveSection { kind, lm_weight, ..ObjectiveSection::default() };
+            let optimizer = OptimizerSection::default();
+            let mut trainer = Trainer::whole(Rc::new(model), &objective, &optimizer, capacity, 16, keep).unwrap();
+            let step = trainer.step(&packs, 1e-3, &mut Vec::new());
+            assert!(step.is_ok(), "{kind:?} {lm_weight} {keep} {share_prefix}: {step:?}");
+            assert!(guarded.found().is_none());
+        }
+    }
+}
+
+/// A step whose loss or gradient is not finite says where that began: which weight, or which operation of which layer
+/// wrote what. Whatever is kept, it is the same place.
+#[test]
+fn a_step_that_is_not_finite_says_where_it_began() {
+    use polar_raw::ops::reward_head::PenaltyKind;
+    let capacity = Capacity { tokens: 512, selected: 512, candidates: 16 };
+    let ffn = |layer, w1, w3, w2| {
+        [(LayerParam::W1, w1), (LayerParam::W3, w3), (LayerParam::W2, w2)].map(|(p, v)| (Param::Layer(layer, p), v))
+    };
+    let layer_0 = ffn(0, 0.0, 1e15, 1e30);
+    type Case<'a> = (&'a [(Param, f32)], &'a [&'a str]);
+    let cases: [Case; 4] = [
+        (
+            &[(Param::Layer(1, LayerParam::Wo), f32::NAN)],
+            &["It began in the weight model.layers.1.attention.wo.weight."],
+        ),
+        (&[(Param::Layer(1, LayerParam::W3), 1e38)], &["It began in layer 1, forward: gemm_swiglu_forward has left "]),
+        // Nothing passes a gate of zero, but its gradient does.
+        (&layer_0, &["It began in layer 0, backward: gemm_swiglu_backward has left "]),
+        // What the last product makes small is large before it, and so is the gradient of its weight.
+        (
+            &[(Param::Layer(1, LayerParam::W3), 1e36), (Param::Layer(1, LayerParam::W2), 1e-40)],
+            &[
+                "It began in layer 1, backward: gemm has left ",
+                "the gradient of model.layers.1.feed_forward.w2.weight.",
+            ],
+        ),
+    ];
+    for ((weights, wanted), keep) in cases.into_iter().flat_map(|case| Keep::ALL.map(|keep| (case, keep))) {
+        let model = model(Rc::new(Cpu::new()), 2, OutputHeads { reward: true, lm: false });
+        for (param, value) in weights {
+            let spec = model.specs().iter().find(|spec| spec.param == *param).unwrap().clone();
+            model.set(&spec, &vec![*value; spec.elements()]).unwrap();
+        }
+        let (penalty, penalty_weight) = (PenaltyKind::L2, 1e5);
+        let objective = ObjectiveSection { penalty, penalty_weight, ..ObjectiveSection::default() };
+        let optimizer = OptimizerSection::default();
+        let mut trainer = Trainer::whole(Rc::new(model), &objective, &optimizer, capacity, 16, keep).unwrap();
+        let said = trainer.step(&[pack(Wanted::SCORES)], 1e-3, &mut Vec::new()).unwrap_err().to_string();
+        assert!(wanted.iter().all(|part| said.contains(part)), "{keep}: {said}, and not {wanted:?}");
+        // Where a buffer shares its memory with no other one, it is named.
+        let named = !said.contains("gemm_swiglu_forward") || said.contains(", the buffer \"layer 1 swiglu output\".");
+        assert!(keep != Keep::All || named, "{said}");
+        assert!(said.contains("Nothing was updated") && said.contains("optimizer.lr"), "{said}");
+        assert_eq!(trainer.updates(), 0);
+    }
 }
 
 /// A trace's memory is bounded: it says what it leaves out, and the table goes on.

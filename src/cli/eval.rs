@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::device::Device;
+use super::device::{Device, DeviceParser};
 use super::model::{self, Opened};
 use super::trace::Trace;
 use crate::data::Wrapper;
@@ -19,6 +19,7 @@ use crate::eval::result::{
 use crate::eval::sets::{self, Set, SetFormat};
 use crate::eval::{Scorer, set_name, write_page};
 use crate::files;
+use crate::store::hub;
 
 /// Measure how often a model ranks answers rightly.
 ///
@@ -32,7 +33,8 @@ use crate::files;
   polar-raw eval --model runs/a/model --model runs/b/model --data rm-bench.json
   polar-raw eval --model runs/a/model --data reward-bench.jsonl --references references.jsonl")]
 pub struct EvalArgs {
-    /// The model's folder, such as runs/NAME/model; several are compared.
+    /// The model's folder, such as runs/NAME/model, or its name on the Hugging Face Hub, from the local cache; several
+    /// are compared.
     #[arg(long, value_name = "DIR", required = true)]
     model: Vec<PathBuf>,
     /// What to judge, as JSON Lines or a JSON array, plain or zstd.
@@ -63,7 +65,7 @@ pub struct EvalArgs {
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pack_length: u32,
     /// What computes; one of the devices of this build.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "auto", value_parser = DeviceParser)]
     device: Device,
     /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
     /// new file for ui.perfetto.dev.
@@ -72,7 +74,9 @@ pub struct EvalArgs {
 }
 
 /// Evaluates, prints, and writes what was asked for.
-pub fn run(args: EvalArgs) -> Result<()> {
+pub fn run(mut args: EvalArgs) -> Result<()> {
+    let labels = labels(&args.model);
+    args.model = args.model.iter().map(|path| hub::locate(path)).collect::<Result<_>>()?;
     // What cannot be written is said before anything is measured. What is dropped leaves nothing.
     args.json.iter().chain(&args.html).try_for_each(|path| files::Staged::create(path).map(drop))?;
     let trace = Trace::to(args.trace.as_deref())?;
@@ -87,7 +91,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let name = set_name(&args.data);
 
     let mut models: Vec<ModelResult> = Vec::new();
-    for (path, label) in args.model.iter().zip(labels(&args.model)) {
+    for (path, label) in args.model.iter().zip(labels) {
         let opened = first.take().map_or_else(|| open(path), Ok)?;
         models.push(measured(&args, path, opened, label, &name, &set, &trials)?);
     }

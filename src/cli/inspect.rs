@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::print;
 use crate::error::{Error, Result};
+use crate::store::hub;
 use crate::store::inspect::{Inspection, inspect};
 
 /// Show what is in a model's folder, a GGUF file, or a file of tensors.
@@ -12,7 +13,7 @@ use crate::store::inspect::{Inspection, inspect};
 /// Format, architecture, sizes, tokenizer, how strings are built, what is missing or not needed, and every tensor.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// A folder or file.
+    /// A folder or file, or a model's name on the Hugging Face Hub, from the local cache.
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Read every tensor for its least, greatest and mean value, its root mean square and the number of values that are
@@ -26,7 +27,7 @@ pub struct InspectArgs {
 
 /// Looks and prints.
 pub fn run(args: InspectArgs) -> Result<()> {
-    let inspection = inspect(&args.path, args.statistics)?;
+    let inspection = inspect(&hub::locate(&args.path)?, args.statistics)?;
     if args.json {
         return print(serde_json::to_string(&inspection).map_err(|e| Error::machine(e.to_string()))?);
     }
@@ -47,8 +48,13 @@ fn table(inspection: &Inspection) -> String {
         row("parameters", format!("{:.3}M", m.parameters as f64 / 1e6));
         row("layers", format!("{} of {}, feed-forward {}", m.num_hidden_layers, m.hidden_size, m.intermediate_size));
         let heads = format!("{} query, {} key/value, of {}", m.num_attention_heads, m.num_key_value_heads, m.head_dim);
-        row("attention", format!("{heads}{}", if m.bias { ", with biases" } else { "" }));
-        let scaling = m.dynamic_ntk_factor.map_or(String::new(), |f| format!(", dynamic NTK of factor {f} beyond"));
+        let norms = if m.qk_norm { ", with norms of queries and keys" } else { "" };
+        row("attention", format!("{heads}{}{norms}", if m.bias { ", with biases" } else { "" }));
+        let scaling = match (m.llama3_factor, m.dynamic_ntk_factor) {
+            (Some(factor), _) => format!(", Llama 3.1's scaling of factor {factor}"),
+            (None, Some(factor)) => format!(", dynamic NTK of factor {factor} beyond"),
+            (None, None) => String::new(),
+        };
         row("positions", format!("{}, rotary base {}{scaling}", m.max_position_embeddings, m.rope_theta));
         row("vocabulary", m.vocab_size.to_string());
         let tied = if m.tied { ", which is the embedding" } else { "" };
@@ -61,6 +67,10 @@ fn table(inspection: &Inspection) -> String {
                 (false, false) => "none".into(),
             },
         );
+        if (m.score_bias, m.score_mean, m.score_std) != (0.0, 0.0, 1.0) {
+            let (bias, mean, std) = (m.score_bias, m.score_mean, m.score_std);
+            row("scores", format!("of the head's product: plus the bias {bias}, minus {mean}, over {std}"));
+        }
         if let (Some(length), Some(wrapper)) = (m.max_length, &m.wrapper) {
             row("strings", format!("{wrapper} wrapper, at most {length} tokens"));
         }

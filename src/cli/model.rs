@@ -7,6 +7,7 @@ use crate::backend::Backend;
 use crate::data::Wrapper;
 use crate::error::{Error, Result};
 use crate::eval::Companion;
+use crate::model::config::Architecture;
 use crate::model::{Model, OutputHeads};
 use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::Tokenizer;
@@ -28,15 +29,16 @@ pub fn open(dir: &Path, device: impl FnOnce() -> Result<Rc<dyn Backend>>) -> Res
              {dir} --data FILE"
         ))
     };
-    // Said before gigabytes are read; a folder without any head may lack more, which reading names.
-    if pretrained.heads() == (OutputHeads { reward: false, lm: true }) {
-        return Err(no_head());
-    }
     let config = pretrained.config().clone();
-    let model = Model::new(device()?, config.clone(), REWARD)?;
-    if !pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?.heads.reward {
-        return Err(no_head());
+    // Said before gigabytes are read.
+    if !pretrained.check(&config.tensors(REWARD))?.heads.reward {
+        return Err(match config.architecture {
+            Architecture::RewardModel => pretrained.without_head(dir),
+            Architecture::CausalLm => no_head(),
+        });
     }
+    let model = Model::new(device()?, config.clone(), REWARD)?;
+    pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?;
     let companion = Companion::read(dir, &config)?;
     Ok(Opened { model: Rc::new(model), companion })
 }

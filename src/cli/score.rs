@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use self::partial::Partial;
 use self::progress::{Counted, Progress};
-use super::device::Device;
+use super::device::{Device, DeviceParser};
 use super::model;
 use super::trace::Trace;
 use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
 use crate::model::Model;
 use crate::polar::{CutReport, CutSide, TemplateConfig, encode_as_client};
+use crate::store::hub;
 use crate::tokenizer::Tokenizer;
 
 /// Score candidate answers by how close they are to a reference answer.
@@ -32,7 +33,7 @@ use crate::tokenizer::Tokenizer;
 #[command(after_help = "Example:
   polar-raw score --model runs/quickstart/model --input rows.jsonl --output scores.jsonl")]
 pub struct ScoreArgs {
-    /// The model's folder, such as runs/NAME/model.
+    /// The model's folder, such as runs/NAME/model, or its name on the Hugging Face Hub, from the local cache.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Rows to score, as JSONL, plain or zstd; - for standard input.
@@ -64,7 +65,7 @@ pub struct ScoreArgs {
     #[arg(long, value_enum, default_value_t)]
     normalise: Normalise,
     /// What computes; one of the devices of this build.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "auto", value_parser = DeviceParser)]
     device: Device,
     /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
     /// new file for ui.perfetto.dev.
@@ -98,7 +99,8 @@ struct Totals {
 }
 
 /// Scores every row of the input.
-pub fn run(args: ScoreArgs) -> Result<()> {
+pub fn run(mut args: ScoreArgs) -> Result<()> {
+    args.model = hub::locate(&args.model)?;
     let trace = Trace::to(args.trace.as_deref())?;
     let opened = model::open(&args.model, || trace.open(args.device))?;
     let own = opened.companion.template;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::device::Device;
+use super::device::{Device, DeviceParser};
 use super::model;
 use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
 use crate::serve::{Compat, Info, Loaded, Options, Server, log, paths};
+use crate::store::hub;
 
 /// Answer requests for scores over HTTP.
 ///
@@ -26,7 +27,7 @@ use crate::serve::{Compat, Info, Loaded, Options, Server, log, paths};
 
 SIGTERM and Ctrl-C answer what is in flight and end with status 0; a second one ends at once.")]
 pub struct ServeArgs {
-    /// The model's folder, such as runs/NAME/model.
+    /// The model's folder, such as runs/NAME/model, or its name on the Hugging Face Hub, from the local cache.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Address to listen on; 0.0.0.0 is all of this machine's.
@@ -70,7 +71,7 @@ pub struct ServeArgs {
     #[arg(long)]
     access_log: bool,
     /// What computes; one of the devices of this build.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "auto", value_parser = DeviceParser)]
     device: Device,
 }
 
@@ -152,8 +153,9 @@ fn api_key(args: &ServeArgs) -> Result<Option<String>> {
 }
 
 fn load(args: &ServeArgs) -> Result<Loaded> {
-    let opened = model::open(&args.model, || args.device.open())?;
-    let tokenizer = model::tokenizer(&args.model, &opened.model)?;
+    let dir = hub::locate(&args.model)?;
+    let opened = model::open(&dir, || args.device.open())?;
+    let tokenizer = model::tokenizer(&dir, &opened.model)?;
     let (config, mut template) = (opened.model.config(), opened.companion.template);
     let most = config.max_position_embeddings;
     let own = template.max_length + template.max_length / 16;

@@ -10,7 +10,7 @@ use super::written;
 use crate::data::Lines;
 use crate::error::{Error, Result};
 use crate::files::Staged;
-use crate::store::pretrained;
+use crate::store::{hub, pretrained};
 use crate::tokenizer::Tokenizer;
 
 /// Turn text into token ids, or ids into text.
@@ -24,7 +24,8 @@ use crate::tokenizer::Tokenizer;
   polar-raw tokenize --model DIR --input ids.jsonl --decode
   polar-raw tokenize --model DIR --specials")]
 pub struct TokenizeArgs {
-    /// A model's folder, its tokenizer.json or tokenizer.model, or a GGUF file.
+    /// A model's folder, its tokenizer.json or tokenizer.model, a GGUF file, or a model's name on the Hugging Face Hub,
+    /// from the local cache.
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// Rows, as JSONL, plain or zstd.
@@ -42,7 +43,8 @@ pub struct TokenizeArgs {
 }
 
 /// Encodes or decodes every row of the input.
-pub fn run(args: TokenizeArgs) -> Result<()> {
+pub fn run(mut args: TokenizeArgs) -> Result<()> {
+    args.model = hub::locate(&args.model)?;
     let ending = args.model.extension().and_then(OsStr::to_str);
     let tokenizer = match ending {
         Some("json" | "model") if args.model.is_file() => Tokenizer::load_file(&args.model)?,

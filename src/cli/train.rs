@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::device::Device;
+use super::device::{Device, DeviceParser};
 use super::print;
 use super::trace::Trace;
 use crate::backend::Footprint;
@@ -15,6 +15,7 @@ use crate::cuda;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Keep;
+use crate::store::hub;
 use crate::train::plan::{Part, Sizes, gib, memory_of};
 use crate::train::run::{self, Ended, Request};
 use crate::train::run_folder::{self, CONFIG};
@@ -61,7 +62,8 @@ pub struct TrainArgs {
     /// Rows to evaluate on at the end, beside --data; without it a share of --data's prompts is held out.
     #[arg(long, value_name = "FILE")]
     eval_data: Vec<PathBuf>,
-    /// Start from the weights, tokenizer and architecture in a model's folder, such as runs/NAME/model.
+    /// Start from the weights, tokenizer and architecture in a model's folder, such as runs/NAME/model, or of a model's
+    /// name on the Hugging Face Hub, from the local cache.
     #[arg(long, value_name = "DIR")]
     init: Option<PathBuf>,
     /// The run's folder. [default: runs/NAME, with a number if that exists]
@@ -71,7 +73,7 @@ pub struct TrainArgs {
     #[arg(long)]
     resume: bool,
     /// What computes; one of the devices of this build.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "auto", value_parser = DeviceParser)]
     device: Device,
     /// Time each operation, which makes the command slower: print a line for each at the end, and write its calls to a
     /// new file for ui.perfetto.dev.
@@ -204,7 +206,8 @@ impl TrainArgs {
         }
         config.data.train.extend(self.data.iter().cloned());
         config.data.eval.extend(self.eval_data.iter().cloned());
-        config.train.init = self.init.clone().or(config.train.init);
+        let init = self.init.clone().or(config.train.init);
+        config.train.init = init.map(|init| hub::locate(&init)).transpose()?;
         config.validate()?;
         Ok(config)
     }
@@ -271,7 +274,7 @@ fn print_model(sizes: &Sizes) -> Result<()> {
         model.intermediate_size,
         model.num_attention_heads,
         model.num_key_value_heads,
-        model.head_dim(),
+        model.head_dim,
         model.vocab_size
     ))
 }

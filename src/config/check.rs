@@ -80,6 +80,11 @@ impl ModelSection {
     ///
     /// The bounds leave room for every published model and keep each tensor below 2^40 elements.
     pub(crate) fn check(&self, prefix: &str) -> Result<()> {
+        self.check_with(prefix, None)
+    }
+
+    /// As [`ModelSection::check`], of a model whose heads are `head_dim` wide, if that is not what the sizes make.
+    pub(crate) fn check_with(&self, prefix: &str, head_dim: Option<usize>) -> Result<()> {
         let c = Checks(prefix);
         c.count("hidden_size", self.hidden_size, 2, 1 << 17)?;
         c.count("intermediate_size", self.intermediate_size, 1, 1 << 20)?;
@@ -87,9 +92,17 @@ impl ModelSection {
         c.count("num_attention_heads", self.num_attention_heads, 1, 1 << 12)?;
         c.count("num_key_value_heads", self.num_key_value_heads, 1, 1 << 12)?;
         let (hidden, heads, kv) = (self.hidden_size, self.num_attention_heads, self.num_key_value_heads);
-        let fits = hidden.is_multiple_of(2 * heads);
-        let must = format!("a divisor of hidden_size = {hidden} that leaves an even head dimension");
-        c.that("num_attention_heads", heads, fits, &must)?;
+        match head_dim {
+            Some(dim) => {
+                let fits = (2..=1 << 12).contains(&dim) && dim.is_multiple_of(2);
+                c.that("head_dim", dim, fits, &format!("an even number between 2 and {}", 1 << 12))?;
+            }
+            None => {
+                let fits = hidden.is_multiple_of(2 * heads);
+                let must = format!("a divisor of hidden_size = {hidden} that leaves an even head dimension");
+                c.that("num_attention_heads", heads, fits, &must)?;
+            }
+        }
         let must = format!("a divisor of num_attention_heads = {heads}");
         c.that("num_key_value_heads", kv, heads.is_multiple_of(kv), &must)?;
         c.that("rope_theta", self.rope_theta, self.rope_theta >= 1.0 && self.rope_theta.is_finite(), "1 or above")?;

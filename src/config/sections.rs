@@ -272,8 +272,7 @@ mod stored_dtype {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dtype, D::Error> {
         let name = String::deserialize(deserializer)?;
-        let known = Dtype::STORED.into_iter().find(|dtype| dtype.name() == name);
-        known.ok_or_else(|| D::Error::unknown_variant(&name, &NAMES))
+        Dtype::named(&name).ok_or_else(|| D::Error::unknown_variant(&name, &NAMES))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::ops::{HeadRmsnormBackward, HeadRmsnormForward, Run};
 const VECTORS: usize = 128;
 
 /// Elements of the partial sums that [`backward`] needs.
-fn partials(vectors: usize, dim: usize) -> usize {
+pub fn partials(vectors: usize, dim: usize) -> usize {
     vectors.div_ceil(VECTORS) * dim
 }
 

@@ -98,6 +98,8 @@ pub fn max(x: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use approx::abs_diff_eq;
+
     use super::*;
 
     #[test]
@@ -105,7 +107,10 @@ mod tests {
         for i in -870_000..880_000 {
             let x = i as f32 * 1e-4;
             let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
-            assert!((got - want).abs() <= 2.0 * want * f64::from(f32::EPSILON), "exp({x}) = {got}, not {want}");
+            assert!(
+                abs_diff_eq!(got, want, epsilon = 2.0 * want * f64::from(f32::EPSILON)),
+                "exp({x}) = {got}, not {want}"
+            );
         }
     }
 

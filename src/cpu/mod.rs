@@ -12,10 +12,10 @@ operations!(modules);
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::backend::{Backend, Checked, Extent, Footprint};
+use crate::backend::{Backend, Checked, Extent, Footprint, Rotary};
 use crate::error::{Error, Result};
 use crate::ops::{modules, operations};
-use crate::tensor::host::{slice, slice_mut};
+use crate::tensor::host::{self, slice, slice_mut};
 use crate::tensor::{Dtype, Element, HostMemory, Storage, Tensor};
 
 /// Tells the C library to keep freed memory for the next allocation instead of giving it back to the system.
@@ -54,9 +54,9 @@ impl Cpu {
     }
 
     /// Lends a table that holds positions up to `last`.
-    fn with_rope_table(&self, last: u32, dim: usize, theta: f64, f: impl FnOnce(&rope::Table)) {
+    fn with_rope_table(&self, last: u32, dim: usize, rotary: Rotary, f: impl FnOnce(&rope::Table)) {
         let mut table = self.rope_table.borrow_mut();
-        if table.prepare(last, dim, theta) {
+        if table.prepare(last, dim, rotary) {
             self.allocations.set(self.allocations.get() + 1);
         }
         f(&table);
@@ -71,6 +71,13 @@ impl Cpu {
         }
         f(&mut partials[..n])
     }
+}
+
+/// Partial sums that any operation needs, at most.
+fn partials(extent: &Extent) -> usize {
+    let heads =
+        if extent.qk_norm { head_rmsnorm::partials(extent.tokens * extent.heads.query, extent.heads.dim) } else { 0 };
+    rmsnorm::partials(extent.tokens, extent.hidden).max(heads)
 }
 
 /// The elements of a dense operand, to be read.
@@ -106,8 +113,8 @@ impl Backend for Cpu {
     }
 
     fn reserve(&self, extent: &Extent) -> Result<()> {
-        self.with_partials(rmsnorm::partials(extent.tokens, extent.hidden), |_| {});
-        self.with_rope_table(extent.tokens as u32, extent.heads.dim, extent.theta, |_| {});
+        self.with_partials(partials(extent), |_| {});
+        self.with_rope_table(extent.tokens as u32, extent.heads.dim, extent.rotary, |_| {});
         Ok(())
     }
 
@@ -116,7 +123,7 @@ impl Backend for Cpu {
             float: self.float(),
             accumulator: self.accumulator(),
             logit_rows: self.logit_rows(),
-            scratch: |extent| size_of::<f32>() * rmsnorm::partials(extent.tokens, extent.hidden),
+            scratch: |extent| size_of::<f32>() * partials(extent),
             staging: 0,
         }
     }
@@ -126,6 +133,7 @@ impl Backend for Cpu {
         if bytes.len() != size || !to.is_dense() {
             return Err(Error::machine(format!("write: {} bytes into {to:?}", bytes.len())));
         }
+        host::check(to)?;
         // SAFETY: `size` bytes of host memory from its address on belong to the tensor.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.address(), size) };
         Ok(())
@@ -136,16 +144,17 @@ impl Backend for Cpu {
         if bytes.len() != size || !from.is_dense() {
             return Err(Error::machine(format!("read: {} bytes from {from:?}", bytes.len())));
         }
+        host::check(from)?;
         // SAFETY: as in `write`.
         unsafe { std::ptr::copy_nonoverlapping(from.address(), bytes.as_mut_ptr(), size) };
         Ok(())
     }
 
     fn host_indices<'t>(&self, indices: &'t Tensor) -> Option<&'t [u32]> {
-        Some(values(indices))
+        indices.is_on_host().then(|| values(indices))
     }
 
-    fn execute(&self, op: &Checked) -> Result<()> {
-        op.run_on(self)
+    unsafe fn execute(&self, op: &Checked) -> Result<()> {
+        op.run_on_host(self)
     }
 }

@@ -3,7 +3,7 @@
 use super::math::vectorised;
 use super::parallel::{self, Shared};
 use super::{Cpu, values, values_mut};
-use crate::backend::{Heads, Qkv, rope_frequency};
+use crate::backend::{Heads, Qkv, Rotary, rope_frequency};
 use crate::error::Result;
 use crate::ops::{RopeBackward, RopeForward, Run};
 use crate::tensor::Tensor;
@@ -15,7 +15,7 @@ const ROWS: usize = 32;
 /// Cosines and sines of the angles of all positions so far: sine and cosine cost more than everything else here.
 #[derive(Default)]
 pub struct Table {
-    theta: f64,
+    rotary: Option<Rotary>,
     half: usize,
     /// `[positions, 2, half]`: cosines, then sines.
     values: Vec<f32>,
@@ -23,17 +23,17 @@ pub struct Table {
 
 impl Table {
     /// Makes the table hold positions up to `last`; says whether memory had to be taken.
-    pub fn prepare(&mut self, last: u32, dim: usize, theta: f64) -> bool {
+    pub fn prepare(&mut self, last: u32, dim: usize, rotary: Rotary) -> bool {
         let half = dim / 2;
         let held = if half > 0 { self.values.len() / (2 * half) } else { 0 };
-        if self.theta == theta && self.half == half && (last as usize) < held {
+        if self.rotary == Some(rotary) && self.half == half && (last as usize) < held {
             return false;
         }
         let positions = (last as usize + 1).next_power_of_two().max(4096);
-        (self.theta, self.half) = (theta, half);
+        (self.rotary, self.half) = (Some(rotary), half);
         self.values.clear();
         self.values.resize(positions * 2 * half, 0.0);
-        let frequencies: Vec<f32> = (0..half).map(|i| rope_frequency(i, dim, theta)).collect();
+        let frequencies: Vec<f32> = (0..half).map(|i| rope_frequency(i, dim, rotary)).collect();
         for (position, row) in self.values.chunks_exact_mut(2 * half).enumerate() {
             let (cos, sin) = row.split_at_mut(half);
             for ((c, s), frequency) in cos.iter_mut().zip(sin).zip(&frequencies) {
@@ -160,7 +160,7 @@ impl Parts {
 impl Run<RopeForward<'_>> for Cpu {
     fn run(&self, op: &RopeForward) -> Result<()> {
         let positions = values::<u32>(op.positions);
-        self.with_rope_table(last(positions), op.heads.dim, op.theta, |table| {
+        self.with_rope_table(last(positions), op.heads.dim, op.rotary, |table| {
             forward(op.dst, values(op.src), positions, op.heads, table);
         });
         Ok(())
@@ -170,7 +170,7 @@ impl Run<RopeForward<'_>> for Cpu {
 impl Run<RopeBackward<'_>> for Cpu {
     fn run(&self, op: &RopeBackward) -> Result<()> {
         let positions = values::<u32>(op.positions);
-        self.with_rope_table(last(positions), op.heads.dim, op.theta, |table| {
+        self.with_rope_table(last(positions), op.heads.dim, op.rotary, |table| {
             backward(values_mut(op.dsrc), op.grads, positions, op.heads, table);
         });
         Ok(())

@@ -88,7 +88,12 @@ impl Device {
             sys::CUresult::CUDA_ERROR_NO_DEVICE
             | sys::CUresult::CUDA_ERROR_INVALID_DEVICE
             | sys::CUresult::CUDA_ERROR_STUB_LIBRARY => {
-                Error::user(format!("there is a CUDA driver and no card number {ordinal} for it: use --device cpu"))
+                let cards = match CudaContext::device_count() {
+                    Ok(0) | Err(_) => "no card: use --device cpu".into(),
+                    Ok(1) => "one card, number 0".into(),
+                    Ok(count) => format!("{count} cards, numbers 0 to {}", count - 1),
+                };
+                Error::user(format!("there is no card number {ordinal}: the CUDA driver has {cards}"))
             }
             _ => failed("open the card")(error),
         })?;

@@ -38,8 +38,13 @@ fn blocks(vectors: usize) -> usize {
     vectors.div_ceil(HEAD_RMSNORM_BACKWARD_VECTORS as usize)
 }
 
+/// Bytes that the backward pass leaves between its kernels.
+pub(super) fn scratch(vectors: usize, dim: usize) -> usize {
+    blocks(vectors) * dim * size_of::<f32>()
+}
+
 /// Refuses heads that no kernel takes.
-fn check(dim: usize) -> Result<()> {
+pub(super) fn check(dim: usize) -> Result<()> {
     if dim <= HEAD_RMSNORM_MAX_DIM as usize {
         return Ok(());
     }
@@ -75,7 +80,7 @@ impl Run<HeadRmsnormBackward<'_>> for Cuda {
         let params = HeadRmsnormBackwardParams {
             dx: at(dx),
             dweight: at(dweight),
-            partials: self.device.scratch(blocks(vectors) * dim * size_of::<f32>())?,
+            partials: self.device.scratch(scratch(vectors, dim))?,
             dy: at(dy),
             x: at(x),
             rstd: at(rstd),

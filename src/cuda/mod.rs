@@ -23,10 +23,9 @@ macro_rules! public_modules {
 operations!(public_modules);
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::backend::{Backend, Checked, Extent, Footprint};
+use crate::backend::{Backend, Checked, Extent, Footprint, Rotary, rope_frequency};
 use crate::error::{Error, Result};
 use crate::ops::operations;
 use crate::tensor::{Dtype, Storage, Tensor};
@@ -42,8 +41,8 @@ pub fn is_present() -> bool {
 /// A card, or the emulator in place of one.
 pub struct Cuda {
     device: Device,
-    /// Rotary frequencies by head dimension and the bits of theta.
-    frequencies: RefCell<HashMap<(usize, u64), Rc<Storage>>>,
+    /// Rotary frequencies of heads of a dimension: one entry for each model.
+    frequencies: RefCell<Vec<(usize, Rotary, Rc<Storage>)>>,
 }
 
 impl Cuda {
@@ -134,6 +133,7 @@ fn scratch(extent: &Extent) -> usize {
         flat_sum::scratch(extent.parameters),
         reward_head::scratch(extent.tokens),
         attention::scratch(extent.tokens, extent.heads),
+        if extent.qk_norm { head_rmsnorm::scratch(extent.tokens * extent.heads.query, extent.heads.dim) } else { 0 },
     ];
     needed.into_iter().fold(0, usize::max)
 }
@@ -182,9 +182,12 @@ impl Backend for Cuda {
     fn reserve(&self, extent: &Extent) -> Result<()> {
         rmsnorm::check(extent.hidden)?;
         attention::check(extent.heads.dim)?;
+        if extent.qk_norm {
+            head_rmsnorm::check(extent.heads.dim)?;
+        }
         self.device.load_all()?;
         self.device.scratch(scratch(extent))?;
-        self.frequencies(extent.heads.dim, extent.theta)?;
+        self.frequencies(extent.heads.dim, extent.rotary)?;
         // Weights were written before.
         self.device.empty_staging()
     }
@@ -215,24 +218,23 @@ impl Backend for Cuda {
         self.device.read(at(from), bytes)
     }
 
-    fn execute(&self, op: &Checked) -> Result<()> {
+    unsafe fn execute(&self, op: &Checked) -> Result<()> {
         op.run_on(self)
     }
 }
 
 impl Cuda {
     /// The address of `[dim / 2]` frequencies, which are the same for every position.
-    fn frequencies(&self, dim: usize, theta: f64) -> Result<u64> {
+    fn frequencies(&self, dim: usize, rotary: Rotary) -> Result<u64> {
         let mut known = self.frequencies.borrow_mut();
-        let key = (dim, theta.to_bits());
-        if let Some(storage) = known.get(&key) {
+        if let Some((.., storage)) = known.iter().find(|known| (known.0, known.1) == (dim, rotary)) {
             return Ok(storage.address() as u64);
         }
-        let values: Vec<f32> = (0..dim / 2).map(|i| crate::backend::rope_frequency(i, dim, theta)).collect();
+        let values: Vec<f32> = (0..dim / 2).map(|i| rope_frequency(i, dim, rotary)).collect();
         let storage = self.device.allocate(frequencies_bytes(dim))?;
         let address = storage.address() as u64;
         self.device.write(address, bytemuck::cast_slice(&values))?;
-        known.insert(key, storage);
+        known.push((dim, rotary, storage));
         Ok(address)
     }
 }

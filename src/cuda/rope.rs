@@ -61,14 +61,14 @@ pub(super) fn rope(
 
 impl Run<RopeForward<'_>> for Cuda {
     fn run(&self, op: &RopeForward) -> Result<()> {
-        let frequencies = self.frequencies(op.heads.dim, op.theta)?;
+        let frequencies = self.frequencies(op.heads.dim, op.rotary)?;
         rope(&self.device, op.src, op.dst, op.positions, op.heads, frequencies, false)
     }
 }
 
 impl Run<RopeBackward<'_>> for Cuda {
     fn run(&self, op: &RopeBackward) -> Result<()> {
-        let frequencies = self.frequencies(op.heads.dim, op.theta)?;
+        let frequencies = self.frequencies(op.heads.dim, op.rotary)?;
         rope(&self.device, op.dsrc, op.grads, op.positions, op.heads, frequencies, true)
     }
 }

@@ -155,10 +155,8 @@ mod tests {
         let b: Vec<bool> = (0..n).map(|i| i % 2 == 0 || i % 5 == 1).collect();
         let d = &compare(&all(n), &judged(&a, 1), &judged(&b, 1), 7)[0];
         assert_eq!((d.only_a, d.only_b, d.a.right, d.b.right), (0, 40, 200, 240));
-        assert!(
-            (d.difference - 0.1).abs() < 1e-12 && d.is_real() && d.interval.0 > 0.06 && d.interval.1 < 0.14,
-            "{d:?}"
-        );
+        assert_abs_diff_eq!(d.difference, 0.1, epsilon = 1e-12);
+        assert!(d.is_real() && d.interval.0 > 0.06 && d.interval.1 < 0.14, "{d:?}");
         assert_eq!(d, &compare(&all(n), &judged(&a, 1), &judged(&b, 1), 7)[0], "the seed decides");
         let c: Vec<bool> = (0..n).map(|i| if i < 20 { i % 2 == 1 } else { a[i] } || i == 100 || i == 101).collect();
         assert!(!compare(&all(n), &judged(&a, 1), &judged(&c, 1), 7)[0].is_real());

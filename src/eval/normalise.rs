@@ -93,7 +93,7 @@ mod tests {
             let scores: Vec<f32> = (0..n).map(|_| random.random_range(-8..8) as f32 / 2.0).collect();
             let z = z_scores(&scores);
             let (sum, squares) = z.iter().fold((0.0, 0.0), |(s, q), &z| (s + f64::from(z), q + f64::from(z).powi(2)));
-            assert!(sum.abs() < 1e-4, "{scores:?} {z:?}");
+            assert!(abs_diff_eq!(sum, 0.0, epsilon = 1e-4), "{scores:?} {z:?}");
             let constant = scores.iter().all(|score| *score == scores[0]);
             assert!(abs_diff_eq!(squares, if constant { 0.0 } else { n as f64 }, epsilon = 1e-3), "{scores:?} {z:?}");
             for (i, rank) in ranks(&scores).into_iter().enumerate() {

@@ -76,7 +76,10 @@ impl Scorer {
         };
         let workspace = self.workspace.insert(workspace);
         self.model.score(workspace, pack)?;
+        let first = scores.len();
         self.model.read_scores(workspace, pack.candidates(), scores)?;
+        let map = self.model.config().score;
+        scores[first..].iter_mut().for_each(|score| *score = map.apply(*score));
         self.computed += tokens as u64;
         Ok(())
     }

@@ -206,7 +206,7 @@ mod tests {
     fn wilson_interval_of_a_known_case() {
         // 8 of 10: Wilson's interval is [0.4902, 0.9433].
         let (low, high) = Accuracy::of(8, 10).interval();
-        assert!((low - 0.4902).abs() < 1e-4 && (high - 0.9433).abs() < 1e-4, "[{low}, {high}]");
+        assert_abs_diff_eq!([low, high][..], [0.4902, 0.9433][..], epsilon = 1e-4);
         assert_eq!(Accuracy::of(8, 10).to_string(), "0.800 ±.310");
         let (low, high) = Accuracy::of(0, 10).interval();
         assert!(low == 0.0 && high > 0.2);

@@ -4,6 +4,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
+use super::k_quants::{self, half_at};
 use crate::tensor::Dtype;
 
 /// How a file stores the elements of a tensor.
@@ -17,8 +18,38 @@ pub enum Encoding {
     Q4_0,
     /// Blocks of 32: a scale `d` and a minimum `m` as f16 and 32 nibbles `q`; values `d q + m`.
     Q4_1,
+    /// One of ggml's K-quants, which are read and not written.
+    K(KQuant),
     /// A type that is known by name and size alone: it can be listed, and neither be read nor written.
     Opaque(Opaque),
+}
+
+/// A K-quant of ggml, by the bits of a level: superblocks of 256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KQuant {
+    /// `Q2_K`.
+    Q2,
+    /// `Q3_K`.
+    Q3,
+    /// `Q4_K`.
+    Q4,
+    /// `Q5_K`.
+    Q5,
+    /// `Q6_K`.
+    Q6,
+}
+
+impl KQuant {
+    /// Bytes of a superblock.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Q2 => 84,
+            Self::Q3 => 110,
+            Self::Q4 => 144,
+            Self::Q5 => 176,
+            Self::Q6 => 210,
+        }
+    }
 }
 
 /// A type of which only the size is known.
@@ -42,8 +73,8 @@ impl Encoding {
     pub const BF16: Self = Self::Plain(Dtype::Bf16);
     /// Half precision.
     pub const F16: Self = Self::Plain(Dtype::F16);
-    /// What the formats call the types that can be read and written.
-    pub const READABLE: &str = "F32, BF16 and F16, and of GGUF Q8_0, Q4_0 and Q4_1";
+    /// What the formats call the types that can be read.
+    pub const READABLE: &str = "F32, BF16 and F16, and of GGUF Q8_0, Q4_0, Q4_1 and Q2_K to Q6_K";
 
     /// Encodings that are stored together, and their bits.
     fn block(self) -> (usize, usize) {
@@ -52,6 +83,7 @@ impl Encoding {
             Self::Q8_0 => (BLOCK, 34 * 8),
             Self::Q4_0 => (BLOCK, 18 * 8),
             Self::Q4_1 => (BLOCK, 20 * 8),
+            Self::K(kind) => (k_quants::BLOCK, kind.bytes() * 8),
             Self::Opaque(Opaque { block, bits, .. }) => (block, bits),
         }
     }
@@ -63,12 +95,17 @@ impl Encoding {
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// Whether values can be read, and written.
+    /// Whether values can be read.
     pub fn is_readable(self) -> bool {
+        matches!(self, Self::K(_)) || self.is_writable()
+    }
+
+    /// Whether values can be written, and so be read.
+    pub fn is_writable(self) -> bool {
         match self {
             Self::Plain(dtype) => Dtype::STORED.contains(&dtype),
             Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => true,
-            Self::Opaque(_) => false,
+            Self::K(_) | Self::Opaque(_) => false,
         }
     }
 
@@ -79,18 +116,23 @@ impl Encoding {
             Self::F32 => each(bytes, values, |b| f32::from_le_bytes(*b)),
             Self::BF16 => each(bytes, values, |b| bf16::from_le_bytes(*b).to_f32()),
             Self::F16 => each(bytes, values, |b| f16::from_le_bytes(*b).to_f32()),
-            Self::Q8_0 => blocks(bytes, values, |b: &[u8; 34], out| {
+            Self::Q8_0 => blocks(bytes, values, |b: &[u8; 34], out: &mut [f32; BLOCK]| {
                 let d = half_at(b, 0);
                 out.iter_mut().zip(&b[2..]).for_each(|(v, q)| *v = d * f32::from(*q as i8));
             }),
-            Self::Q4_0 => blocks(bytes, values, |b: &[u8; 18], out| {
+            Self::Q4_0 => blocks(bytes, values, |b: &[u8; 18], out: &mut [f32; BLOCK]| {
                 let d = half_at(b, 0);
                 nibbles(&b[2..], out, |q| d * (f32::from(q) - 8.0));
             }),
-            Self::Q4_1 => blocks(bytes, values, |b: &[u8; 20], out| {
+            Self::Q4_1 => blocks(bytes, values, |b: &[u8; 20], out: &mut [f32; BLOCK]| {
                 let (d, m) = (half_at(b, 0), half_at(b, 2));
                 nibbles(&b[4..], out, |q| d * f32::from(q) + m);
             }),
+            Self::K(KQuant::Q2) => blocks(bytes, values, k_quants::q2_k),
+            Self::K(KQuant::Q3) => blocks(bytes, values, k_quants::q3_k),
+            Self::K(KQuant::Q4) => blocks(bytes, values, k_quants::q4_k),
+            Self::K(KQuant::Q5) => blocks(bytes, values, k_quants::q5_k),
+            Self::K(KQuant::Q6) => blocks(bytes, values, k_quants::q6_k),
             Self::Plain(_) | Self::Opaque(_) => values.fill(f32::NAN),
         }
     }
@@ -137,7 +179,7 @@ impl Encoding {
                 pack(x, bytes, |v| f64::from((v - least) * inverse + 0.5));
                 f16::from_f32(d).is_finite() && f16::from_f32(least).is_finite()
             }),
-            Self::Plain(_) | Self::Opaque(_) => false,
+            Self::Plain(_) | Self::K(_) | Self::Opaque(_) => false,
         }
     }
 }
@@ -146,16 +188,12 @@ fn each<const N: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn(&[u8; 
     values.iter_mut().zip(bytes.as_chunks().0).for_each(|(v, b)| *v = number(b));
 }
 
-fn blocks<const N: usize>(bytes: &[u8], values: &mut [f32], block: impl Fn(&[u8; N], &mut [f32; BLOCK])) {
+fn blocks<const N: usize, const B: usize>(bytes: &[u8], values: &mut [f32], block: impl Fn(&[u8; N], &mut [f32; B])) {
     values.as_chunks_mut().0.iter_mut().zip(bytes.as_chunks().0).for_each(|(v, b)| block(b, v));
 }
 
 fn quantise(values: &[f32], bytes: &mut Vec<u8>, block: impl Fn(&[f32; BLOCK], &mut Vec<u8>) -> bool) -> bool {
     values.as_chunks().0.iter().all(|x| block(x, bytes))
-}
-
-fn half_at(block: &[u8], place: usize) -> f32 {
-    f16::from_le_bytes([block[place], block[place + 1]]).to_f32()
 }
 
 /// Low nibbles are the first half of a block, high nibbles the second.
@@ -182,6 +220,11 @@ impl fmt::Display for Encoding {
             Self::Q8_0 => "Q8_0",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
+            Self::K(KQuant::Q2) => "Q2_K",
+            Self::K(KQuant::Q3) => "Q3_K",
+            Self::K(KQuant::Q4) => "Q4_K",
+            Self::K(KQuant::Q5) => "Q5_K",
+            Self::K(KQuant::Q6) => "Q6_K",
             Self::Opaque(Opaque { name, .. }) => name,
         })
     }
@@ -195,8 +238,10 @@ impl From<Dtype> for Encoding {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use approx::abs_diff_eq;
     use proptest::prelude::*;
+
+    use super::*;
 
     const QUANTISED: [Encoding; 3] = [Encoding::Q8_0, Encoding::Q4_0, Encoding::Q4_1];
 
@@ -263,7 +308,7 @@ mod tests {
                 // Half a level, a whole one at the end that has one level less, and what the scale itself is rounded by.
                 let most = level * if encoding == Encoding::Q4_0 { 1.01 } else { 0.51 } + spread(&values) * 2e-3;
                 for (a, b) in values.iter().zip(&back) {
-                    prop_assert!((a - b).abs() <= most, "{encoding}: {a} became {b}");
+                    prop_assert!(abs_diff_eq!(a, b, epsilon = most), "{encoding}: {a} became {b}");
                 }
             }
         }

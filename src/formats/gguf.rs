@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::encoding::KQuant;
 use super::{Encoding, Entry, Opaque};
 use crate::tensor::Dtype;
 
@@ -255,11 +256,11 @@ const TYPES: [(u32, Encoding); 22] = {
         (7, opaque("Q5_1", 32, 24)),
         (8, Encoding::Q8_0),
         (9, opaque("Q8_1", 32, 36)),
-        (10, opaque("Q2_K", 256, 84)),
-        (11, opaque("Q3_K", 256, 110)),
-        (12, opaque("Q4_K", 256, 144)),
-        (13, opaque("Q5_K", 256, 176)),
-        (14, opaque("Q6_K", 256, 210)),
+        (10, Encoding::K(KQuant::Q2)),
+        (11, Encoding::K(KQuant::Q3)),
+        (12, Encoding::K(KQuant::Q4)),
+        (13, Encoding::K(KQuant::Q5)),
+        (14, Encoding::K(KQuant::Q6)),
         (15, opaque("Q8_K", 256, 292)),
         (20, opaque("IQ4_NL", 32, 18)),
         (23, opaque("IQ4_XS", 256, 136)),
@@ -282,7 +283,7 @@ fn encoding_of(kind: u32) -> Option<Encoding> {
 /// # Errors
 /// Names a type that cannot.
 fn number_of(encoding: Encoding) -> Result<u32, String> {
-    let number = TYPES.iter().find(|(_, known)| encoding.is_readable() && *known == encoding);
+    let number = TYPES.iter().find(|(_, known)| encoding.is_writable() && *known == encoding);
     number.map(|(number, _)| *number).ok_or_else(|| format!("a GGUF file cannot be written with {encoding}"))
 }
 

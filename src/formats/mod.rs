@@ -6,13 +6,14 @@
 
 mod encoding;
 pub mod gguf;
+mod k_quants;
 mod pickle;
 pub mod safetensors;
 mod stored;
 pub mod torch;
 mod writer;
 
-pub use encoding::{Encoding, Opaque};
+pub use encoding::{Encoding, KQuant, Opaque};
 pub(crate) use stored::lone_gguf;
 pub use stored::{Format, Tensors};
 pub use writer::{Piece, Writer};

@@ -4,6 +4,7 @@
 //! `modeling_internlm2.py`; the reward head is xtuner's `InternLM2ForRewardModel`. `store` reads and writes the
 //! `config.json` that holds it.
 
+use crate::backend::{Llama3, Rotary};
 use crate::config::ModelSection;
 use crate::error::{Error, Result};
 use crate::tensor::Dtype;
@@ -27,24 +28,65 @@ pub struct ModelConfig {
     pub num_attention_heads: usize,
     /// Key/value heads; divides the query heads.
     pub num_key_value_heads: usize,
+    /// Width of one head; `hidden_size / num_attention_heads` in InternLM2.
+    pub head_dim: usize,
+    /// Whether each head's queries and keys have a norm of their own before they are turned, as in Qwen3.
+    pub qk_norm: bool,
     /// Rows of the embedding table.
     pub vocab_size: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// The factor of dynamic NTK scaling, which acts only beyond `max_position_embeddings`.
     pub rope_scaling_factor: Option<f64>,
+    /// Llama 3.1's scaling of the rotary frequencies.
+    pub rope_llama3: Option<Llama3>,
     /// Whether the projections of attention, `wqkv` and `wo`, have a bias.
     pub bias: bool,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f64,
-    /// The longest sequence that the rotary embedding serves unscaled.
+    /// The longest sequence that is taken: what the rotary embedding serves unscaled, and no more than a sliding
+    /// window, which does nothing within it.
     pub max_position_embeddings: usize,
     /// Standard deviation of initial weights.
     pub initializer_range: f64,
     /// The special ids.
     pub special: SpecialIds,
+    /// What becomes of the reward head's product before it is a score.
+    pub score: ScoreMap,
     /// The type that the weights are stored in.
     pub dtype: Dtype,
+}
+
+/// What a checkpoint of another program does to the reward head's product: `(product + bias - mean) / std`. `bias` is
+/// that of a head that has one; `mean` and `std` are those that OpenRLHF's reward models normalise their scores by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names of the formula")]
+pub struct ScoreMap {
+    pub bias: f32,
+    pub mean: f32,
+    pub std: f32,
+}
+
+impl ScoreMap {
+    /// The product is the score.
+    pub const IDENTITY: Self = Self { bias: 0.0, mean: 0.0, std: 1.0 };
+
+    /// The score of a product of the reward head.
+    pub fn apply(&self, product: f32) -> f32 {
+        if *self == Self::IDENTITY { product } else { (product + self.bias - self.mean) / self.std }
+    }
+
+    /// Refuses what would make no scores of finite products, or turn their order around.
+    fn check(&self) -> Result<()> {
+        let Self { bias, mean, std } = *self;
+        if !bias.is_finite() || !mean.is_finite() {
+            return Err(Error::user(format!("the bias {bias} and the mean {mean} of the scores: must be finite")));
+        }
+        match std > 0.0 && std.is_finite() {
+            true => Ok(()),
+            false => Err(Error::user(format!("std = {std}, which scores are divided by: must be above 0"))),
+        }
+    }
 }
 
 /// Ids with a meaning to the model's users.
@@ -101,6 +143,12 @@ impl Architecture {
     }
 }
 
+/// The width of a head where nothing else is said: the residual stream is divided among the heads. 0 where it cannot
+/// be.
+pub fn usual_head_dim(hidden_size: usize, heads: usize) -> usize {
+    hidden_size.checked_div(heads).filter(|_| hidden_size.is_multiple_of(heads)).unwrap_or(0)
+}
+
 impl ModelConfig {
     /// The model that `[model]` describes, for a tokenizer of `vocab_size` ids.
     ///
@@ -119,14 +167,18 @@ impl ModelConfig {
             num_hidden_layers: section.num_hidden_layers,
             num_attention_heads: section.num_attention_heads,
             num_key_value_heads: section.num_key_value_heads,
+            head_dim: usual_head_dim(section.hidden_size, section.num_attention_heads),
+            qk_norm: false,
             vocab_size,
             rope_theta: section.rope_theta,
             rope_scaling_factor: None,
+            rope_llama3: None,
             bias: false,
             rms_norm_eps: section.rms_norm_eps,
             max_position_embeddings: section.max_position_embeddings,
             initializer_range: section.initializer_range,
             special,
+            score: ScoreMap::IDENTITY,
             dtype: Dtype::F32,
         };
         config.check("model.")?;
@@ -136,12 +188,22 @@ impl ModelConfig {
     /// The heads of an attention layer.
     pub fn attention_heads(&self) -> crate::backend::Heads {
         let (query, kv) = (self.num_attention_heads, self.num_key_value_heads);
-        crate::backend::Heads { query, kv, dim: self.head_dim() }
+        crate::backend::Heads { query, kv, dim: self.head_dim }
     }
 
-    /// Width of one head.
-    pub fn head_dim(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
+    /// The rotary frequencies within the trained length.
+    pub fn rotary(&self) -> Rotary {
+        Rotary { theta: self.rope_theta, llama3: self.rope_llama3 }
+    }
+
+    /// Whether InternLM2's own code computes what this network does.
+    pub fn is_internlm2(&self) -> bool {
+        self.has_usual_heads() && !self.qk_norm && self.rope_llama3.is_none() && self.score == ScoreMap::IDENTITY
+    }
+
+    /// Whether the residual stream is divided among the heads.
+    pub fn has_usual_heads(&self) -> bool {
+        self.num_attention_heads.checked_mul(self.head_dim) == Some(self.hidden_size)
     }
 
     /// The part of the configuration that `[model]` holds.
@@ -160,7 +222,9 @@ impl ModelConfig {
     }
 
     pub(crate) fn check(&self, prefix: &str) -> Result<()> {
-        self.section().check(prefix)?;
+        let explicit = self.head_dim != usual_head_dim(self.hidden_size, self.num_attention_heads);
+        self.section().check_with(prefix, explicit.then_some(self.head_dim))?;
+        self.score.check()?;
         let vocab = self.vocab_size;
         if !(1..=1 << 22).contains(&vocab) {
             return Err(Error::user(format!("vocab_size = {vocab}: must be between 1 and {}", 1 << 22)));

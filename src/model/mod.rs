@@ -30,6 +30,7 @@ pub struct Model {
 }
 
 /// A flat buffer, parameters or gradients, with a view of every tensor in it.
+#[derive(Clone)]
 pub struct Flat {
     tensor: Tensor,
     views: Views,
@@ -76,6 +77,12 @@ impl Model {
         &self.params.tensor
     }
 
+    /// The same model, in the same memory, computing on `backend`: one around this model's own ([`crate::wrap`]).
+    pub fn on(&self, backend: Rc<dyn Backend>) -> Self {
+        let Self { config, outputs, specs, params, .. } = self;
+        Self { backend, config: config.clone(), outputs: *outputs, specs: specs.clone(), params: params.clone() }
+    }
+
     /// The device that holds it.
     pub fn backend(&self) -> &Rc<dyn Backend> {
         &self.backend
@@ -111,14 +118,20 @@ impl Model {
         self.backend.read_f32(&flat.window(spec.offset, &[spec.elements()]))
     }
 
-    /// The first tensor of a flat buffer that holds an infinity or a NaN.
-    pub fn first_non_finite(&self, flat: &Tensor) -> Result<Option<String>> {
+    /// The name of the first weight that holds an infinity or a NaN.
+    pub fn first_non_finite_weight(&self) -> Result<Option<&str>> {
         for spec in &self.specs {
-            if self.get(flat, spec)?.iter().any(|v| !v.is_finite()) {
-                return Ok(Some(spec.name.clone()));
+            if self.get(self.params(), spec)?.iter().any(|v| !v.is_finite()) {
+                return Ok(Some(&spec.name));
             }
         }
         Ok(None)
+    }
+
+    /// The name of the first tensor of the flat buffer `flat`, parameters or gradients, that has elements of `part`.
+    pub fn name_in(&self, flat: &Tensor, part: &Tensor) -> Option<&str> {
+        let has = |spec: &&TensorSpec| flat.window(spec.offset, &spec.shape).overlaps(part);
+        self.specs.iter().find(has).map(|spec| spec.name.as_str())
     }
 
     /// Floating-point operations of a training pass over `pack`, two to a multiply-add: what the operations of the pass
@@ -154,6 +167,7 @@ impl Model {
 }
 
 /// Views of a flat buffer under the names that the transformer uses. Made once: a step looks up no name.
+#[derive(Clone)]
 struct Views {
     embedding: Tensor,
     layers: Vec<LayerViews>,
@@ -162,11 +176,14 @@ struct Views {
     lm_head: Option<Tensor>,
 }
 
+#[derive(Clone)]
 struct LayerViews {
     attention_norm: Tensor,
     wqkv: Tensor,
     /// `[K, (G + 2) D]`: a row for each group of `wqkv`'s rows.
     wqkv_bias: Option<Tensor>,
+    /// The gains of the norms of queries and keys.
+    qk_norm: Option<[Tensor; 2]>,
     wo: Tensor,
     /// `[1, hidden]`.
     wo_bias: Option<Tensor>,
@@ -198,6 +215,10 @@ impl Views {
                     attention_norm: of(LayerParam::AttentionNorm)?,
                     wqkv: of(LayerParam::Wqkv)?,
                     wqkv_bias: bias(LayerParam::WqkvBias, config.num_key_value_heads)?,
+                    qk_norm: match config.qk_norm {
+                        true => Some([of(LayerParam::QNorm)?, of(LayerParam::KNorm)?]),
+                        false => None,
+                    },
                     wo: of(LayerParam::Wo)?,
                     wo_bias: bias(LayerParam::WoBias, 1)?,
                     ffn_norm: of(LayerParam::FfnNorm)?,

@@ -34,7 +34,11 @@ pub enum LayerParam {
     Wqkv,
     /// Their bias, `[(heads + 2 kv_heads) head_dim]`.
     WqkvBias,
-    /// The projection of attention's output, `[hidden, hidden]`.
+    /// The gains of the norm of each head's queries, `[head_dim]`.
+    QNorm,
+    /// The gains of the norm of each head's keys, `[head_dim]`.
+    KNorm,
+    /// The projection of attention's output, `[hidden, heads head_dim]`.
     Wo,
     /// Its bias, `[hidden]`.
     WoBias,
@@ -61,10 +65,12 @@ pub enum Init {
 
 impl LayerParam {
     /// In the order of the flat buffer. A bias follows its weight, and `W3` follows `W1`.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::AttentionNorm,
         Self::Wqkv,
         Self::WqkvBias,
+        Self::QNorm,
+        Self::KNorm,
         Self::Wo,
         Self::WoBias,
         Self::FfnNorm,
@@ -79,6 +85,8 @@ impl LayerParam {
             Self::AttentionNorm => "attention_norm.weight",
             Self::Wqkv => "attention.wqkv.weight",
             Self::WqkvBias => "attention.wqkv.bias",
+            Self::QNorm => "attention.q_norm.weight",
+            Self::KNorm => "attention.k_norm.weight",
             Self::Wo => "attention.wo.weight",
             Self::WoBias => "attention.wo.bias",
             Self::FfnNorm => "ffn_norm.weight",
@@ -94,7 +102,7 @@ impl Param {
     pub fn all(config: &ModelConfig, heads: OutputHeads) -> Vec<Self> {
         let of_layers = (0..config.num_hidden_layers)
             .flat_map(|layer| LayerParam::ALL.map(|param| Self::Layer(layer, param)))
-            .filter(|param| config.bias || !param.is_bias());
+            .filter(|param| (config.bias || !param.is_bias()) && (config.qk_norm || !param.is_head_norm()));
         let heads = [(Self::RewardHead, heads.reward), (Self::LmHead, heads.lm)];
         let heads = heads.into_iter().filter_map(|(head, there)| there.then_some(head));
         std::iter::once(Self::Embedding).chain(of_layers).chain([Self::Norm]).chain(heads).collect()
@@ -103,7 +111,7 @@ impl Param {
     /// Its row-major shape.
     pub fn shape(self, config: &ModelConfig) -> Vec<usize> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let qkv = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim();
+        let qkv = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
         match self {
             Self::Embedding | Self::LmHead => vec![config.vocab_size, hidden],
             Self::Norm => vec![hidden],
@@ -112,7 +120,8 @@ impl Param {
                 LayerParam::AttentionNorm | LayerParam::FfnNorm | LayerParam::WoBias => vec![hidden],
                 LayerParam::Wqkv => vec![qkv, hidden],
                 LayerParam::WqkvBias => vec![qkv],
-                LayerParam::Wo => vec![hidden, hidden],
+                LayerParam::QNorm | LayerParam::KNorm => vec![config.head_dim],
+                LayerParam::Wo => vec![hidden, config.num_attention_heads * config.head_dim],
                 LayerParam::W1 | LayerParam::W3 => vec![inner, hidden],
                 LayerParam::W2 => vec![hidden, inner],
             },
@@ -123,6 +132,7 @@ impl Param {
     pub fn init(self) -> Init {
         match self {
             Self::Norm | Self::Layer(_, LayerParam::AttentionNorm | LayerParam::FfnNorm) => Init::Ones,
+            _ if self.is_head_norm() => Init::Ones,
             _ if self.is_bias() => Init::Zeros,
             _ => Init::Normal,
         }
@@ -131,6 +141,11 @@ impl Param {
     /// Whether it is a bias, which a family may lack: it is then zero.
     pub fn is_bias(self) -> bool {
         matches!(self, Self::Layer(_, LayerParam::WqkvBias | LayerParam::WoBias))
+    }
+
+    /// Whether it is the gains of the norm of queries or keys, which a family may lack.
+    pub fn is_head_norm(self) -> bool {
+        matches!(self, Self::Layer(_, LayerParam::QNorm | LayerParam::KNorm))
     }
 
     /// Whether it is a head, which a stored model may lack.

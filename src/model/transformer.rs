@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use super::workspace::LayerSlots;
 use super::{Flat, Keep, LayerViews, Model, Views, Workspace};
-use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, Operations, PairLoss, Qkv, RewardHeadGrads};
+use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, Heads, Operations, PairLoss, Qkv, RewardHeadGrads};
 use crate::error::{Error, Result};
 use crate::passes::Pack;
 use crate::tensor::{Slot, Tensor};
@@ -75,20 +75,6 @@ impl Model {
         pass.backward(&grads.views)
     }
 
-    /// Runs a pack forward, layer by layer, up to the first buffer that then holds an infinity or a NaN: its name.
-    pub fn first_non_finite_buffer(&self, workspace: &mut Workspace, pack: &Pack) -> Result<Option<String>> {
-        let pass = Pass::new(self, workspace, pack)?;
-        pass.embed()?;
-        for l in 0..pass.workspace.layers.len() {
-            pass.layer_forward(l)?;
-            // Before the next layer uses the memory of what is not kept.
-            if let Some(name) = pass.workspace.first_non_finite(pass.backend, pack, l)? {
-                return Ok(Some(name.to_string()));
-            }
-        }
-        Ok(None)
-    }
-
     /// Sets the workspace's losses to zero, before the first pack of a step.
     pub fn zero_losses(&self, workspace: &Workspace) -> Result<()> {
         self.backend.fill(workspace.arena.get(workspace.output.loss), 0.0)?;
@@ -134,6 +120,20 @@ struct Pass<'a> {
     selected: Tensor,
     positions: Tensor,
     selected_positions: Tensor,
+    /// Where there are norms of queries and keys.
+    heads: Option<HeadPositions>,
+}
+
+/// Positions for a model that norms queries and keys between the split of the projection and their turn. The split is a
+/// turn by no angle. Queries and keys then lie head by head, `[K, rows, ..]`, and are turned like the rows of one
+/// key/value head.
+struct HeadPositions {
+    /// `[tokens]` zeros.
+    origin: Tensor,
+    /// `[K, tokens]`.
+    all: Tensor,
+    /// `[K, selected tokens]`.
+    selected: Tensor,
 }
 
 impl<'a> Pass<'a> {
@@ -149,6 +149,14 @@ impl<'a> Pass<'a> {
         }
         workspace.selected_positions.clear();
         workspace.selected_positions.extend(pack.selected.iter().map(|&token| pack.positions[token as usize]));
+        let kv = model.heads().kv;
+        if model.config.qk_norm {
+            let [all, selected] = &mut workspace.head_positions;
+            for (repeated, once) in [(all, &pack.positions), (selected, &workspace.selected_positions)] {
+                repeated.clear();
+                (0..kv).for_each(|_| repeated.extend_from_slice(once));
+            }
+        }
         let workspace: &Workspace = workspace;
         let backend = model.backend.as_ref();
         let input = |slot: Slot, values: &[u32], dims: &[usize]| -> Result<Tensor> {
@@ -158,6 +166,15 @@ impl<'a> Pass<'a> {
         };
         let inputs = &workspace.inputs;
         input(inputs.ids, &pack.ids, &[t])?;
+        let [all, of_selected] = &workspace.head_positions;
+        let heads = match model.config.qk_norm {
+            true => Some(HeadPositions {
+                origin: workspace.arena.get(inputs.origin).first(&[t]),
+                all: input(inputs.head_positions, all, &[kv * t])?,
+                selected: input(inputs.selected_head_positions, of_selected, &[kv * s])?,
+            }),
+            false => None,
+        };
         Ok(Self {
             model,
             backend,
@@ -174,6 +191,7 @@ impl<'a> Pass<'a> {
             selected: input(inputs.selected, &pack.selected, &[s])?,
             positions: input(inputs.positions, &pack.positions, &[t])?,
             selected_positions: input(inputs.selected_positions, &workspace.selected_positions, &[s])?,
+            heads,
         })
     }
 
@@ -221,7 +239,8 @@ impl<'a> Pass<'a> {
 
     fn forward(&self) -> Result<()> {
         self.embed()?;
-        (0..self.workspace.layers.len()).try_for_each(|l| self.layer_forward(l))
+        let layer_forward = |l| self.layer_forward(l).map_err(|e| e.context(format!("layer {l}, forward")));
+        (0..self.workspace.layers.len()).try_for_each(layer_forward)
     }
 
     fn embed(&self) -> Result<()> {
@@ -284,6 +303,7 @@ impl<'a> Pass<'a> {
             None | Some(Keep::All) => Ok(()),
             Some(Keep::Norms) => {
                 self.attention_norm(layer)?;
+                self.head_norms(layer)?;
                 self.ffn_norm(layer)?;
                 let (slots, s) = (layer.slots, layer.rows);
                 self.backend.swiglu_forward(&self.rows(slots.ffn_hidden, s), &self.rows(slots.gate_up, s))
@@ -300,17 +320,89 @@ impl<'a> Pass<'a> {
         dbias.map_or(Ok(()), |dbias| self.backend.bias_backward(dbias, dy))
     }
 
-    /// Queries, keys and values of a layer. In the last layer keys and values come from all tokens and queries from the
-    /// selected ones, so the groups of the fused `wqkv` are taken apart.
+    /// Queries, keys and values of a layer.
     fn qkv_forward(&self, layer: &Layer, normed: &Tensor) -> Result<()> {
-        let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
-        let qkv = Qkv { q: Some(&layer.q), kv: Some((&layer.k, &layer.v)) };
+        self.project(layer, normed)?;
+        self.head_norms(layer)
+    }
+
+    /// Where the split of the projection puts queries and keys: their own places, or those before their norms.
+    fn split_heads(&self, layer: &Layer) -> [Tensor; 2] {
+        match self.heads {
+            None => [layer.q.clone(), layer.k.clone()],
+            Some(_) => [self.like(layer.slots.q_raw, &layer.q), self.like(layer.slots.k_raw, &layer.k)],
+        }
+    }
+
+    /// The positions by which the split of the projection turns all tokens, and the selected ones.
+    fn split_positions(&self) -> [Tensor; 2] {
+        match &self.heads {
+            None => [self.positions.clone(), self.selected_positions.clone()],
+            Some(heads) => [heads.origin.clone(), heads.origin.first(&[self.pack.selected.len()])],
+        }
+    }
+
+    /// A buffer of the shape of `other`.
+    fn like(&self, slot: Slot, other: &Tensor) -> Tensor {
+        self.buffer(slot, other.dims())
+    }
+
+    /// Queries and keys of a layer on the way to or from their norms; none for a model without.
+    fn normed_heads<'b>(&'b self, layer: &'b Layer) -> Option<[NormedHeads<'b>; 2]> {
+        let (positions, weights) = (self.heads.as_ref()?, layer.weights.qk_norm.as_ref()?);
+        let of = |turned: &'b Tensor, raw: Slot, rstd: Slot, positions: &'b Tensor, weight: &'b Tensor| NormedHeads {
+            turned,
+            normed: self.like(self.workspace.temporaries.qkv, turned),
+            raw: self.like(raw, turned),
+            rstd: self.buffer(rstd, &turned.dims()[..turned.dims().len() - 1]),
+            positions,
+            weight,
+        };
+        let of_queries = if layer.last { &positions.selected } else { &positions.all };
+        let slots = layer.slots;
+        Some([
+            of(&layer.q, slots.q_raw, slots.q_rstd, of_queries, &weights[0]),
+            of(&layer.k, slots.k_raw, slots.k_rstd, &positions.all, &weights[1]),
+        ])
+    }
+
+    /// Norms queries and keys and turns them, where the model has such norms.
+    fn head_norms(&self, layer: &Layer) -> Result<()> {
+        let (b, config) = (self.backend, &self.model.config);
+        for h in self.normed_heads(layer).into_iter().flatten() {
+            b.head_rmsnorm_forward(&h.normed, &h.rstd, &h.raw, h.weight, config.rms_norm_eps)?;
+            let (heads, turned, normed) = (h.heads(), h.split(h.turned), h.fused());
+            b.rope_forward(Qkv { q: Some(&turned), kv: None }, &normed, h.positions, heads, config.rotary())?;
+        }
+        Ok(())
+    }
+
+    /// The gradients of what is before the norms of queries and keys, in the place of those of queries and keys.
+    fn head_norms_backward(&self, layer: &Layer, grads: [&Tensor; 2], dweights: Option<&[Tensor; 2]>) -> Result<()> {
+        let Some(parts) = self.normed_heads(layer) else { return Ok(()) };
+        let dweights = dweights.ok_or_else(|| Error::machine("no gradient for the norms of queries and keys"))?;
+        let (b, rotary) = (self.backend, self.model.config.rotary());
+        for ((h, grad), dweight) in parts.iter().zip(grads).zip(dweights) {
+            // The normed values themselves are not needed: the gradient takes their place.
+            let (heads, turned, dnormed) = (h.heads(), h.split(grad), h.fused());
+            b.rope_backward(&dnormed, Qkv { q: Some(&turned), kv: None }, h.positions, heads, rotary)?;
+            b.head_rmsnorm_backward(grad, dweight, &h.normed, &h.raw, &h.rstd, h.weight)?;
+        }
+        Ok(())
+    }
+
+    /// The projection to queries, keys and values, split. In the last layer keys and values come from all tokens and
+    /// queries from the selected ones, so the groups of the fused `wqkv` are taken apart.
+    fn project(&self, layer: &Layer, normed: &Tensor) -> Result<()> {
+        let (b, heads, rotary) = (self.backend, self.model.heads(), self.model.config.rotary());
+        let ([q, k], [positions, selected_positions]) = (self.split_heads(layer), self.split_positions());
+        let qkv = Qkv { q: Some(&q), kv: Some((&k, &layer.v)) };
         let (t, bias) = (self.pack.tokens(), layer.weights.wqkv_bias.as_ref());
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, layer.weights.wqkv.rows()]);
             b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, None)?;
             self.add_bias(&fused, bias)?;
-            return b.rope_forward(qkv, &fused, &self.positions, heads, theta);
+            return b.rope_forward(qkv, &fused, &positions, heads, rotary);
         }
         let split = Split::new(heads);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
@@ -319,7 +411,7 @@ impl<'a> Pass<'a> {
             b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), None)?;
         }
         self.add_bias(&fused, bias.map(|bias| split.kv_columns(bias)).as_ref())?;
-        b.rope_forward(Qkv { q: None, ..qkv }, &fused, &self.positions, heads, theta)?;
+        b.rope_forward(Qkv { q: None, ..qkv }, &fused, &positions, heads, rotary)?;
 
         // The selected rows of the norm's output; the buffer is free until the feed-forward network's own norm.
         let selected = self.rows(layer.slots.ffn_normed, layer.rows);
@@ -330,7 +422,7 @@ impl<'a> Pass<'a> {
             b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), None)?;
         }
         self.add_bias(&fused, bias.map(|bias| split.q_columns(bias)).as_ref())?;
-        b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &self.selected_positions, heads, theta)
+        b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &selected_positions, heads, rotary)
     }
 
     fn reward_head(&self) -> Result<&Tensor> {
@@ -410,7 +502,7 @@ impl<'a> Pass<'a> {
 
     fn backward(&self, grads: &Views) -> Result<()> {
         for l in (0..self.workspace.layers.len()).rev() {
-            self.layer_backward(l, &grads.layers[l])?;
+            self.layer_backward(l, &grads.layers[l]).map_err(|e| e.context(format!("layer {l}, backward")))?;
         }
         let ids = self.buffer(self.workspace.inputs.ids, &[self.pack.tokens()]);
         let dx = self.rows(self.workspace.temporaries.dx, self.pack.tokens());
@@ -467,21 +559,23 @@ impl<'a> Pass<'a> {
         dnormed: &Tensor,
         grads: &LayerViews,
     ) -> Result<()> {
-        let (b, heads, theta) = (self.backend, self.model.heads(), self.model.config.rope_theta);
+        let (b, heads, rotary) = (self.backend, self.model.heads(), self.model.config.rotary());
         let t = self.pack.tokens();
+        self.head_norms_backward(layer, [dq, dk], grads.qk_norm.as_ref())?;
+        let [positions, selected_positions] = self.split_positions();
         let normed = self.rows(layer.slots.normed, t);
         let (wqkv, dwqkv, dbias) = (&layer.weights.wqkv, &grads.wqkv, grads.wqkv_bias.as_ref());
         let dqkv = Qkv { q: Some(dq), kv: Some((dk, dv)) };
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, wqkv.rows()]);
-            b.rope_backward(&fused, dqkv, &self.positions, heads, theta)?;
+            b.rope_backward(&fused, dqkv, &positions, heads, rotary)?;
             self.add_bias_gradient(dbias, &fused)?;
             b.gemm(Gemm::Nn, dnormed, &fused, wqkv, None)?;
             return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, Some(dwqkv));
         }
         let split = Split::new(heads);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
-        b.rope_backward(&fused, Qkv { q: None, ..dqkv }, &self.positions, heads, theta)?;
+        b.rope_backward(&fused, Qkv { q: None, ..dqkv }, &positions, heads, rotary)?;
         self.add_bias_gradient(dbias.map(|dbias| split.kv_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
@@ -496,7 +590,7 @@ impl<'a> Pass<'a> {
         b.gather_forward(&selected, &normed, &self.selected)?;
         let dselected = self.rows(layer.slots.x_mid, s);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[s, heads.kv * split.q]);
-        b.rope_backward(&fused, Qkv { kv: None, ..dqkv }, &self.selected_positions, heads, theta)?;
+        b.rope_backward(&fused, Qkv { kv: None, ..dqkv }, &selected_positions, heads, rotary)?;
         self.add_bias_gradient(dbias.map(|dbias| split.q_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
@@ -593,6 +687,39 @@ struct Layer<'a> {
     rows: usize,
 }
 
+/// Queries `[K, rows, G, D]` or keys `[K, rows, D]` with what their norm reads and writes. Normed and not yet turned,
+/// they lie in the buffer of the projection, which has been split by then.
+struct NormedHeads<'a> {
+    turned: &'a Tensor,
+    normed: Tensor,
+    raw: Tensor,
+    rstd: Tensor,
+    /// `[K rows]`.
+    positions: &'a Tensor,
+    weight: &'a Tensor,
+}
+
+impl NormedHeads<'_> {
+    /// The heads of one row of `K rows`: one key/value head with the queries of its group, or, for keys, with one.
+    fn heads(&self) -> Heads {
+        let dim = self.weight.len();
+        let query = self.turned.len() / (self.positions.len() * dim);
+        Heads { query, kv: 1, dim }
+    }
+
+    /// `heads` as what is split off: `[1, K rows, G, D]`.
+    fn split(&self, heads: &Tensor) -> Tensor {
+        let Heads { query, dim, .. } = self.heads();
+        heads.first(&[1, self.positions.len(), query, dim])
+    }
+
+    /// What is normed as a projection of `K rows`: `[K rows, G D]`.
+    fn fused(&self) -> Tensor {
+        let Heads { query, dim, .. } = self.heads();
+        self.normed.first(&[self.positions.len(), query * dim])
+    }
+}
+
 /// The rows of one group of the fused `wqkv`: queries, then key and value.
 struct Split {
     q: usize,
@@ -600,7 +727,7 @@ struct Split {
 }
 
 impl Split {
-    fn new(heads: crate::backend::Heads) -> Self {
+    fn new(heads: Heads) -> Self {
         Self { q: heads.group() * heads.dim, kv: 2 * heads.dim }
     }
 

@@ -5,11 +5,11 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Backend, BackendExt, Extent, Footprint};
+use crate::backend::{Backend, Extent, Footprint};
 use crate::error::Result;
 use crate::model::{ModelConfig, OutputHeads};
-use crate::passes::{Capacity, Pack};
-use crate::tensor::{Arena, Dtype, Plan, Slot};
+use crate::passes::Capacity;
+use crate::tensor::{Arena, Dtype, Plan, Slot, Tensor};
 
 /// Which activations stay from the forward pass to the backward pass of their layer. The rest is computed again before
 /// it is used, by the same operations from the same operands: every policy gives the same bits.
@@ -18,7 +18,8 @@ use crate::tensor::{Arena, Dtype, Plan, Slot};
 pub enum Keep {
     /// All of them: nothing is computed twice.
     All,
-    /// All but what is cheap to compute: the outputs of both norms and of SwiGLU. Saves about a third.
+    /// All but what is cheap to compute: the outputs of both norms and of SwiGLU, and of the norms of queries and keys
+    /// where there are such. Saves about a third.
     Norms,
     /// The input of each layer: its forward pass runs again before its backward pass. A third more computing.
     Block,
@@ -45,6 +46,11 @@ pub(super) struct LayerSlots {
     pub x: Slot,
     pub normed: Slot,
     pub rstd: Slot,
+    /// Queries and keys before their norms, and those norms' statistics; empty without such norms.
+    pub q_raw: Slot,
+    pub k_raw: Slot,
+    pub q_rstd: Slot,
+    pub k_rstd: Slot,
     pub q: Slot,
     pub k: Slot,
     pub v: Slot,
@@ -78,6 +84,10 @@ pub(super) struct Inputs {
     pub spans: Slot,
     pub selected: Slot,
     pub selected_positions: Slot,
+    /// For norms of queries and keys: zeros, and positions once for each key/value head.
+    pub origin: Slot,
+    pub head_positions: Slot,
+    pub selected_head_positions: Slot,
     pub selected_spans: Slot,
     pub score_rows: Slot,
     pub pairs: Slot,
@@ -112,6 +122,7 @@ pub struct Workspace {
     pub(super) output: OutputSlots,
     /// Host copies of what is derived from a pack, kept so that a step need not take memory for them.
     pub(super) selected_positions: Vec<u32>,
+    pub(super) head_positions: [Vec<u32>; 2],
     pub(super) target_weights: RefCell<Vec<f32>>,
     /// None for a workspace that only scores.
     pub(super) keep: Option<Keep>,
@@ -129,6 +140,7 @@ impl Workspace {
         let (plan, slots) = plan(&backend.footprint(), config, outputs, capacity, keep);
         backend.reserve(&Self::extent(config, outputs, capacity))?;
         let Slots { layers, layers_back, temporaries, inputs, output } = slots;
+        let repeated = if config.qk_norm { config.num_key_value_heads } else { 0 };
         let workspace = Self {
             arena: plan.allocate(|bytes| backend.allocate(bytes))?,
             capacity,
@@ -138,11 +150,16 @@ impl Workspace {
             inputs,
             output,
             selected_positions: Vec::with_capacity(capacity.selected),
+            head_positions: [capacity.tokens, capacity.selected].map(|n| Vec::with_capacity(n * repeated)),
             target_weights: RefCell::new(Vec::with_capacity(capacity.selected)),
             keep,
         };
         let iota: Vec<u32> = (0..capacity.tokens as u32).collect();
         backend.write(workspace.arena.get(workspace.inputs.all_tokens), bytemuck::cast_slice(&iota))?;
+        if config.qk_norm {
+            let zeros = vec![0_u32; capacity.tokens];
+            backend.write(workspace.arena.get(workspace.inputs.origin), bytemuck::cast_slice(&zeros))?;
+        }
         Ok(workspace)
     }
 
@@ -166,42 +183,15 @@ impl Workspace {
             tokens: capacity.tokens,
             hidden: config.hidden_size,
             heads: config.attention_heads(),
-            theta: config.rope_theta,
+            qk_norm: config.qk_norm,
+            rotary: config.rotary(),
             parameters: config.buffer_elements(outputs),
         }
     }
 
-    /// The first buffer of layer `l`, in the order of computing, in which its forward pass over `pack`, the last thing
-    /// that was computed, left an infinity or a NaN.
-    pub(super) fn first_non_finite(&self, backend: &dyn Backend, pack: &Pack, l: usize) -> Result<Option<&str>> {
-        let (t, last) = (pack.tokens(), l + 1 == self.layers.len());
-        let rows = if last { pack.selected.len() } else { t };
-        let planned = if last { self.capacity.selected } else { self.capacity.tokens };
-        let layer = &self.layers[l];
-        let per_token = |slot: Slot, of: usize| self.arena.get(slot).len() / of;
-        let keys = t * per_token(layer.k, self.capacity.tokens);
-        let output = if last { self.output.x } else { self.layers[l + 1].x };
-        let buffers = [
-            (layer.x, t),
-            (layer.normed, t),
-            (layer.q, rows * per_token(layer.q, planned)),
-            (layer.k, keys),
-            (layer.v, keys),
-            (layer.attended, rows),
-            (layer.x_mid, rows),
-            (layer.ffn_normed, rows),
-            (layer.gate_up, rows),
-            (layer.ffn_hidden, rows),
-            (output, rows),
-        ];
-        for (slot, rows) in buffers {
-            let buffer = self.arena.get(slot);
-            let used = if buffer.dims().len() == 2 { rows * buffer.cols() } else { rows.min(buffer.len()) };
-            if backend.read_f64(&buffer.first(&[used]))?.iter().any(|v| !v.is_finite()) {
-                return Ok(Some(self.arena.name(slot)));
-            }
-        }
-        Ok(None)
+    /// The name of the buffer that begins where `t` does, if there is only one.
+    pub fn name_of(&self, t: &Tensor) -> Option<&str> {
+        self.arena.name_of(t)
     }
 
     /// The most that a pack may hold.
@@ -236,10 +226,11 @@ fn plan(
 ) -> (Plan, Slots) {
     let (float, sum) = (footprint.float, footprint.accumulator);
     let (hidden, ffn, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
-    let (heads, kv, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim());
+    let (heads, kv, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
     let (t, s, c) = (capacity.tokens, capacity.selected, capacity.candidates);
     let head = layers + 1;
     let end = if keep.is_some() { 2 * layers + 3 } else { head };
+    let normed_heads = |n: usize| if config.qk_norm { n } else { 0 };
     let mut plan = Plan::default();
 
     let layer_slots = |l: usize| {
@@ -262,8 +253,14 @@ fn plan(
         };
         let normed = buffer("attention_norm output", float, &[t, hidden], Cost::Cheap);
         let rstd = buffer("attention_norm rstd", sum, &[t], Cost::Dear);
-        let q = buffer("q", float, &[rows * heads * dim], Cost::Dear);
-        let k = buffer("k", float, &[kv * t * dim], Cost::Dear);
+        let q_raw = buffer("q before its norm", float, &[normed_heads(rows * heads * dim)], Cost::Dear);
+        let k_raw = buffer("k before its norm", float, &[normed_heads(kv * t * dim)], Cost::Dear);
+        let q_rstd = buffer("q_norm rstd", sum, &[normed_heads(rows * heads)], Cost::Dear);
+        let k_rstd = buffer("k_norm rstd", sum, &[normed_heads(kv * t)], Cost::Dear);
+        // From what is before the norms, queries and keys cost no product.
+        let turned = if config.qk_norm { Cost::Cheap } else { Cost::Dear };
+        let q = buffer("q", float, &[rows * heads * dim], turned);
+        let k = buffer("k", float, &[kv * t * dim], turned);
         let v = buffer("v", float, &[kv * t * dim], Cost::Dear);
         let attended = buffer("attention output", float, &[rows, heads * dim], Cost::Dear);
         let lse = buffer("attention lse", sum, &[rows * heads], Cost::Dear);
@@ -279,6 +276,10 @@ fn plan(
             x,
             normed: side(normed),
             rstd: side(rstd),
+            q_raw: side(q_raw),
+            k_raw: side(k_raw),
+            q_rstd: side(q_rstd),
+            k_rstd: side(k_rstd),
             q: side(q),
             k: side(k),
             v: side(v),
@@ -318,6 +319,9 @@ fn plan(
         spans: input("spans", t * 8),
         selected: input("selected tokens", s),
         selected_positions: input("selected positions", s),
+        origin: input("zero positions", normed_heads(t)),
+        head_positions: input("positions of heads", normed_heads(kv * t)),
+        selected_head_positions: input("selected positions of heads", normed_heads(kv * s)),
         selected_spans: input("selected spans", t * 8),
         score_rows: input("score rows", c),
         pairs: input("pairs", c * 2),

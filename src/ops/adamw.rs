@@ -50,7 +50,7 @@ impl Op for AdamwOp<'_> {
         Operands::new()
             .write("params", Kind::Float, self.params, &[n])
             .or_same_as("master")
-            .update("master", Kind::Sum, self.master, &[n])
+            .add("master", Kind::Sum, self.master, &[n])
             .update("m", Kind::Sum, self.m, &[n])
             .update("v", Kind::Sum, self.v, &[n])
             .read("grads", Kind::Sum, self.grads, &[n])

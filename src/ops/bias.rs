@@ -25,7 +25,7 @@ impl Op for BiasForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let Self { y, bias } = *self;
         Operands::new()
-            .update("y", Kind::Float, y, &[y.rows(), y.cols()])
+            .add("y", Kind::Float, y, &[y.rows(), y.cols()])
             .read("bias", Kind::Float, bias, bias.dims())
             .band()
     }
@@ -51,7 +51,7 @@ pub struct BiasBackward<'a> {
 impl Op for BiasBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let Self { dbias, dy } = *self;
-        Operands::new().update("dbias", Kind::Sum, dbias, dbias.dims()).band().read(
+        Operands::new().add("dbias", Kind::Sum, dbias, dbias.dims()).band().read(
             "dy",
             Kind::Float,
             dy,

@@ -62,7 +62,7 @@ impl EmbeddingBackward<'_> {
     fn moving(&self, rows: usize) -> Operands<'_> {
         let (t, v, hidden) = (self.ids.len(), self.dtable.rows(), self.dtable.cols());
         Operands::new()
-            .update("dtable", Kind::Sum, self.dtable, &[v, hidden])
+            .add("dtable", Kind::Sum, self.dtable, &[v, hidden])
             .moving(rows * hidden)
             .read("ids", Kind::Index, self.ids, &[t])
             .below(v)

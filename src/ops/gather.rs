@@ -46,7 +46,7 @@ impl Op for GatherBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (s, t, hidden) = (self.rows.len(), self.dx.rows(), self.dx.cols());
         Operands::new()
-            .update("dx", Kind::Float, self.dx, &[t, hidden])
+            .add("dx", Kind::Float, self.dx, &[t, hidden])
             .moving(s * hidden)
             .read("dy", Kind::Float, self.dy, &[s, hidden])
             .read("rows", Kind::Index, self.rows, &[s])

@@ -46,22 +46,21 @@ impl Op for GemmOp<'_> {
             Gemm::Nn => ([m, k], [k, n]),
             Gemm::Tn => ([k, m], [k, n]),
         };
-        let operands = Operands::new()
-            .write("out", Kind::FloatOrSum, self.out, &[m, n])
-            .band()
-            .read("a", Kind::Float, self.a, &a)
-            .band()
-            .read("b", Kind::Float, self.b, &b)
-            .band();
+        let added_to = self.addend.filter(|addend| addend.same_place(self.out));
+        let out = match added_to {
+            Some(_) => Operands::new().add("out", Kind::FloatOrSum, self.out, &[m, n]),
+            None => Operands::new().write("out", Kind::FloatOrSum, self.out, &[m, n]),
+        };
+        let operands = out.band().read("a", Kind::Float, self.a, &a).band().read("b", Kind::Float, self.b, &b).band();
         match self.addend {
-            Some(addend) => operands.read("addend", Kind::FloatOrSum, addend, &[m, n]).band().or_same_as("out"),
-            None => operands,
+            Some(addend) if added_to.is_none() => operands.read("addend", Kind::FloatOrSum, addend, &[m, n]).band(),
+            _ => operands,
         }
     }
 
     fn check(&self) -> Result<(), String> {
         match self.addend {
-            Some(addend) if addend.dtype() != self.out.dtype() => {
+            Some(addend) if addend.dtype() != self.out.dtype() || addend.dims() != self.out.dims() => {
                 Err(format!("the addend {addend:?} is not as {:?}", self.out))
             }
             _ => Ok(()),

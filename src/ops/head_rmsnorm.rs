@@ -77,7 +77,7 @@ impl Op for HeadRmsnormBackward<'_> {
         let (dims, heads, dim) = split(self.x);
         Operands::new()
             .write("dx", Kind::Float, self.dx, dims)
-            .update("dweight", Kind::Sum, self.dweight, &[dim])
+            .add("dweight", Kind::Sum, self.dweight, &[dim])
             .read("dy", Kind::Float, self.dy, dims)
             .read("x", Kind::Float, self.x, dims)
             .read("rstd", Kind::Sum, self.rstd, heads)

@@ -26,10 +26,10 @@ pub struct LinearCrossEntropy<'a> {
 impl Op for LinearCrossEntropy<'_> {
     fn operands(&self) -> Operands<'_> {
         let (s, hidden, v) = (self.x.rows(), self.x.cols(), self.table.rows());
-        let mut operands = Operands::new().update("loss", Kind::Sum, self.loss, &[1]);
+        let mut operands = Operands::new().add("loss", Kind::Sum, self.loss, &[1]);
         if let Some((dx, dtable)) = self.grads {
             operands = operands.write("dx", Kind::Float, dx, &[s, hidden]);
-            operands = operands.update("dtable", Kind::Sum, dtable, &[v, hidden]);
+            operands = operands.add("dtable", Kind::Sum, dtable, &[v, hidden]);
         }
         operands
             .scratch("scratch", Kind::Float, self.scratch, &[self.scratch.rows(), v])

@@ -32,7 +32,7 @@ mod tests;
 mod work;
 
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, host};
 pub use operand::{Access, Dtypes, Kind, Operand, Operands};
 use rebind::Rebind;
 pub use work::{ReadIndices, Work};
@@ -220,10 +220,10 @@ macro_rules! operations {
 
         rope {
             /// Splits `src[rows, K * columns]` into heads and turns q and k by `positions`.
-            RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, theta: f64);
+            RopeForward = rope_forward(dst: Qkv, src: &Tensor, positions: &Tensor, heads: Heads, rotary: Rotary);
 
             /// The reverse: gathers gradients of the heads into `dsrc`, turned back.
-            RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, theta: f64);
+            RopeBackward = rope_backward(dsrc: &Tensor, grads: Qkv, positions: &Tensor, heads: Heads, rotary: Rotary);
         }
 
         attention {
@@ -338,5 +338,13 @@ impl<'a> Checked<'a> {
     /// Hands it to the backend's function for it.
     pub(crate) fn run_on<B: RunAll>(&self, backend: &B) -> Result<()> {
         self.0.run_on(backend)
+    }
+
+    /// As [`Checked::run_on`], for backends that compute in the host's memory: refuses operands that lie elsewhere.
+    pub(crate) fn run_on_host<B: RunAll>(&self, backend: &B) -> Result<()> {
+        let operands = self.0.op().operands();
+        let all = operands.iter().try_for_each(|operand| host::check(operand.tensor));
+        all.map_err(|e| e.context(self.0.name()))?;
+        self.run_on(backend)
     }
 }

@@ -10,7 +10,9 @@ pub enum Access {
     Read,
     /// Overwrites it, whatever it held.
     Write,
-    /// Adds to it, or works in place: what it held counts.
+    /// Adds to it: what it held is a term of what it holds then.
+    Add,
+    /// Changes it in place: what it held counts.
     Update,
     /// Uses it as working memory: what it held does not count, and is lost.
     Scratch,
@@ -124,7 +126,12 @@ impl<'a> Operands<'a> {
         self.and(Access::Write, name, kind, tensor, dims)
     }
 
-    /// An operand that is added to or changed in place.
+    /// An operand that is added to.
+    pub fn add(self, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
+        self.and(Access::Add, name, kind, tensor, dims)
+    }
+
+    /// An operand that is changed in place.
     pub fn update(self, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
         self.and(Access::Update, name, kind, tensor, dims)
     }
@@ -172,7 +179,7 @@ impl<'a> Operands<'a> {
                 // Two names of one tensor, which the other writes.
                 Access::Write if self.iter().any(|other| operand.shares_with(other)) => 0,
                 Access::Read | Access::Write => 1,
-                Access::Update => 2,
+                Access::Add | Access::Update => 2,
             };
             times * (operand.moved * operand.tensor.dtype().size()) as u64
         };

@@ -4,7 +4,7 @@ use super::adamw::AdamW;
 use super::attention::AttentionArgs;
 use super::gemm::Gemm;
 use super::reward_head::{PairLoss, RewardHeadGrads};
-use super::rope::{Heads, Qkv};
+use super::rope::{Heads, Qkv, Rotary};
 use crate::tensor::Tensor;
 
 /// A field of an operation's description.
@@ -87,4 +87,4 @@ macro_rules! plain {
         )*
     };
 }
-plain!(f64, Gemm, Heads, &'b AdamW, &'b PairLoss);
+plain!(f64, Gemm, Heads, Rotary, &'b AdamW, &'b PairLoss);

@@ -111,10 +111,10 @@ impl Op for RewardHeadLoss<'_> {
         let (s, hidden) = (self.x.rows(), self.x.cols());
         Operands::new()
             .write("scores", Kind::Sum, self.scores, &[s])
-            .update("loss", Kind::Sum, self.loss, &[1])
+            .add("loss", Kind::Sum, self.loss, &[1])
             .write("dx", Kind::Float, self.grads.dx, &[s, hidden])
-            .update("dnorm", Kind::Sum, self.grads.dnorm, &[hidden])
-            .update("dhead", Kind::Sum, self.grads.dhead, &[1, hidden])
+            .add("dnorm", Kind::Sum, self.grads.dnorm, &[hidden])
+            .add("dhead", Kind::Sum, self.grads.dhead, &[1, hidden])
             .read("x", Kind::Float, self.x, &[s, hidden])
             .read("norm", Kind::Float, self.norm, &[hidden])
             .read("head", Kind::Float, self.head, &[1, hidden])

@@ -56,8 +56,8 @@ impl Op for RmsnormBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (t, hidden) = (self.x.rows(), self.x.cols());
         Operands::new()
-            .update("dx", Kind::Float, self.dx, &[t, hidden])
-            .update("dweight", Kind::Sum, self.dweight, &[hidden])
+            .add("dx", Kind::Float, self.dx, &[t, hidden])
+            .add("dweight", Kind::Sum, self.dweight, &[hidden])
             .read("dy", Kind::Float, self.dy, &[t, hidden])
             .read("x", Kind::Float, self.x, &[t, hidden])
             .read("rstd", Kind::Sum, self.rstd, &[t])

@@ -31,6 +31,55 @@ impl Heads {
     }
 }
 
+/// The frequencies of a rotary embedding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rotary {
+    /// Their base.
+    pub theta: f64,
+    /// How they are scaled, if they are.
+    pub llama3: Option<Llama3>,
+}
+
+impl From<f64> for Rotary {
+    fn from(theta: f64) -> Self {
+        Self { theta, llama3: None }
+    }
+}
+
+/// Llama 3.1's scaling of rotary frequencies, `rope_type` `llama3`: slow ones are divided, fast ones left, and those
+/// between interpolated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3 {
+    /// What slow frequencies are divided by.
+    pub factor: f64,
+    /// Frequencies that turn fewer times than this over the original length are slow.
+    pub low_freq_factor: f64,
+    /// Frequencies that turn more often than this over the original length are fast.
+    pub high_freq_factor: f64,
+    /// `original_max_position_embeddings`, tokens.
+    pub original_length: u32,
+}
+
+impl Llama3 {
+    /// The scaled frequency: `_compute_llama3_parameters` of `transformers`, every step rounded to f32 as PyTorch
+    /// rounds it there.
+    pub(crate) fn scale(&self, frequency: f32) -> f32 {
+        let (factor, length) = (self.factor as f32, self.original_length as f32);
+        let (low, high) = (self.low_freq_factor, self.high_freq_factor);
+        // PyTorch divides a number by a tensor as the reciprocal times the number.
+        let wavelength = (1.0 / frequency) * (2.0 * std::f64::consts::PI) as f32;
+        let [longest, shortest] = [low, high].map(|turns| (f64::from(self.original_length) / turns) as f32);
+        if wavelength > longest {
+            return frequency / factor;
+        }
+        if wavelength < shortest {
+            return frequency;
+        }
+        let smooth = ((1.0 / wavelength) * length - low as f32) / (high - low) as f32;
+        (1.0 - smooth) * frequency / factor + smooth * frequency
+    }
+}
+
 /// Which parts of the fused `wqkv` projection an operation sees. In each of the `K` groups of columns come the `G`
 /// query heads, then the key, then the value (the layout of InternLM2), and parts that are absent take no column.
 #[derive(Clone, Copy)]
@@ -85,8 +134,8 @@ pub struct RopeForward<'a> {
     pub positions: &'a Tensor,
     /// Heads of the projection.
     pub heads: Heads,
-    /// Base of the frequencies.
-    pub theta: f64,
+    /// The frequencies.
+    pub rotary: Rotary,
 }
 
 impl Op for RopeForward<'_> {
@@ -118,8 +167,8 @@ pub struct RopeBackward<'a> {
     pub positions: &'a Tensor,
     /// Heads of the projection.
     pub heads: Heads,
-    /// Base of the frequencies.
-    pub theta: f64,
+    /// The frequencies.
+    pub rotary: Rotary,
 }
 
 impl Op for RopeBackward<'_> {

@@ -64,6 +64,7 @@ fn vectors_mut(t: &Tensor, dim: usize) -> Vec<&mut [f64]> {
 }
 
 fn transfer(t: &Tensor, bytes: usize) -> Result<()> {
+    host::check(t)?;
     if t.is_dense() && t.len() * t.dtype().size() == bytes {
         return Ok(());
     }
@@ -107,10 +108,10 @@ impl Backend for Reference {
     }
 
     fn host_indices<'t>(&self, indices: &'t Tensor) -> Option<&'t [u32]> {
-        Some(values(indices))
+        indices.is_on_host().then(|| values(indices))
     }
 
-    fn execute(&self, op: &Checked) -> Result<()> {
-        op.run_on(self)
+    unsafe fn execute(&self, op: &Checked) -> Result<()> {
+        op.run_on_host(self)
     }
 }

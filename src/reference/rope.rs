@@ -4,7 +4,7 @@
 //! value.
 
 use super::{Reference, rows, rows_mut, values, vectors, vectors_mut};
-use crate::backend::{Heads, rope_angle};
+use crate::backend::{Heads, Rotary, rope_angle};
 use crate::error::Result;
 use crate::ops::{RopeBackward, RopeForward, Run};
 
@@ -14,11 +14,11 @@ pub struct Parts<V> {
     pub kv: Option<(Vec<V>, Vec<V>)>,
 }
 
-/// Turns the pairs `(x_i, x_{i + D/2})` by the angles `position / theta^(2 i / D)`, `forward` or back.
-fn turn(out: &mut [f64], x: &[f64], position: u32, theta: f64, forward: bool) {
+/// Turns the pairs `(x_i, x_{i + D/2})` by the angles of [`rope_angle`], `forward` or back.
+fn turn(out: &mut [f64], x: &[f64], position: u32, rotary: Rotary, forward: bool) {
     let half = x.len() / 2;
     for i in 0..half {
-        let angle = f64::from(rope_angle(position, i, x.len(), theta));
+        let angle = f64::from(rope_angle(position, i, x.len(), rotary));
         let (sin, cos) = if forward { angle.sin_cos() } else { (-angle).sin_cos() };
         out[i] = x[i] * cos - x[i + half] * sin;
         out[i + half] = x[i + half] * cos + x[i] * sin;
@@ -26,7 +26,7 @@ fn turn(out: &mut [f64], x: &[f64], position: u32, theta: f64, forward: bool) {
 }
 
 /// `q[k][t][g] = R(t) src[t][k, g]`, `k[k][t] = R(t) src[t][k, G]`, `v[k][t] = src[t][k, G + 1]`.
-pub fn forward(mut dst: Parts<&mut [f64]>, src: &[&[f64]], positions: &[u32], heads: Heads, theta: f64) {
+pub fn forward(mut dst: Parts<&mut [f64]>, src: &[&[f64]], positions: &[u32], heads: Heads, rotary: Rotary) {
     let (rows, group) = (positions.len(), heads.group());
     for t in 0..rows {
         let mut columns = src[t].chunks_exact(heads.dim);
@@ -34,11 +34,11 @@ pub fn forward(mut dst: Parts<&mut [f64]>, src: &[&[f64]], positions: &[u32], he
         for head in 0..heads.kv {
             if let Some(q) = &mut dst.q {
                 for g in 0..group {
-                    turn(q[(head * rows + t) * group + g], next(), positions[t], theta, true);
+                    turn(q[(head * rows + t) * group + g], next(), positions[t], rotary, true);
                 }
             }
             if let Some((k, v)) = &mut dst.kv {
-                turn(k[head * rows + t], next(), positions[t], theta, true);
+                turn(k[head * rows + t], next(), positions[t], rotary, true);
                 v[head * rows + t].copy_from_slice(next());
             }
         }
@@ -46,7 +46,7 @@ pub fn forward(mut dst: Parts<&mut [f64]>, src: &[&[f64]], positions: &[u32], he
 }
 
 /// A rotation's transpose is the rotation back: `dsrc[t][k, g] = R(-t) dq[k][t][g]`, and likewise for the keys.
-pub fn backward(dsrc: &mut [&mut [f64]], grads: Parts<&[f64]>, positions: &[u32], heads: Heads, theta: f64) {
+pub fn backward(dsrc: &mut [&mut [f64]], grads: Parts<&[f64]>, positions: &[u32], heads: Heads, rotary: Rotary) {
     let (rows, group) = (positions.len(), heads.group());
     for t in 0..rows {
         let mut columns = dsrc[t].chunks_exact_mut(heads.dim);
@@ -54,11 +54,11 @@ pub fn backward(dsrc: &mut [&mut [f64]], grads: Parts<&[f64]>, positions: &[u32]
         for head in 0..heads.kv {
             if let Some(dq) = &grads.q {
                 for g in 0..group {
-                    turn(next(), dq[(head * rows + t) * group + g], positions[t], theta, false);
+                    turn(next(), dq[(head * rows + t) * group + g], positions[t], rotary, false);
                 }
             }
             if let Some((dk, dv)) = &grads.kv {
-                turn(next(), dk[head * rows + t], positions[t], theta, false);
+                turn(next(), dk[head * rows + t], positions[t], rotary, false);
                 next().copy_from_slice(dv[head * rows + t]);
             }
         }
@@ -70,7 +70,7 @@ impl Run<RopeForward<'_>> for Reference {
         let dim = op.heads.dim;
         let q = op.dst.q.map(|q| vectors_mut(q, dim));
         let kv = op.dst.kv.map(|(k, v)| (vectors_mut(k, dim), vectors_mut(v, dim)));
-        forward(Parts { q, kv }, &rows(op.src), values(op.positions), op.heads, op.theta);
+        forward(Parts { q, kv }, &rows(op.src), values(op.positions), op.heads, op.rotary);
         Ok(())
     }
 }
@@ -80,7 +80,7 @@ impl Run<RopeBackward<'_>> for Reference {
         let dim = op.heads.dim;
         let q = op.grads.q.map(|q| vectors(q, dim));
         let kv = op.grads.kv.map(|(k, v)| (vectors(k, dim), vectors(v, dim)));
-        backward(&mut rows_mut(op.dsrc), Parts { q, kv }, values(op.positions), op.heads, op.theta);
+        backward(&mut rows_mut(op.dsrc), Parts { q, kv }, values(op.positions), op.heads, op.rotary);
         Ok(())
     }
 }

@@ -4,17 +4,17 @@ use std::fs;
 use std::path::Path;
 
 use super::config_json::FILE;
-use super::foreign::Family;
+use super::foreign::{Family, ROPE_FACTORS, rope_factors};
 use super::layout::{Layout, Names};
-use super::pretrained::{self, Loaded, Pretrained};
+use super::pretrained::{self, Pretrained};
 use super::weights::{self, Target};
 use crate::error::{Error, Result};
 use crate::eval::companion;
 use crate::files::{self, StagedFolder};
 use crate::formats::gguf::MetadataValue;
-use crate::formats::{Encoding, Format, Writer};
+use crate::formats::{Encoding, Format, Piece, Writer};
 use crate::model::TensorSpec;
-use crate::model::config::{Architecture, ModelConfig, OutputHeads};
+use crate::model::config::{Architecture, ModelConfig, OutputHeads, ScoreMap};
 use crate::tensor::Dtype;
 use crate::tokenizer;
 
@@ -25,7 +25,7 @@ pub enum ModelFormat {
     InternLm2,
     /// An InternLM2 folder of PyTorch files.
     InternLm2Torch,
-    /// A folder of `transformers`' Llama or Qwen2.
+    /// A folder of `transformers`' Llama, Qwen2 or Qwen3.
     HuggingFace(Family),
     /// A GGUF file.
     Gguf,
@@ -78,7 +78,7 @@ pub fn convert(
             architecture.noun()
         )));
     }
-    let encoding = encoding.unwrap_or_else(|| lossless(&source, &loaded));
+    let encoding = encoding.unwrap_or_else(|| lossless(&source, heads));
     let dtype = Dtype::STORED.into_iter().find(|dtype| Encoding::from(*dtype) == encoding);
     let mut notes = Vec::new();
     if !loaded.unused.is_empty() {
@@ -101,12 +101,16 @@ pub fn convert(
             let mut config = ModelConfig { dtype, ..source.config().clone() };
             let (format, layout, json) = match kind {
                 ModelFormat::HuggingFace(family) => {
+                    family.holds(&config)?;
                     config.bias |= family == Family::Qwen2;
                     (Format::Safetensors, family.layout(Names::HuggingFace, false), family.to_json(&config))
                 }
                 ModelFormat::InternLm2Torch => (Format::Torch, Layout::INTERNLM2, config.to_json()),
                 _ => (Format::Safetensors, Layout::INTERNLM2, config.to_json()),
             };
+            if layout.names == Names::InternLm2 && !config.is_internlm2() {
+                notes.push("this is not InternLM2's network: the folder is for this program alone".into());
+            }
             files::write_atomic(&folder.path().join(FILE), json.as_bytes())?;
             let target = Target { format, layout, dtype, max_shard_bytes };
             weights::write(folder.path(), &config, heads, target, &mut values)?;
@@ -119,9 +123,10 @@ pub fn convert(
 
 /// The type that all tensors which are read have, if a folder can have it; else float32, which holds the values of any.
 /// What a configuration says of the type need not be so.
-fn lossless(source: &Pretrained, loaded: &Loaded) -> Encoding {
-    let read = source.tensors().iter().filter(|(name, _)| !loaded.unused.iter().any(|unused| unused == name));
-    let mut stored = read.map(|(_, entry)| entry.encoding);
+fn lossless(source: &Pretrained, heads: OutputHeads) -> Encoding {
+    let specs = source.config().tensors(heads);
+    let parts = specs.iter().flat_map(|spec| source.layout().parts(spec, source.config().attention_heads()));
+    let mut stored = parts.filter_map(|(name, _)| Some(source.tensors().get(&name)?.encoding));
     let first = stored.next().filter(|first| Dtype::STORED.into_iter().any(|dtype| Encoding::from(dtype) == *first));
     first.filter(|first| stored.all(|encoding| encoding == *first)).unwrap_or(Encoding::F32)
 }
@@ -146,11 +151,26 @@ fn write_gguf(
     values: &mut weights::ReadTensor,
 ) -> Result<Vec<String>> {
     let config = source.config();
-    let family = if config.bias { Family::Qwen2 } else { Family::Llama };
+    let family = match (config.qk_norm, config.bias) {
+        (true, false) => Family::Qwen3,
+        (true, true) => return Err(Error::user("llama.cpp's qwen3 has no biases: convert to qwen3 or internlm2")),
+        (false, true) => Family::Qwen2,
+        (false, false) => Family::Llama,
+    };
+    family.holds(config)?;
+    if config.score != ScoreMap::IDENTITY {
+        return Err(Error::user("a GGUF file cannot hold mean and std of the scores: convert to a folder"));
+    }
     let layout = family.layout(Names::Gguf, false);
     let specs = config.tensors(heads);
     let of = |spec: &TensorSpec| if spec.shape.len() > 1 && spec.shape[0] > 1 { encoding } else { Encoding::F32 };
-    let pieces = weights::pieces(&specs, config, layout, of);
+    let mut pieces = weights::pieces(&specs, config, layout, of);
+    let factors = rope_factors(config);
+    pieces.extend(factors.iter().map(|factors| Piece {
+        name: ROPE_FACTORS.into(),
+        shape: vec![factors.len()],
+        encoding: Encoding::F32,
+    }));
     let quantised = !matches!(encoding, Encoding::Plain(_));
     let mut keys = family.to_gguf(config, quantised);
     let tokenizer = source.tensors().metadata().iter().filter(|(key, _)| key.starts_with("tokenizer."));
@@ -162,6 +182,7 @@ fn write_gguf(
     let keys: Vec<(&str, MetadataValue)> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
     let mut writer = Writer::create(to, Format::Gguf, pieces, &keys)?;
     specs.iter().try_for_each(|spec| weights::write_tensor(&mut writer, spec, config, layout, values))?;
+    factors.iter().try_for_each(|factors| writer.append(factors))?;
     writer.finish()?.commit()?;
     let mut notes = Vec::new();
     if bare {

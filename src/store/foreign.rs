@@ -1,13 +1,15 @@
-//! Configurations of other families: Llama and Qwen2 as Hugging Face folders and as GGUF files.
+//! Configurations of other families: Llama, Mistral, Qwen2 and Qwen3 as Hugging Face folders and as GGUF files.
 
 use serde_json::{Map, Value, json};
 
-use super::config_json::{Keys, rope_scaling_factor};
+use super::config_json::{Keys, RopeScaling, normalisation, rope_scaling};
+use super::unsupported;
+use crate::backend::{Llama3, Rotary, rope_frequency};
 use crate::error::{Error, Result};
 use crate::formats::gguf::{self, Metadata};
 use crate::formats::{Encoding, Tensors};
-use crate::model::config::{Architecture, ModelConfig, SpecialIds};
-use crate::store::layout::{Layout, Names};
+use crate::model::config::{Architecture, ModelConfig, ScoreMap, SpecialIds, usual_head_dim};
+use crate::store::layout::{Layout, Names, REWARD_HEADS};
 use crate::tensor::Dtype;
 use crate::tokenizer::GgufVocabulary;
 
@@ -16,18 +18,24 @@ use crate::tokenizer::GgufVocabulary;
 pub enum Family {
     /// No biases, or all four of attention's.
     Llama,
+    /// Llama without biases, with a sliding window; a GGUF file calls it `llama`.
+    Mistral,
     /// Biases of queries, keys and values.
     Qwen2,
+    /// Norms of queries and keys; no biases, or all four.
+    Qwen3,
 }
 
 impl Family {
-    const ALL: [Self; 2] = [Self::Llama, Self::Qwen2];
+    const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 
     /// `model_type`, and GGUF's `general.architecture`.
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Llama => "llama",
+            Self::Mistral => "mistral",
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
         }
     }
 
@@ -36,6 +44,10 @@ impl Family {
         match (self, architecture) {
             (Self::Llama, Architecture::CausalLm) => "LlamaForCausalLM",
             (Self::Llama, Architecture::RewardModel) => "LlamaForSequenceClassification",
+            (Self::Mistral, Architecture::CausalLm) => "MistralForCausalLM",
+            (Self::Mistral, Architecture::RewardModel) => "MistralForSequenceClassification",
+            (Self::Qwen3, Architecture::CausalLm) => "Qwen3ForCausalLM",
+            (Self::Qwen3, Architecture::RewardModel) => "Qwen3ForSequenceClassification",
             (Self::Qwen2, Architecture::CausalLm) => "Qwen2ForCausalLM",
             (Self::Qwen2, Architecture::RewardModel) => "Qwen2ForSequenceClassification",
         }
@@ -49,7 +61,8 @@ impl Family {
     /// How its tensors lie.
     pub fn layout(self, names: Names, tied: bool) -> Layout {
         let llama = self == Self::Llama;
-        Layout { names, interleaved: llama && names == Names::Gguf, tied, output_bias: llama }
+        let output_bias = matches!(self, Self::Llama | Self::Qwen3);
+        Layout { names, interleaved: llama && names == Names::Gguf, tied, output_bias, reward_head: REWARD_HEADS[0] }
     }
 
     /// Reads the keys of a `config.json`, and how the weights are laid out.
@@ -59,16 +72,22 @@ impl Family {
     pub(super) fn read_keys(self, keys: &Keys) -> Result<(ModelConfig, Layout)> {
         keys.only("hidden_act", "silu".to_string())?;
         keys.only("mlp_bias", false)?;
-        keys.only("use_sliding_window", false)?;
         keys.only("partial_rotary_factor", 1.0)?;
-        let heads = keys.required("num_attention_heads")?;
+        let heads: usize = keys.required("num_attention_heads")?;
         let hidden: usize = keys.required("hidden_size")?;
-        same_head_dim("head_dim", keys.optional("head_dim")?, hidden, heads)?;
-        let bias = match self {
-            Self::Llama => keys.optional("attention_bias")?.unwrap_or(false),
-            Self::Qwen2 => true,
+        let head_dim = match (keys.optional("head_dim")?, self) {
+            (Some(dim), _) => dim,
+            (None, Self::Qwen3) => 128,
+            (None, _) => usual_head_dim(hidden, heads),
         };
-        let known = [Architecture::CausalLm, Architecture::RewardModel];
+        let bias = match self {
+            Self::Llama | Self::Qwen3 => keys.optional("attention_bias")?.unwrap_or(false),
+            Self::Qwen2 => true,
+            Self::Mistral => false,
+        };
+        let normalised = keys.optional("normalize_reward")?.unwrap_or(false);
+        let reward_model = (OPENRLHF, Architecture::RewardModel);
+        let [lm, reward] = [Architecture::CausalLm, Architecture::RewardModel].map(|a| (self.class(a), a));
         let eos = first_id(keys, "eos_token_id")?;
         let bos = first_id(keys, "bos_token_id")?;
         // Newer configurations keep all of it in one object.
@@ -76,37 +95,80 @@ impl Family {
         Keys(&rope).only("partial_rotary_factor", 1.0)?;
         let theta = Keys(&rope).optional("rope_theta")?.or(keys.optional("rope_theta")?);
         let scales = rope.contains_key("rope_type") || rope.contains_key("type");
-        let scaling = if scales { Some(rope) } else { keys.optional("rope_scaling")? };
-        let positions = if self == Self::Llama { 2048 } else { 32_768 };
+        let scaling = RopeScaling::read(if scales { Some(rope) } else { keys.optional("rope_scaling")? }, true)?;
+        let positions = match self {
+            Self::Llama => 2048,
+            Self::Mistral => 4096 * 32,
+            Self::Qwen2 | Self::Qwen3 => 32_768,
+        };
+        let positions: usize = keys.optional("max_position_embeddings")?.unwrap_or(positions);
+        // Within its window a sliding window does nothing.
+        let positions = self.sliding_window(keys)?.map_or(positions, |window| positions.min(window));
         let config = ModelConfig {
-            architecture: keys.architecture(&known.map(|architecture| (self.class(architecture), architecture)))?,
+            architecture: keys.architecture(&[lm, reward, reward_model])?,
             hidden_size: hidden,
             intermediate_size: keys.required("intermediate_size")?,
             num_hidden_layers: keys.required("num_hidden_layers")?,
             num_attention_heads: heads,
             num_key_value_heads: keys.optional("num_key_value_heads")?.unwrap_or(heads),
+            head_dim,
+            qk_norm: self == Self::Qwen3,
             vocab_size: keys.required("vocab_size")?,
             rope_theta: theta.unwrap_or(10_000.0),
-            rope_scaling_factor: scaling.map_or(Ok(None), |scaling| rope_scaling_factor(&scaling))?,
+            rope_scaling_factor: scaling.dynamic,
+            rope_llama3: scaling.llama3,
             bias,
             rms_norm_eps: keys.optional("rms_norm_eps")?.unwrap_or(1e-6),
-            max_position_embeddings: keys.optional("max_position_embeddings")?.unwrap_or(positions),
+            max_position_embeddings: positions,
             initializer_range: keys.optional("initializer_range")?.unwrap_or(0.02),
             special: SpecialIds {
                 reward: keys.optional("reward_token_id")?,
                 ..special_ids(bos, eos, first_id(keys, "pad_token_id")?)
             },
+            score: if normalised { normalisation(keys)? } else { ScoreMap::IDENTITY },
             dtype: keys.dtype()?,
         };
         config.check("")?;
         let tied =
             config.architecture == Architecture::CausalLm && keys.optional("tie_word_embeddings")?.unwrap_or(false);
-        Ok((config, self.layout(Names::HuggingFace, tied)))
+        let reward_head = reward_head(keys)?;
+        Ok((config, Layout { reward_head, ..self.layout(Names::HuggingFace, tied) }))
+    }
+
+    /// The tokens before a token that it sees, itself included, where not all.
+    fn sliding_window(self, keys: &Keys) -> Result<Option<usize>> {
+        const USUAL: usize = 4096;
+        let window = keys.optional("sliding_window")?;
+        match self {
+            Self::Llama => Ok(None),
+            // A window that is null is none, and one that is not there is the usual one.
+            Self::Mistral => Ok(if keys.0.contains_key("sliding_window") { window } else { Some(USUAL) }),
+            Self::Qwen2 | Self::Qwen3 => {
+                let used: bool = keys.optional("use_sliding_window")?.unwrap_or(false);
+                Ok(used.then(|| window.unwrap_or(USUAL)))
+            }
+        }
+    }
+
+    /// Refuses a model that this family's own code would compute otherwise.
+    ///
+    /// # Errors
+    /// The user's: names what the family lacks, and what to convert to.
+    pub fn holds(self, config: &ModelConfig) -> Result<()> {
+        let refuse = |what: &str| Err(Error::user(format!("{} cannot hold {what}", self.model_type())));
+        match (self == Self::Qwen3, config.qk_norm) {
+            (false, true) => return refuse("norms of queries and keys: convert to qwen3 or internlm2"),
+            (true, false) => return refuse("a model without norms of queries and keys: convert to llama"),
+            _ => {}
+        }
+        if config.score.bias != 0.0 {
+            return refuse("the bias of the reward head (score.bias), which its classes drop: convert to internlm2");
+        }
+        Ok(())
     }
 
     /// The text of a `config.json` in which `transformers` finds this model.
     pub fn to_json(self, config: &ModelConfig) -> String {
-        let scaling = config.rope_scaling_factor.map(|factor| json!({ "rope_type": "dynamic", "factor": factor }));
         let mut keys = json!({
             "architectures": [self.class(config.architecture)],
             "model_type": self.model_type(),
@@ -122,13 +184,21 @@ impl Family {
             "num_hidden_layers": config.num_hidden_layers,
             "num_key_value_heads": config.num_key_value_heads,
             "rms_norm_eps": config.rms_norm_eps,
-            "rope_scaling": scaling,
+            "rope_scaling": rope_scaling(config, "rope_type"),
             "rope_theta": config.rope_theta,
             "tie_word_embeddings": false,
             "torch_dtype": config.dtype.name(),
             "vocab_size": config.vocab_size,
         });
-        if self == Self::Llama {
+        if !config.has_usual_heads() || self == Self::Qwen3 {
+            keys["head_dim"] = json!(config.head_dim);
+        }
+        if config.score != ScoreMap::IDENTITY {
+            keys["normalize_reward"] = json!(true);
+            keys["mean"] = json!(config.score.mean);
+            keys["std"] = json!(config.score.std);
+        }
+        if matches!(self, Self::Llama | Self::Qwen3) {
             keys["attention_bias"] = json!(config.bias);
         }
         if config.architecture == Architecture::RewardModel {
@@ -156,7 +226,9 @@ impl Family {
             ("attention.head_count", size(config.num_attention_heads)),
             ("attention.head_count_kv", size(config.num_key_value_heads)),
             ("attention.layer_norm_rms_epsilon", Float(config.rms_norm_eps)),
-            ("rope.dimension_count", size(config.head_dim())),
+            ("attention.key_length", size(config.head_dim)),
+            ("attention.value_length", size(config.head_dim)),
+            ("rope.dimension_count", size(config.head_dim)),
             ("rope.freq_base", Float(config.rope_theta)),
             ("vocab_size", size(config.vocab_size)),
         ];
@@ -169,22 +241,9 @@ impl Family {
     }
 
     /// Whether attention has biases, which a GGUF file says by having them.
-    ///
-    /// # Errors
-    /// Names a bias that would have no place in this network.
-    fn gguf_bias(self, tensors: &Tensors) -> Result<bool> {
-        let known: &[&str] = match self {
-            Self::Llama => &["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"],
-            Self::Qwen2 => &["attn_q.bias", "attn_k.bias", "attn_v.bias"],
-        };
-        let bias = self == Self::Qwen2 || known.iter().any(|name| tensors.get(&format!("blk.0.{name}")).is_some());
-        for (name, _) in tensors.iter().filter(|(name, _)| name.ends_with(".bias")) {
-            let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
-            if !bias || !part.is_some_and(|part| known.contains(&part)) {
-                return Err(tensors.refuse(name, "is not supported: this network has no such bias"));
-            }
-        }
-        Ok(bias)
+    fn gguf_bias(self, tensors: &Tensors) -> bool {
+        let there = |name: &str| tensors.get(&format!("blk.0.{name}.bias")).is_some();
+        self == Self::Qwen2 || ["attn_q", "attn_k", "attn_v", "attn_output"].into_iter().any(there)
     }
 
     /// Reads the metadata of a GGUF file, and how its weights are laid out.
@@ -194,14 +253,20 @@ impl Family {
     pub fn read_gguf(tensors: &Tensors) -> Result<(ModelConfig, Layout)> {
         let keys = GgufKeys { metadata: tensors.metadata(), prefix: "general" };
         let name = keys.text("architecture")?.unwrap_or_default();
-        let family = Self::of(&name).ok_or_else(|| {
-            Error::user(format!("general.architecture = {name:?} is not supported: must be \"llama\" or \"qwen2\""))
-        })?;
+        let family = Self::of(&name)
+            .filter(|family| *family != Self::Mistral)
+            .ok_or_else(|| unsupported::refuse(&name).context("general.architecture"))?;
         let keys = GgufKeys { prefix: family.model_type(), ..keys };
         let heads = keys.required("attention.head_count")?;
         let hidden = keys.required("embedding_length")?;
-        for key in ["rope.dimension_count", "attention.key_length", "attention.value_length"] {
-            same_head_dim(&format!("{}.{key}", keys.prefix), keys.size(key)?, hidden, heads)?;
+        let head_dim = keys.size("attention.key_length")?.unwrap_or_else(|| usual_head_dim(hidden, heads));
+        for key in ["rope.dimension_count", "attention.value_length"] {
+            if let Some(other) = keys.size(key)?.filter(|other| *other != head_dim) {
+                return Err(Error::user(format!(
+                    "{}.{key} = {other} is not supported: must be the width of a head, {head_dim}",
+                    keys.prefix
+                )));
+            }
         }
         if keys.size("expert_count")?.unwrap_or(0) > 0 {
             return Err(Error::user(format!("{}.expert_count: mixtures of experts are not supported", keys.prefix)));
@@ -214,7 +279,10 @@ impl Family {
                 keys.prefix
             )));
         }
-        plain_frequencies(tensors)?;
+        let theta = keys.float("rope.freq_base")?.unwrap_or(10_000.0);
+        let rope_llama3 = gguf_llama3(tensors, head_dim, theta)?;
+        let positions: usize = keys.required("context_length")?;
+        let window = keys.size("attention.sliding_window")?.filter(|window| *window > 0);
         let Some(embedding) = tensors.get("token_embd.weight") else {
             return Err(tensors.refuse("token_embd.weight", "is missing"));
         };
@@ -228,14 +296,18 @@ impl Family {
             num_hidden_layers: keys.required("block_count")?,
             num_attention_heads: heads,
             num_key_value_heads: keys.size("attention.head_count_kv")?.unwrap_or(heads),
+            head_dim,
+            qk_norm: family == Self::Qwen3,
             vocab_size: embedding.rows(),
-            rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
+            rope_theta: theta,
             rope_scaling_factor: None,
-            bias: family.gguf_bias(tensors)?,
+            rope_llama3,
+            bias: family.gguf_bias(tensors),
             rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
-            max_position_embeddings: keys.required("context_length")?,
+            max_position_embeddings: window.map_or(positions, |window| positions.min(window)),
             initializer_range: 0.02,
             special: special_ids(bos?, eos?, pad?),
+            score: ScoreMap::IDENTITY,
             dtype: match embedding.encoding {
                 Encoding::BF16 => Dtype::Bf16,
                 Encoding::F16 => Dtype::F16,
@@ -291,29 +363,53 @@ pub(super) fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> 
     }))
 }
 
-/// What the weights of a GGUF file say of its rotary embedding: `rope_freqs.weight` divides the frequencies, as Llama 3.1's
-/// scaling does.
-fn plain_frequencies(tensors: &Tensors) -> Result<()> {
-    const NAME: &str = "rope_freqs.weight";
-    let Some(entry) = tensors.get(NAME).filter(|entry| entry.elements() <= 1 << 16) else { return Ok(()) };
-    let mut values = vec![0.0; entry.elements()];
-    tensors.read_rows(NAME, 0..entry.rows(), &mut values)?;
-    match values.iter().all(|factor| *factor == 1.0) {
-        true => Ok(()),
-        false => {
-            Err(tensors.refuse(NAME, "scales the rotary frequencies (Llama 3.1's `llama3`), which is not supported"))
-        }
-    }
+/// The tensor of a GGUF file that divides the rotary frequencies.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// The divisors of the rotary frequencies that llama.cpp computes Llama 3.1's scaling by: `[head_dim / 2]`.
+pub(super) fn rope_factors(config: &ModelConfig) -> Option<Vec<f32>> {
+    let factor =
+        |i| rope_frequency(i, config.head_dim, config.rope_theta) / rope_frequency(i, config.head_dim, config.rotary());
+    config.rope_llama3.map(|_| (0..config.head_dim / 2).map(factor).collect())
 }
 
-/// An explicit width of heads has to be the usual one: the residual stream is divided among them.
-fn same_head_dim(key: &str, given: Option<usize>, hidden: usize, heads: usize) -> Result<()> {
-    match given {
-        Some(given) if heads.checked_mul(given) != Some(hidden) => Err(Error::user(format!(
-            "{key} = {given} is not supported: must be hidden_size / num_attention_heads = {hidden} / {heads}"
-        ))),
-        _ => Ok(()),
+/// Llama 3.1's scaling, of which a GGUF file has only the divisors that it makes. Those of the published models, Llama
+/// 3.1's and 3.2's, are known.
+///
+/// # Errors
+/// Names the tensor with other divisors.
+fn gguf_llama3(tensors: &Tensors, head_dim: usize, theta: f64) -> Result<Option<Llama3>> {
+    let Some(entry) = tensors.get(ROPE_FACTORS).filter(|entry| entry.elements() <= 1 << 16) else { return Ok(None) };
+    let mut values = vec![0.0; entry.elements()];
+    tensors.read_rows(ROPE_FACTORS, 0..entry.rows(), &mut values)?;
+    if values.iter().all(|factor| *factor == 1.0) {
+        return Ok(None);
     }
+    let published =
+        [8.0, 32.0].map(|factor| Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_length: 8192 });
+    let fits = |scaling: &Llama3| {
+        values.len() == head_dim / 2
+            && values.iter().enumerate().all(|(i, factor)| {
+                let plain = rope_frequency(i, head_dim, theta);
+                let wanted = plain / rope_frequency(i, head_dim, Rotary { theta, llama3: Some(*scaling) });
+                (factor - wanted).abs() <= 1e-4 * wanted
+            })
+    };
+    published.into_iter().find(fits).map(Some).ok_or_else(|| {
+        tensors.refuse(ROPE_FACTORS, "scales the rotary frequencies otherwise than Llama 3.1 and 3.2: use the folder")
+    })
+}
+
+/// The class of OpenRLHF's reward models.
+const OPENRLHF: &str = "RewardModel";
+
+/// The name of the reward head, where the configuration says it: OpenRLHF's `value_head_prefix`.
+fn reward_head(keys: &Keys) -> Result<&'static str> {
+    let Some(prefix) = keys.optional::<String>("value_head_prefix")? else { return Ok(REWARD_HEADS[0]) };
+    let name = format!("{prefix}.weight");
+    REWARD_HEADS.into_iter().find(|known| *known == name).ok_or_else(|| {
+        Error::user(format!("value_head_prefix = {prefix:?} is not supported: must be score, value_head or v_head"))
+    })
 }
 
 /// An id, or the first of a list.

@@ -50,6 +50,11 @@ pub struct ModelFacts {
     pub max_position_embeddings: usize,
     pub rope_theta: f64,
     pub dynamic_ntk_factor: Option<f64>,
+    pub llama3_factor: Option<f64>,
+    pub qk_norm: bool,
+    pub score_bias: f32,
+    pub score_mean: f32,
+    pub score_std: f32,
     pub rms_norm_eps: f64,
     pub bias: bool,
     pub tied: bool,
@@ -117,7 +122,8 @@ pub fn inspect(path: &Path, statistics: bool) -> Result<Inspection> {
     if heads.reward && !found.reward || heads.lm && !found.lm {
         problems.push(format!("the {} has no head of its own", config.architecture.noun()));
     }
-    let unused = model.check(&config.tensors(found)).map_or(Vec::new(), |loaded| loaded.unused);
+    let (unused, unknown) = model.account(&config.tensors(found));
+    problems.extend(unknown.into_iter().map(|name| format!("tensor `{name}` is not part of this network")));
     let (tokenizer, tokenizer_error) = match pretrained::tokenizer(path) {
         Ok(Some(tokenizer)) => {
             let specials = tokenizer.specials();
@@ -161,11 +167,16 @@ fn facts(model: &Pretrained, path: &Path, config: &ModelConfig) -> ModelFacts {
         num_hidden_layers: config.num_hidden_layers,
         num_attention_heads: config.num_attention_heads,
         num_key_value_heads: config.num_key_value_heads,
-        head_dim: config.head_dim(),
+        head_dim: config.head_dim,
         vocab_size: config.vocab_size,
         max_position_embeddings: config.max_position_embeddings,
         rope_theta: config.rope_theta,
         dynamic_ntk_factor: config.rope_scaling_factor,
+        llama3_factor: config.rope_llama3.map(|llama3| llama3.factor),
+        qk_norm: config.qk_norm,
+        score_bias: config.score.bias,
+        score_mean: config.score.mean,
+        score_std: config.score.std,
         rms_norm_eps: config.rms_norm_eps,
         bias: config.bias,
         tied: model.layout().tied,

@@ -18,7 +18,12 @@ pub struct Layout {
     pub tied: bool,
     /// Whether the projection of attention's output has a bias where queries, keys and values have one.
     pub output_bias: bool,
+    /// The name of the reward head in a folder of `transformers`.
+    pub reward_head: &'static str,
 }
+
+/// The names that a reward head of a sequence classifier has: `transformers`' own, those of OpenRLHF and of others.
+pub const REWARD_HEADS: [&str; 3] = ["score.weight", "value_head.weight", "v_head.weight"];
 
 /// A scheme of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,8 @@ fn layer_part(param: LayerParam) -> (&'static str, &'static str) {
         LayerParam::AttentionNorm => ("input_layernorm.weight", "attn_norm.weight"),
         LayerParam::Wqkv => ("self_attn.*_proj.weight", "attn_*.weight"),
         LayerParam::WqkvBias => ("self_attn.*_proj.bias", "attn_*.bias"),
+        LayerParam::QNorm => ("self_attn.q_norm.weight", "attn_q_norm.weight"),
+        LayerParam::KNorm => ("self_attn.k_norm.weight", "attn_k_norm.weight"),
         LayerParam::Wo => ("self_attn.o_proj.weight", "attn_output.weight"),
         LayerParam::WoBias => ("self_attn.o_proj.bias", "attn_output.bias"),
         LayerParam::FfnNorm => ("post_attention_layernorm.weight", "ffn_norm.weight"),
@@ -67,7 +74,13 @@ fn layer_part(param: LayerParam) -> (&'static str, &'static str) {
 
 impl Layout {
     /// InternLM2's own.
-    pub const INTERNLM2: Self = Self { names: Names::InternLm2, interleaved: false, tied: false, output_bias: true };
+    pub const INTERNLM2: Self = Self {
+        names: Names::InternLm2,
+        interleaved: false,
+        tied: false,
+        output_bias: true,
+        reward_head: REWARD_HEADS[0],
+    };
 
     /// Where this family has a parameter.
     pub fn stored(&self, param: Param) -> StoredAs {
@@ -79,7 +92,7 @@ impl Layout {
             Param::Embedding => (None, ("model.embed_tokens.weight", "token_embd.weight")),
             Param::Norm => (None, ("model.norm.weight", "output_norm.weight")),
             Param::LmHead => (None, ("lm_head.weight", "output.weight")),
-            Param::RewardHead => (None, ("score.weight", "cls.output.weight")),
+            Param::RewardHead => (None, (self.reward_head, "cls.output.weight")),
             Param::Layer(layer, part) => (Some(layer), layer_part(part)),
         };
         let name = match self.names {
@@ -225,10 +238,10 @@ mod tests {
     fn every_parameter_has_a_name_of_its_own_in_every_family() {
         let text = r#"{"architectures": ["InternLM2ForRewardModel"], "hidden_size": 8, "intermediate_size": 12,
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 11, "bias": true}"#;
-        let config = ModelConfig::parse(text).unwrap();
+        let config = ModelConfig { qk_norm: true, ..ModelConfig::parse(text).unwrap() };
         let params = Param::all(&config, OutputHeads { reward: true, lm: true });
         for names in [Names::InternLm2, Names::HuggingFace, Names::Gguf] {
-            let layout = Layout { names, interleaved: false, tied: false, output_bias: true };
+            let layout = Layout { names, ..Layout::INTERNLM2 };
             let stored: Vec<String> = params
                 .iter()
                 .flat_map(|param| match layout.stored(*param) {
@@ -239,9 +252,9 @@ mod tests {
             let different: BTreeSet<&String> = stored.iter().collect();
             assert_eq!(different.len(), stored.len(), "{names:?}: {stored:?}");
             // Two parameters of each of the two layers are three tensors elsewhere.
-            assert_eq!(stored.len(), if names == Names::InternLm2 { 22 } else { 22 + 2 * 4 }, "{names:?}");
+            assert_eq!(stored.len(), if names == Names::InternLm2 { 26 } else { 26 + 2 * 4 }, "{names:?}");
         }
-        let tied = Layout { names: Names::HuggingFace, interleaved: false, tied: true, output_bias: true };
+        let tied = Layout { names: Names::HuggingFace, tied: true, ..Layout::INTERNLM2 };
         assert_eq!(tied.stored(Param::LmHead), tied.stored(Param::Embedding));
     }
 }

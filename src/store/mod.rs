@@ -3,9 +3,11 @@
 pub mod config_json;
 pub mod convert;
 mod foreign;
+pub mod hub;
 pub mod inspect;
 mod layout;
 pub mod pretrained;
+mod unsupported;
 pub mod weights;
 
 pub use foreign::Family;

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::config_json::{FILE, Keys, MAX_BYTES};
-use super::foreign::{self, Family};
-use super::layout::{Layout, Names};
+use super::foreign::{self, Family, ROPE_FACTORS};
+use super::layout::{Layout, Names, REWARD_HEADS};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::formats::{Tensors, lone_gguf};
 use crate::model::TensorSpec;
-use crate::model::config::{ModelConfig, OutputHeads};
+use crate::model::config::{Architecture, ModelConfig, OutputHeads};
 use crate::model::{LayerParam, Param};
 use crate::tokenizer::{self, Tokenizer};
 
@@ -21,7 +21,7 @@ use crate::tokenizer::{self, Tokenizer};
 pub struct Loaded {
     /// The heads that were asked for and found.
     pub heads: OutputHeads,
-    /// Tensors that were not read, by the names that they have there.
+    /// Tensors that were not read and change nothing, by the names that they have there.
     pub unused: Vec<String>,
 }
 
@@ -43,9 +43,9 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// Opens a folder (InternLM2, Llama or Qwen2, as safetensors or PyTorch files, or a single GGUF file in it) or a GGUF
-    /// file. Reads configuration and headers; the weights are mapped. Another program must not shorten the files
-    /// meanwhile.
+    /// Opens a folder (InternLM2, Llama, Mistral, Qwen2 or Qwen3, as safetensors or PyTorch files, or a single GGUF
+    /// file in it) or a GGUF file. Reads configuration and headers; the weights are mapped. Another program must not
+    /// shorten the files meanwhile.
     ///
     /// # Errors
     /// The user's: names the file and what is missing, malformed or not supported.
@@ -54,10 +54,39 @@ impl Pretrained {
         if is_gguf(path) {
             let tensors = Tensors::open(path)?;
             let (config, layout) = Family::read_gguf(&tensors).map_err(|e| e.context(path.display()))?;
-            return Ok(Self { config, layout, tensors });
+            return Self { config, layout, tensors }.with_head();
         }
         let (config, layout) = read_folder(path)?;
-        Ok(Self { config, layout, tensors: Tensors::open(path)? })
+        Self { config, layout, tensors: Tensors::open(path)? }.with_head()
+    }
+
+    /// Settles under which name the reward head is stored, and what becomes of its product.
+    fn with_head(mut self) -> Result<Self> {
+        let reward = self.config.architecture == Architecture::RewardModel;
+        if reward && self.layout.names == Names::HuggingFace {
+            let there: Vec<&str> = REWARD_HEADS.into_iter().filter(|name| self.tensors.get(name).is_some()).collect();
+            // Where there are several, that of the configuration is meant, and the others are not known.
+            if let [head] = there[..] {
+                self.layout.reward_head = head;
+            }
+        }
+        if let Some(name) = self.head_bias().filter(|name| self.tensors.get(name).is_some()) {
+            if self.tensors.readable(&name)?.elements() != 1 {
+                return Err(self.tensors.refuse(&name, "has more than one number, and a score is one"));
+            }
+            let mut value = [0.0];
+            self.tensors.read_rows(&name, 0..1, &mut value)?;
+            self.config.score.bias = value[0];
+        }
+        self.config.check("").map_err(|e| e.context(self.tensors.path().display()))?;
+        Ok(self)
+    }
+
+    /// The name that a bias of a reward model's head has, if it has one.
+    fn head_bias(&self) -> Option<String> {
+        let head = self.layout.stored(Param::RewardHead);
+        let bias = head.first().strip_suffix("weight").map(|head| format!("{head}bias"));
+        bias.filter(|_| self.config.architecture == Architecture::RewardModel)
     }
 
     /// The architecture.
@@ -126,12 +155,12 @@ impl Pretrained {
         Ok(())
     }
 
-    /// What the tensors `specs` are made of is there, and of their shapes; a head may be missing.
+    /// What the tensors `specs` are made of is there, and of their shapes; a head may be missing. Every stored tensor
+    /// is one of them, or known to change nothing of what they compute.
     ///
     /// # Errors
-    /// Names the first tensor that is missing or does not fit.
+    /// Names the first tensor that is missing or does not fit, and those that are not known.
     pub fn check(&self, specs: &[TensorSpec]) -> Result<Loaded> {
-        let mut unused: BTreeSet<&str> = self.tensors.iter().map(|(name, _)| name).collect();
         let mut heads = OutputHeads::default();
         for spec in specs {
             match (spec.param, self.find(spec)) {
@@ -140,15 +169,59 @@ impl Pretrained {
                 (Param::RewardHead | Param::LmHead, Ok(None)) => {}
                 (_, found) => drop(found?),
             }
-            for (name, _) in self.layout.parts(spec, self.config.attention_heads()) {
-                unused.remove(name.as_str());
-            }
         }
-        // A tied head that is stored all the same is a copy of the embedding.
-        if self.layout.tied {
-            unused.remove(Layout { tied: false, ..self.layout }.stored(Param::LmHead).first());
+        let (unused, unknown) = self.account(specs);
+        match unknown.first() {
+            None => Ok(Loaded { heads, unused }),
+            Some(first) => Err(self.refuse_unknown(first, &unknown)),
         }
-        Ok(Loaded { heads, unused: unused.into_iter().map(String::from).collect() })
+    }
+
+    /// The refusal of a declared reward model that has no reward head.
+    pub fn without_head(&self, path: &Path) -> Error {
+        Error::user(format!(
+            "{} is declared as a reward model and has no reward head ({}): get its weights again, or the language \
+             model that it was made from",
+            path.display(),
+            self.layout.stored(Param::RewardHead).first()
+        ))
+    }
+
+    fn refuse_unknown(&self, first: &str, all: &[String]) -> Error {
+        let others = match all.len() - 1 {
+            0 => String::new(),
+            _ => format!(" (also {})", all[1..].join(", ")),
+        };
+        let head = match self.config.architecture == Architecture::RewardModel && !self.heads().reward {
+            true => format!("; the reward head, `{}`, is missing", self.layout.stored(Param::RewardHead).first()),
+            false => String::new(),
+        };
+        self.tensors.refuse(
+            first,
+            format!("is not part of this network, which would compute something else without it{others}{head}"),
+        )
+    }
+
+    /// The one rule for what a file holds beside the tensors `specs`: names of tensors that change nothing of what is
+    /// computed, and of those that are not known. A head that is not asked for changes nothing, nor does a head that is
+    /// tied and stored all the same, a copy of the embedding.
+    pub fn account(&self, specs: &[TensorSpec]) -> (Vec<String>, Vec<String>) {
+        let all = self.config.tensors(OutputHeads { reward: true, lm: true });
+        let names = |specs: &[TensorSpec]| -> BTreeSet<String> {
+            let parts = specs.iter().flat_map(|spec| self.layout.parts(spec, self.config.attention_heads()));
+            parts.map(|(name, _)| name).collect()
+        };
+        let (used, mut known) = (names(specs), names(&all));
+        known.insert(Layout { tied: false, ..self.layout }.stored(Param::LmHead).first().to_string());
+        let bias = self.head_bias();
+        let rest = self.tensors.iter().map(|(name, _)| name).filter(|name| !used.contains(*name));
+        // A tied head was read, and the bias of the head as well.
+        let tied = |name: &str| self.layout.tied && known.contains(name);
+        let rest = rest.filter(|name| !tied(name) && bias.as_deref() != Some(*name));
+        let (unused, unknown): (Vec<&str>, Vec<&str>) =
+            rest.partition(|name| known.contains(*name) || changes_nothing(name));
+        let own = |names: Vec<&str>| names.into_iter().map(String::from).collect();
+        (own(unused), own(unknown))
     }
 
     /// The stored tensors that `spec` is made of; none for a bias that is zero because its family has none.
@@ -167,6 +240,13 @@ impl Pretrained {
             found => Ok(found),
         }
     }
+}
+
+/// Whether a tensor is one that programs store and compute anew: buffers of rotary embeddings and of masks. The
+/// divisors of rotary frequencies are read with the configuration.
+fn changes_nothing(name: &str) -> bool {
+    const ENDINGS: [&str; 4] = ["rotary_emb.inv_freq", ".masked_bias", ".attn_rot_embd", ".rope.freqs"];
+    name == ROPE_FACTORS || ENDINGS.into_iter().any(|ending| name.ends_with(ending))
 }
 
 /// Reads the configuration alone of what [`Pretrained::open`] opens.

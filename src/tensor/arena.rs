@@ -108,9 +108,12 @@ impl Arena {
         &self.tensors[slot.0]
     }
 
-    /// The name of `slot`, for messages.
-    pub fn name(&self, slot: Slot) -> &str {
-        &self.names[slot.0]
+    /// The name of the buffer that begins where `t` does, if there is only one: those that are never alive together share
+    /// memory.
+    pub fn name_of(&self, t: &Tensor) -> Option<&str> {
+        let begins = |buffer: &Tensor| !buffer.is_empty() && buffer.overlaps(t) && buffer.address() == t.address();
+        let mut names = self.names.iter().zip(&self.tensors).filter(|(_, buffer)| begins(buffer)).map(|(name, _)| name);
+        names.next().filter(|_| names.next().is_none()).map(String::as_str)
     }
 }
 

@@ -33,6 +33,17 @@ impl Dtype {
         }
     }
 
+    /// The type of [`Dtype::STORED`] that a person names: by PyTorch's name, or by a short one (`bf16`).
+    pub fn named(name: &str) -> Option<Self> {
+        let name = match name {
+            "f32" | "fp32" => "float32",
+            "bf16" => "bfloat16",
+            "f16" | "fp16" => "float16",
+            name => name,
+        };
+        Self::STORED.into_iter().find(|dtype| dtype.name() == name)
+    }
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {

@@ -1,6 +1,18 @@
 //! Tensors that lie in host memory, as slices.
 
 use super::{Element, Tensor};
+use crate::error::{Error, Result};
+
+/// Refuses a tensor that lies in another memory than the host's, whose address means nothing here.
+///
+/// # Errors
+/// Names the tensor.
+pub fn check(t: &Tensor) -> Result<()> {
+    if t.is_on_host() {
+        return Ok(());
+    }
+    Err(Error::machine(format!("{t:?} does not lie in the host's memory (this is a mistake in the program)")))
+}
 
 /// The elements of a dense host tensor.
 ///

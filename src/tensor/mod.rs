@@ -127,6 +127,11 @@ impl Tensor {
         self.row_stride == self.cols() || self.rows() <= 1
     }
 
+    /// Whether it lies in [`HostMemory`].
+    pub fn is_on_host(&self) -> bool {
+        self.storage.is_host()
+    }
+
     /// The address of the first element. Only the backend that made the storage may use it.
     pub fn address(&self) -> *mut u8 {
         self.storage.address().wrapping_add(self.offset * self.dtype.size())

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub struct Storage {
     address: *mut u8,
     bytes: usize,
-    _owner: Box<dyn Any>,
+    owner: Box<dyn Any>,
 }
 
 impl Storage {
@@ -18,12 +18,17 @@ impl Storage {
     /// The backend whose tensors lie in it may read and write all `bytes` at `address`, aligned for any dtype, for as
     /// long as `owner` lives, and nothing else does.
     pub unsafe fn new(address: *mut u8, bytes: usize, owner: Box<dyn Any>) -> Self {
-        Self { address, bytes, _owner: owner }
+        Self { address, bytes, owner }
     }
 
     /// Where it begins.
     pub fn address(&self) -> *mut u8 {
         self.address
+    }
+
+    /// Whether it is [`HostMemory`], which the host may read and write.
+    pub fn is_host(&self) -> bool {
+        self.owner.is::<HostMemory>()
     }
 
     /// How long it is.

@@ -166,6 +166,8 @@ impl KeepChoice {
 
 #[cfg(test)]
 mod tests {
+    use approx::abs_diff_eq;
+
     use super::*;
     use crate::config::Config;
     use crate::cuda;
@@ -227,9 +229,7 @@ mod tests {
         for (preset, expected) in [("polar-1.8b", [84.7, 67.7, 34.5]), ("polar-7b", [257.9, 215.8, 136.8])] {
             let sizes = sizes(preset, &[]);
             let plans = Keep::ALL.map(|keep| sizes.plan(&cuda::footprint(), keep).total() as f64 / GIB as f64);
-            for (got, expected) in plans.into_iter().zip(expected) {
-                assert!((got - expected).abs() < 0.1, "{preset}: {plans:?}");
-            }
+            assert!(abs_diff_eq!(plans[..], expected[..], epsilon = 0.1), "{preset}: {plans:?}");
         }
         let plan = sizes("polar-7b", &[]).choose(&cuda::footprint(), KeepChoice::Auto, free("h200")).unwrap();
         assert_eq!(plan.keep, Keep::Block);

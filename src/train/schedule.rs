@@ -41,7 +41,7 @@ fn progress(index: usize, count: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use approx::assert_abs_diff_eq;
+    use approx::{abs_diff_eq, assert_abs_diff_eq};
     use proptest::prelude::*;
 
     fn section() -> impl Strategy<Value = ScheduleSection> {
@@ -73,7 +73,7 @@ mod tests {
 
         #[test]
         fn begins_and_ends_where_it_says(section in section(), peak in 1e-8..10.0f64, steps in 4usize..300) {
-            let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * peak;
+            let near = |a: f64, b: f64| abs_diff_eq!(a, b, epsilon = 1e-12 * peak);
             let warmup = share(section.warmup_ratio, steps);
             if warmup > 0 {
                 prop_assert!(near(lr(&section, peak, 0, steps), peak / warmup as f64));

@@ -12,7 +12,7 @@ use crate::baselines::Baselines;
 use crate::config::{Config, TokenizerKind};
 use crate::error::{Error, Result};
 use crate::eval::sets::Set;
-use crate::model::config::{Architecture, SpecialIds};
+use crate::model::config::{Architecture, ScoreMap, SpecialIds};
 use crate::model::{Model, ModelConfig, OutputHeads, Param, TensorSpec};
 use crate::objective;
 use crate::passes::Capacity;
@@ -171,12 +171,19 @@ impl Setup {
         let loaded =
             pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, &state, stored, values))?;
         let mut notes = vec![format!("weights: from {}", dir.display())];
+        if pretrained.config().score != ScoreMap::IDENTITY {
+            notes
+                .push("bias, mean and std of the scores are left behind: training has the head's product alone".into());
+        }
         let rows = pretrained.config().vocab_size;
         let added = self.feeder.tokenizer.as_ref().map_or(Vec::new(), |tokenizer| new_tokens(tokenizer, rows));
         if !added.is_empty() {
             notes.push(format!("token ids {added:?} are new to the model: they start as the mean of the others"));
         }
         if self.outputs.reward && !loaded.heads.reward {
+            if pretrained.config().architecture == Architecture::RewardModel {
+                return Err(pretrained.without_head(dir));
+            }
             let specs = model.specs().iter().filter(|spec| spec.param == Param::RewardHead);
             for spec in specs {
                 state.set_rows(&model, spec, 0, &vec![0.0; spec.elements()])?;
@@ -236,6 +243,7 @@ fn new_tokens(tokenizer: &Tokenizer, rows: usize) -> Vec<u32> {
 fn read_start(dir: &Path, outputs: OutputHeads, ids_only: bool) -> Result<(Option<Tokenizer>, ModelConfig)> {
     let mut config = pretrained::read_config(dir)?;
     config.architecture = architecture(outputs);
+    config.score = ScoreMap::IDENTITY;
     let tokenizer = match pretrained::tokenizer(dir)? {
         None if ids_only => return Ok((None, config)),
         None => pretrained::required_tokenizer(dir)?,

@@ -12,6 +12,7 @@ use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
 use crate::train::plan::{MemoryPlan, Sizes};
 use crate::train::state::OptimizerState;
+use crate::wrap::Guarded;
 
 /// A model with what training it takes: gradients, the optimizer's state, a workspace.
 pub struct Trainer {
@@ -155,7 +156,7 @@ impl Trainer {
     /// Computes losses and gradients of `packs`, all of a step or a share of them: of the step whose `totals` these are.
     /// The scores of all their candidates go to `scores`.
     pub fn gradients(&mut self, packs: &[Pack], totals: &StepTotals, scores: &mut Vec<f32>) -> Result<Step> {
-        let candidates = self.issue_gradients(packs, totals)?;
+        let candidates = self.issue_gradients(&self.model.clone(), packs, totals)?;
         self.read_step(candidates, scores)
     }
 
@@ -165,7 +166,7 @@ impl Trainer {
     /// # Errors
     /// When loss or gradient are not finite, with where that began; nothing was updated then.
     pub fn step(&mut self, packs: &[Pack], lr: f64, scores: &mut Vec<f32>) -> Result<Step> {
-        let candidates = self.issue_gradients(packs, &StepTotals::of(packs))?;
+        let candidates = self.issue_gradients(&self.model.clone(), packs, &StepTotals::of(packs))?;
         let [beta1, beta2] = self.optimizer.betas;
         let update = AdamW {
             lr,
@@ -186,24 +187,24 @@ impl Trainer {
         Ok(step)
     }
 
-    /// Begins to compute losses, gradients and scores of `packs`, and does not wait for them. Says how many candidates
+    /// Begins to compute losses, gradients and scores of `packs` with `model`, and does not wait for them. Says how many candidates
     /// have scores.
-    fn issue_gradients(&mut self, packs: &[Pack], totals: &StepTotals) -> Result<usize> {
-        let backend = self.model.backend().clone();
+    fn issue_gradients(&mut self, model: &Model, packs: &[Pack], totals: &StepTotals) -> Result<usize> {
+        let backend = model.backend().as_ref();
         backend.fill(self.grads(), 0.0)?;
-        self.model.zero_losses(&self.workspace)?;
+        model.zero_losses(&self.workspace)?;
         let mut candidates = 0;
         for pack in packs {
             let loss = |heads: &LossHeads| self.objective.backward(heads, totals);
-            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
+            model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
             if pack.candidates() > 0 {
                 let range = candidates..candidates + pack.candidates();
                 candidates = range.end;
-                self.model.copy_scores(&self.workspace, &self.figures.scores(range))?;
+                model.copy_scores(&self.workspace, &self.figures.scores(range))?;
             }
         }
         let losses = self.figures.losses();
-        self.model.copy_losses(&self.workspace, [0, 1].map(|at| losses.window(at, &[1])))?;
+        model.copy_losses(&self.workspace, [0, 1].map(|at| losses.window(at, &[1])))?;
         backend.sum_of_squares(&self.figures.squares(), self.grads())?;
         Ok(candidates)
     }
@@ -219,38 +220,33 @@ impl Trainer {
         Ok(Step { loss: ranking + next_token, lm_loss, grad_norm: squares.sqrt() })
     }
 
-    /// Where a loss or gradient that is not finite began: a weight, a buffer of the forward pass, or a gradient. Packs
-    /// are run again one by one, so that the buffers of the first bad one are looked at.
+    /// Where a loss or gradient that is not finite began: a weight, or the first operation that wrote one, with its layer
+    /// and operand. The packs are run again behind a guard, which looks at every result.
     fn explain_non_finite(&mut self, step: &Step, packs: &[Pack]) -> Result<Error> {
         let what = format!("loss {} and gradient norm {}", step.loss, step.grad_norm);
-        let place = self.first_non_finite(packs)?.unwrap_or_else(|| match step.loss.is_finite() {
-            true => "the sum of the squares of the gradient, whose elements are finite".into(),
-            false => "the sum of the packs' losses".into(),
-        });
+        let place = match self.model.first_non_finite_weight()? {
+            Some(name) => format!("the weight {name}"),
+            None => self.first_non_finite_result(packs)?,
+        };
         Ok(Error::machine(format!(
             "{what}: not finite. It began in {place}. Nothing was updated; what was saved before is whole. Try a lower \
              optimizer.lr, a longer schedule.warmup_ratio or a smaller optimizer.clip_grad_norm"
         )))
     }
 
-    fn first_non_finite(&mut self, packs: &[Pack]) -> Result<Option<String>> {
-        let backend = self.model.backend().clone();
-        if let Some(name) = self.model.first_non_finite(self.model.params())? {
-            return Ok(Some(format!("the weight {name}")));
-        }
-        let totals = &StepTotals::of(packs);
-        for pack in packs {
-            if let Some(name) = self.model.first_non_finite_buffer(&mut self.workspace, pack)? {
-                return Ok(Some(format!("the buffer \"{name}\"")));
+    fn first_non_finite_result(&mut self, packs: &[Pack]) -> Result<String> {
+        let guarded = Rc::new(Guarded::new(self.model.backend().clone()));
+        let model = self.model.on(guarded.clone());
+        let ran = self.issue_gradients(&model, packs, &StepTotals::of(packs));
+        match (guarded.found(), ran) {
+            (Some(result), Err(error)) => {
+                let gradient =
+                    self.model.name_in(self.grads(), &result).map(|name| format!(", the gradient of {name}"));
+                let buffer = || self.workspace.name_of(&result).map(|name| format!(", the buffer \"{name}\""));
+                Ok(format!("{error}{}", gradient.or_else(buffer).unwrap_or_default()))
             }
-            backend.fill(self.grads(), 0.0)?;
-            self.model.zero_losses(&self.workspace)?;
-            let loss = |heads: &LossHeads| self.objective.backward(heads, totals);
-            self.model.accumulate_gradients(&mut self.workspace, pack, &loss, &self.grads)?;
-            if let Some(name) = self.model.first_non_finite(self.grads())? {
-                return Ok(Some(format!("the gradient of {name}")));
-            }
+            (_, Err(error)) => Err(error),
+            (_, Ok(_)) => Ok("what is finite when it is computed again: look for a fault of the device".into()),
         }
-        Ok(None)
     }
 }

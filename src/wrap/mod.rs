@@ -21,10 +21,11 @@ use crate::tensor::{Dtype, Storage, Tensor};
 
 /// A backend that leaves memory to another one, and does something around its operations.
 pub trait Around {
-    /// The one inside.
+    /// The one inside, the same one at every call.
     fn inner(&self) -> &dyn Backend;
 
-    /// Does what it is for, and runs the operation inside.
+    /// Does what it is for, and runs the operation inside: [`Backend::execute`] of [`Around::inner`], for whose dtypes,
+    /// memory and indices the operation was checked, because a backend around it hands on exactly those.
     ///
     /// # Errors
     /// Those of the one inside, and its own.
@@ -84,7 +85,7 @@ impl<W: Around> Backend for W {
         self.inner().host_indices(indices)
     }
 
-    fn execute(&self, op: &Checked) -> Result<()> {
+    unsafe fn execute(&self, op: &Checked) -> Result<()> {
         self.around(op)
     }
 }

@@ -72,7 +72,7 @@ impl Backend for Rounded {
         self.exact.host_indices(indices)
     }
 
-    fn execute(&self, op: &Checked) -> Result<()> {
+    unsafe fn execute(&self, op: &Checked) -> Result<()> {
         // What two operations in one leave for one another is stored between them, and rounded.
         match op.op() {
             AnyOp::GemmSwigluForward(op) => return op.unfused().into_iter().try_for_each(|op| self.submit(op)),

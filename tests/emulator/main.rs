@@ -26,8 +26,6 @@ use polar_raw::wrap::Rounded;
 use rand::RngExt;
 use serde_json::Value;
 
-mod floors;
-
 const VOCAB: usize = 97;
 
 /// What the emulator found and counted is the process's: who reads it, reads that of all. So one test runs at a time.
@@ -91,7 +89,7 @@ fn sizes() -> Sizes {
     };
     let special = SpecialIds { bos: 1, eos: 2, pad: 2, reward: Some(4) };
     let config = ModelConfig::new(&section, VOCAB, special, Architecture::RewardModel).unwrap();
-    let config = ModelConfig { bias: true, ..config };
+    let config = ModelConfig { bias: true, qk_norm: true, ..config };
     let capacity = Capacity { tokens: 160, selected: 160, candidates: 8 };
     Sizes { config, outputs: OutputHeads { reward: true, lm: true }, capacity, candidates: 8 }
 }
@@ -149,12 +147,34 @@ fn a_step_that_is_not_finite_updates_nothing() {
         backend.write_f64(&weight, &vec![f64::NAN; VOCAB * 64]).unwrap();
         let before = bits(&trainer);
         let error = trainer.step(&packs(1), 1e-3, &mut scores).unwrap_err().to_string();
-        assert!(error.contains("not finite"), "{error}");
+        assert!(error.contains("not finite") && error.contains("It began in the weight "), "{error}");
         assert!(bits(&trainer) == before, "{}", backend.name());
         assert_eq!(trainer.updates(), 1);
         backend.write_f64(&weight, &value).unwrap();
         trainer.step(&packs(1), 1e-3, &mut scores).unwrap();
         assert!(bits(&trainer) != before);
+    }
+}
+
+/// The host's backends compute on the host's memory alone: a card's tensor is refused, not read at its address.
+#[test]
+fn a_tensor_of_a_card_is_refused_by_the_host() {
+    let _alone = alone();
+    let cuda = Cuda::emulated().unwrap();
+    for host in [&Cpu::new() as &dyn Backend, &Reference] {
+        let [here, there] = [host, &cuda].map(|backend| backend.tensor(host.accumulator(), &[4]).unwrap());
+        let ids = cuda.tensor(Dtype::U32, &[4]).unwrap();
+        let [table, y] = [(); 2].map(|()| host.tensor(host.float(), &[4, 4]).unwrap());
+        let refused = [
+            host.fill(&there, 1.0),
+            host.sum_of_squares(&here.first(&[1]), &there),
+            host.embedding_forward(&y, &ids, &table),
+            host.write_f64(&there, &[0.0; 4]),
+            host.read_f64(&there).map(drop),
+        ];
+        for said in refused.map(|result| result.unwrap_err().to_string()) {
+            assert!(said.contains("does not lie in the host's memory"), "{said}");
+        }
     }
 }
 

@@ -174,7 +174,7 @@ pub fn rope(kernels: &Kernels) {
             let columns = kv * (if with_q { group } else { 0 } + if with_kv { 2 } else { 0 }) * dim;
             let positions: Vec<u32> = draw.below(rows, 30_000);
             let src = draw.bf16(rows * columns, 2.0);
-            let theta = 10_000.0;
+            let theta = 10_000.0_f64;
             let frequencies: Vec<f64> = (0..dim / 2).map(|i| f64::from(rope_frequency(i, dim, theta))).collect();
             let (q_len, k_len) = (kv * rows * group * dim, kv * rows * dim);
             let optional = |there: bool, len: usize| if there { device.poisoned(2 * len) } else { 0 };
@@ -195,7 +195,7 @@ pub fn rope(kernels: &Kernels) {
             let (q, k, v) = (empty(&[kv, rows, group, dim]), empty(&[kv, rows, dim]), empty(&[kv, rows, dim]));
             let parts = Qkv { q: with_q.then_some(&q), kv: with_kv.then_some((&k, &v)) };
             let (src, at) = (tensor(&src, &[rows, columns]), indices(&positions, &[rows]));
-            Reference.rope_forward(parts, &src, &at, heads, theta).unwrap();
+            Reference.rope_forward(parts, &src, &at, heads, theta.into()).unwrap();
             let mut all = Vec::new();
             if with_q {
                 all.push((params.q, q_len, &q));
@@ -220,7 +220,7 @@ pub fn rope(kernels: &Kernels) {
             let (q, k, v) = (tensor(&dq, &[kv, rows, group, dim]), tensor(&dk, &dims), tensor(&dv, &dims));
             let parts = Qkv { q: with_q.then_some(&q), kv: with_kv.then_some((&k, &v)) };
             let want = empty(&[rows, columns]);
-            Reference.rope_backward(&want, parts, &at, heads, theta).unwrap();
+            Reference.rope_backward(&want, parts, &at, heads, theta.into()).unwrap();
             close("backward", &device.read_bf16(params.fused, rows * columns), &values_of(&want), BF16, 1e-6);
         }
     }

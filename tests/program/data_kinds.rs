@@ -1,6 +1,6 @@
 //! Every kind of data to the end: trained, evaluated, opened again.
 
-use approx::abs_diff_eq;
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;
@@ -179,14 +179,13 @@ fn scores_come_in_the_order_of_the_rows_and_are_those_of_their_ids() {
     let of_text = score(lines(rows.iter().map(text)));
     assert_eq!(of_text.len(), 300);
     assert!(of_text.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 1e-3), "all scores are alike");
-    let near = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
-    assert!(near(&of_text, &score(lines(rows.iter().map(ids)))));
+    assert_abs_diff_eq!(of_text[..], score(lines(rows.iter().map(ids)))[..], epsilon = 1e-5);
     let mut backwards = score(lines(rows.iter().rev().map(text)));
     backwards.reverse();
-    assert!(near(&of_text, &backwards));
+    assert_abs_diff_eq!(of_text[..], backwards[..], epsilon = 1e-5);
     // Mixed rows, one by one.
     let mixed = score(lines([text(&rows[7]), ids(&rows[8]), text(&rows[9])]));
-    assert!(near(&of_text[7..10], &mixed));
+    assert_abs_diff_eq!(of_text[7..10], mixed[..], epsilon = 1e-5);
 }
 
 #[test]

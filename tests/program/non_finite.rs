@@ -21,7 +21,7 @@ fn a_huge_learning_rate() {
     // The first steps are fine, the one that is not is named and left out of everything.
     let steps = fs::read_to_string(folder.path("run/metrics.jsonl")).unwrap().lines().count();
     assert!(steps > 0 && said.contains(&format!("at step {}:", steps + 1)), "{steps} steps, {said}");
-    assert!(said.contains("the buffer \"") || said.contains("the gradient of "), "{said}");
+    assert!(said.contains("has left"), "{said}");
     let newest = folder.path(&format!("run/checkpoints/step-{steps:08}"));
     for (path, content) in tree(&newest).iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "bin")) {
         let finite = content.as_chunks().0.iter().all(|bytes| f32::from_le_bytes(*bytes).is_finite());

@@ -88,7 +88,7 @@ fn normalisers() {
     }
     let single = json!({"prompt": "p", "reference": "r", "output": "r"});
     let answer = answers(&folder, std::slice::from_ref(&single), &["--normalise", "reference"]).0.remove(0);
-    assert!(answer["normalised"].as_f64().unwrap().abs() <= 1e-5, "{answer}");
+    assert!(abs_diff_eq!(answer["normalised"].as_f64().unwrap(), 0.0, epsilon = 1e-5), "{answer}");
 
     for (row, name, part) in [
         (&single, "rank", "rows.jsonl:1: --normalise z-score and rank"),

@@ -1,3 +1,4 @@
+use approx::abs_diff_eq;
 use polar_raw::backend::{AttentionArgs, Heads, Operations, Span};
 use polar_raw::reference::Reference;
 
@@ -94,10 +95,10 @@ fn sees_its_prefix_and_its_own_run() {
             if sees(j) { score.exp() } else { 0.0 }
         };
         let sum: f64 = (0..TOKENS).map(weight).sum();
-        assert!((read(&lse)[i] - sum.ln()).abs() < 1e-12, "lse of {i}");
+        assert!(abs_diff_eq!(read(&lse)[i], sum.ln(), epsilon = 1e-12), "lse of {i}");
         for d in 0..2 {
             let expected = (0..TOKENS).map(|j| weight(j) / sum * v[2 * j + d]).sum::<f64>();
-            assert!((read(&out)[2 * i + d] - expected).abs() < 1e-12, "output {d} of {i}");
+            assert!(abs_diff_eq!(read(&out)[2 * i + d], expected, epsilon = 1e-12), "output {d} of {i}");
         }
     }
 }

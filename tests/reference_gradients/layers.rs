@@ -1,3 +1,4 @@
+use approx::{abs_diff_eq, assert_abs_diff_eq, assert_abs_diff_ne};
 use polar_raw::backend::{BackendExt, Gemm, Heads, Operations, Qkv};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
@@ -31,7 +32,7 @@ fn gemm_with_an_addend() {
     Reference.gemm(Gemm::Nt, &product, &a, &b, None).unwrap();
     Reference.gemm(Gemm::Nt, &out, &a, &b, Some(&addend)).unwrap();
     for ((out, product), addend) in read(&out).iter().zip(read(&product)).zip(&before) {
-        assert!((out - product - addend).abs() < 1e-14);
+        assert_abs_diff_eq!(*out, product + addend, epsilon = 1e-14);
     }
     assert_eq!(read(&addend), before);
     assert!(Reference.gemm(Gemm::Nt, &out, &a, &b, Some(&addend.slice_rows(0..2))).is_err());
@@ -70,7 +71,7 @@ fn gemm_of_bands() {
         for j in 0..9 {
             let sum = |j: usize| (0..5).map(|k| at(&a, i, k) * at(&b, j, k)).sum::<f64>();
             let expected = BASE + if (2..6).contains(&j) { sum(j - 2) } else { 0.0 };
-            assert!((at(&wide, i, j) - expected).abs() < 1e-14, "{i} {j}");
+            assert!(abs_diff_eq!(at(&wide, i, j), expected, epsilon = 1e-14), "{i} {j}");
         }
     }
 }
@@ -149,7 +150,7 @@ fn head_rmsnorm() {
 #[test]
 fn rope() {
     let mut random = Random::new("rope");
-    let (rows, heads, theta) = (3, Heads { query: 4, kv: 2, dim: 6 }, 100.0);
+    let (rows, heads, theta) = (3, Heads { query: 4, kv: 2, dim: 6 }, 100.0_f64);
     let positions = indices(&[rows], &[0, 7, 3]);
     let dims = ([2, rows, 2, 6], [2, rows, 6]);
     let (q, k, v) = (poisoned(&dims.0), poisoned(&dims.1), poisoned(&dims.1));
@@ -161,11 +162,11 @@ fn rope() {
             Qkv { q: with_q.then_some(&dq), kv: with_kv.then_some((&dk, &dv)) },
         );
         let objective = || {
-            Reference.rope_forward(dst, &src, &positions, heads, theta).unwrap();
+            Reference.rope_forward(dst, &src, &positions, heads, theta.into()).unwrap();
             let q = if with_q { dot(&q, &dq) } else { 0.0 };
             q + if with_kv { dot(&k, &dk) + dot(&v, &dv) } else { 0.0 }
         };
-        Reference.rope_backward(&dsrc, grads, &positions, heads, theta).unwrap();
+        Reference.rope_backward(&dsrc, grads, &positions, heads, theta.into()).unwrap();
         assert_gradient("src", &objective, &src, &dsrc, 0.0);
     }
 }
@@ -180,19 +181,19 @@ fn rope_sees_distances() {
     let (q, k, v) = (poisoned(&[1, 1, 1, 4]), poisoned(&[1, 1, 4]), poisoned(&[1, 1, 4]));
     let turned = |position: u32| {
         let dst = Qkv { q: Some(&q), kv: Some((&k, &v)) };
-        Reference.rope_forward(dst, &src, &indices(&[1], &[position]), heads, 50.0).unwrap();
+        Reference.rope_forward(dst, &src, &indices(&[1], &[position]), heads, 50.0_f64.into()).unwrap();
         (read(&q), read(&k))
     };
     let product = |i: u32, j: u32| turned(i).0.iter().zip(turned(j).1).map(|(q, k)| q * k).sum::<f64>();
     // Angles are rounded to f32.
-    assert!((product(9, 4) - product(5, 0)).abs() < 1e-5);
-    assert!((product(9, 4) - product(4, 9)).abs() > 1e-3);
+    assert_abs_diff_eq!(product(9, 4), product(5, 0), epsilon = 1e-5);
+    assert_abs_diff_ne!(product(9, 4), product(4, 9), epsilon = 1e-3);
     // Frequencies are theta^(-2 i / D): 1 and 50^(-1/2), rounded to f32.
     let (at, angle) = (read(&src), [3.0f64, 3.0 / 50f64.sqrt()]);
     let expected = at[1] * angle[1].cos() - at[3] * angle[1].sin();
-    assert!((turned(3).0[1] - expected).abs() < 1e-6);
+    assert_abs_diff_eq!(turned(3).0[1], expected, epsilon = 1e-6);
     let expected = at[2] * angle[0].cos() + at[0] * angle[0].sin();
-    assert!((turned(3).0[2] - expected).abs() < 1e-12);
+    assert_abs_diff_eq!(turned(3).0[2], expected, epsilon = 1e-12);
 }
 
 #[test]

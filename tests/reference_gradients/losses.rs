@@ -1,3 +1,4 @@
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use polar_raw::backend::{Operations, PairLoss, RewardHeadGrads};
 use polar_raw::ops::reward_head::{LossKind, PenaltyKind};
 use polar_raw::reference::Reference;
@@ -68,7 +69,7 @@ fn reward_head() {
                 Reference.reward_head_loss(&scores, &loss, grads, x, norm, head, &pairs, &pair_loss, EPS).unwrap();
                 assert_eq!(read(&scores), operands.scores());
                 let objective = || expected(&operands.scores(), &pair_loss);
-                assert!((read(&loss)[0] - BASE - objective()).abs() < 1e-12, "{name}");
+                assert!(abs_diff_eq!(read(&loss)[0], BASE + objective(), epsilon = 1e-12), "{name}");
                 assert_gradient(&format!("{name}, x"), &objective, x, &dx, 0.0);
                 assert_gradient(&format!("{name}, norm"), &objective, norm, &dnorm, BASE);
                 assert_gradient(&format!("{name}, head"), &objective, head, &dhead, BASE);
@@ -91,7 +92,7 @@ fn pair_loss_of_far_scores_is_finite() {
             let pair_loss = PairLoss { kind, penalty: PenaltyKind::None, penalty_weight: 0.0, scale: 1.0 };
             let pairs = indices(&[1, 2], &[0, 1]);
             Reference.reward_head_loss(&scores, &loss, grads, &x, &norm, &head, &pairs, &pair_loss, 0.0).unwrap();
-            assert!((read(&loss)[0] - expected).abs() < 1e-9);
+            assert_abs_diff_eq!(read(&loss)[0], expected, epsilon = 1e-9);
             assert!([&dx, &dnorm, &dhead].iter().all(|t| read(t).iter().all(|g| g.is_finite())));
         }
     }
@@ -111,10 +112,10 @@ fn linear_cross_entropy() {
     let (loss, dx, dtable) = (full(&[1], BASE), poisoned(&[5, 4]), full(&[7, 4], BASE));
     let grads = Some((&dx, &dtable));
     Reference.linear_cross_entropy(&loss, grads, &x, &table, &targets, &weights, &scratch).unwrap();
-    assert!((read(&loss)[0] - BASE - objective()).abs() < 1e-12);
+    assert_abs_diff_eq!(read(&loss)[0], BASE + objective(), epsilon = 1e-12);
     assert_gradient("x", &objective, &x, &dx, 0.0);
     assert_gradient("table", &objective, &table, &dtable, BASE);
     // The forward pass is the definition: with equal logits every row costs the logarithm of the vocabulary.
     Reference.fill(&table, 0.25).unwrap();
-    assert!((objective() - 4.0 * 7f64.ln()).abs() < 1e-12);
+    assert_abs_diff_eq!(objective(), 4.0 * 7f64.ln(), epsilon = 1e-12);
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use approx::abs_diff_eq;
 use polar_raw::Result;
 use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
@@ -115,7 +116,7 @@ pub fn scores(rows: &[Row]) -> Vec<f32> {
 
 /// Shared prefixes and other sequences in a pass round otherwise.
 pub fn near(found: f64, wanted: f32) -> bool {
-    (found - f64::from(wanted)).abs() <= 1e-5 * (1.0 + f64::from(wanted).abs())
+    abs_diff_eq!(found, f64::from(wanted), epsilon = 1e-5 * (1.0 + f64::from(wanted).abs()))
 }
 
 /// A server in this process.

@@ -159,6 +159,9 @@ fn margins_of_finite_scores() {
     let judged: Vec<Judged> = (0..5).map(|i| one(i as f32, 0.0)).chain([one(f32::NAN, 0.0)]).collect();
     let found = margins(&judged).unwrap();
     assert_eq!((found.mean, found.ties), (2.0, 1));
-    assert!((found.quantiles[0] - 0.2).abs() < 1e-12 && found.quantiles[1..4] == [1.0, 2.0, 3.0], "{found:?}");
+    assert!(
+        abs_diff_eq!(found.quantiles[0], 0.2, epsilon = 1e-12) && found.quantiles[1..4] == [1.0, 2.0, 3.0],
+        "{found:?}"
+    );
     assert_eq!(margins(&judged[5..]), None);
 }

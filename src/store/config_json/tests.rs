@@ -99,7 +99,7 @@ proptest! {
         let text = serde_json::to_string(&keys).unwrap();
         let text: String = text.chars().take(cut.unwrap_or(usize::MAX)).collect();
         if let Ok(config) = ModelConfig::parse(&text) {
-            prop_assert_eq!(config.head_dim() % 2, 0);
+            prop_assert_eq!(config.head_dim % 2, 0);
             let heads = OutputHeads { reward: true, lm: true };
             prop_assert!(config.buffer_elements(heads) >= config.parameters(heads));
             prop_assert_eq!(ModelConfig::parse(&config.to_json()).unwrap(), config);

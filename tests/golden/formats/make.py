@@ -53,6 +53,21 @@ for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"):
     writer.add_tensor(kind, data, raw_dtype=number)
     expected[kind] = gguf.quants.dequantize(data, number)
 writer.add_tensor("Q5_0", gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q5_0), raw_dtype=gguf.GGMLQuantizationType.Q5_0)
+# The package writes no K-quants: blocks of any bytes, with scales that are finite in f16, among them none, the least
+# ones (subnormal), negative ones, and blocks whose other bits are all ones.
+SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+for kind, places in SCALES.items():
+    number = gguf.GGMLQuantizationType[kind]
+    bytes_of_block = gguf.GGML_QUANT_SIZES[number][1]
+    data = random.integers(0, 256, (6, bytes_of_block), dtype=numpy.uint8)
+    data[1] = 255
+    for place in places:
+        scales = random.normal(size=6).astype(numpy.float16)
+        scales[2], scales[3] = 0, 6e-8
+        data[:, place : place + 2] = scales.view(numpy.uint8).reshape(6, 2)
+    data = data.reshape(2, -1)
+    writer.add_tensor(kind, data, raw_dtype=number)
+    expected[kind] = gguf.quants.dequantize(data, number)
 writer.write_header_to_file()
 writer.write_kv_data_to_file()
 writer.write_tensors_to_file()

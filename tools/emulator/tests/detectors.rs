@@ -268,13 +268,55 @@ fn zeros_fill_what_a_copy_does_not_read() {
 }
 
 #[test]
+fn the_last_block_reads_what_atomics_of_the_others_left() {
+    // Every block adds to sums, counts itself, and the last one reads them: `%rd1` is the counter, the sums lie behind.
+    let body = |fence: &str, after: &str| {
+        format!(
+            "mov.u32 %r9, 1; atom.global.add.u32 %r8, [%rd3], %r9; {fence} bar.sync 0;
+            setp.ne.u32 %p1, %r1, 0; @%p1 bra ALL; {fence} atom.global.add.u32 %r10, [%rd1], %r9; {after}
+            st.shared.u32 [%r6], %r10;
+            ALL: bar.sync 0; ld.shared.u32 %r10, [%r6]; mov.u32 %r11, %nctaid.x; sub.u32 %r11, %r11, 1;
+            setp.ne.u32 %p1, %r10, %r11; @%p1 ret; {after} ld.global.u32 %r12, [%rd3]; ret;"
+        )
+    };
+    let place = "add.s32 %r8, %r3, 4; cvt.u64.u32 %rd3, %r8; add.s64 %rd3, %rd3, %rd1;";
+    let with = |fence, after| format!("{place} {}", body(fence, after));
+    expect(Fault::Race, &with("", ""), &with("membar.gl;", "membar.gl;"), 16, 64);
+    expect(Fault::Race, &with("", "membar.gl;"), &with("fence.acq_rel.gpu;", "fence.acq_rel.gpu;"), 16, 64);
+    // Two blocks suffice, and so does a warp.
+    expect(Fault::Race, &with("", ""), &with("membar.gl;", "membar.gl;"), 2, 32);
+}
+
+#[test]
 fn barriers_that_not_all_reach() {
     let half = "setp.lt.u32 %p1, %r1, 16; @%p1 bar.sync 0; ret;";
     expect(Fault::DivergentBarrier, half, "bar.sync 0; ret;", 1, 32);
-    let early = "setp.ge.u32 %p1, %r1, 32; @%p1 ret; bar.sync 0; ret;";
-    expect(Fault::DivergentBarrier, early, "bar.sync 0; setp.ge.u32 %p1, %r1, 32; @%p1 ret; ret;", 1, 64);
     let two = "setp.lt.u32 %p1, %r1, 16; @%p1 bra L; bar.sync 0; ret; L: bar.sync 0; ret;";
     expect(Fault::DivergentBarrier, two, "setp.lt.u32 %p1, %r1, 16; @%p1 bra L; L: bar.sync 0; ret;", 1, 32);
+}
+
+#[test]
+fn barriers_do_not_wait_for_threads_that_have_ended() {
+    // The manual: of a barrier without a count the threads that have not exited take part. 24 ends within a warp.
+    for bound in [1, 24, 32, 40, 64, 95] {
+        for wait in ["bar.sync 0;", "barrier.sync 0;", "bar.red.popc.u32 %r10, 0, %p2;"] {
+            let body = format!(
+                "setp.ge.u32 %p1, %r1, {bound}; setp.ge.u32 %p2, %r1, 0; @%p1 ret; st.shared.u32 [%r7], %r1;
+                mov.u32 %r10, {bound}; {wait} setp.ne.u32 %p3, %r10, {bound}; @%p3 trap;
+                sub.s32 %r8, {}, %r3; add.s32 %r8, %r8, %r6; ld.shared.u32 %r9, [%r8]; st.global.u32 [%rd2], %r9; ret;",
+                4 * (bound - 1)
+            );
+            assert_eq!(faults(&body, 2, 96), [], "{body}");
+        }
+    }
+    // Those who end while others wait already: a warp that comes late, and lanes of the warp that waits.
+    let late =
+        "setp.lt.u32 %p1, %r1, 40; @%p1 bra W; mov.u32 %r8, 0; L: add.u32 %r8, %r8, 1; setp.lt.u32 %p2, %r8, 999;
+        @%p2 bra L; ret; W: barrier.sync 0; ret;";
+    assert_eq!(faults(late, 1, 96), []);
+    // A warp whose rest arrives counts in full where threads are counted.
+    let counted = "setp.eq.u32 %p1, %r1, 7; @%p1 ret; bar.sync 1, 64; ret;";
+    assert_eq!(faults(counted, 1, 64), []);
 }
 
 #[test]
@@ -301,6 +343,29 @@ fn named_barriers_order_their_warps() {
 fn lanes_that_are_named_and_not_there() {
     let bad = "setp.lt.u32 %p1, %r1, 16; @%p1 shfl.sync.bfly.b32 %r8, %r1, 1, 31, -1; ret;";
     expect(Fault::DivergentWarp, bad, &bad.replace("-1;", "65535;"), 1, 32);
+}
+
+#[test]
+fn masks_that_do_not_agree() {
+    let vote = "vote.sync.ballot.b32 %r9, %p1, %r8;";
+    // Pairs of lanes; then lane 6 does not name itself, and then it names a lane more than lane 7 does.
+    let pairs = "setp.ge.u32 %p1, %r1, 0; and.b32 %r8, %r1, 30; shl.b32 %r8, 3, %r8; setp.eq.u32 %p2, %r1, 6;";
+    let good = format!("{pairs} {vote} ret;");
+    for wrong in ["@%p2 mov.u32 %r8, 128;", "@%p2 mov.u32 %r8, 193;"] {
+        let bad = format!("{pairs} {wrong} {vote} ret;");
+        expect(Fault::DivergentWarp, &bad, &good, 1, 32);
+        let report = run(Config::default(), &bad, 1, 32);
+        assert!(report.findings[0].to_string().contains("lanes 0x00000040"), "{}", report.findings[0]);
+        assert_eq!(faults(&bad.replace(vote, "bar.warp.sync %r8;"), 1, 32), [Fault::DivergentWarp]);
+    }
+    let ended = format!("{pairs} @%p2 ret; {vote} ret;");
+    assert_eq!(faults(&ended, 1, 32), [Fault::DivergentWarp]);
+    // A group that is whole goes on while another one waits, and it is what the late lane waits for.
+    let late = "setp.eq.u32 %p3, %r1, 7; @%p3 bra LATE; L: vote.sync.ballot.b32 %r9, %p1, %r8;
+        setp.eq.u32 %p4, %r1, 0; mov.u32 %r10, 1; @%p4 atom.shared.exch.b32 %r11, [%r6+512], %r10; ret;
+        LATE: atom.shared.add.u32 %r11, [%r6+512], 0; setp.ne.u32 %p4, %r11, 1; @%p4 bra LATE; bra L;";
+    let zero = "@%p2 st.shared.u32 [%r6+512], 0; bar.warp.sync -1;";
+    assert_eq!(faults(&format!("{pairs} {zero} {late}"), 1, 32), []);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Unmodified cudarc over the library form: found by its name, and used as a driver.
 
+use approx::relative_eq;
 use cudarc::driver::{CudaContext, DriverError, LaunchConfig, PushKernelArg, sys};
 use cudarc::nvrtc::Ptx;
 use emulator::{Fault, Report};
@@ -87,7 +88,7 @@ fn cudarc_takes_the_library_for_a_driver() -> Result<(), DriverError> {
         let sum: f32 = x.iter().map(|v| (0.5 * (v - top)).exp()).sum();
         for (x, y) in x.iter().zip(y) {
             let wanted = (0.5 * (x - top)).exp() / sum;
-            assert!((y - wanted).abs() <= 1e-5 * wanted, "{y} {wanted}");
+            assert!(relative_eq!(*y, wanted, epsilon = 0.0, max_relative = 1e-5), "{y} {wanted}");
         }
     }
 

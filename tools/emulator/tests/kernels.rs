@@ -1,5 +1,6 @@
 //! Kernels that nvcc compiled, against the host, without findings.
 
+use approx::abs_diff_eq;
 use emulator::{Config, Device};
 
 const PTX: &str = include_str!("kernels/warp.ptx");
@@ -38,7 +39,7 @@ fn a_switch_local_arrays_and_library_code() {
                 7 => (v as i32 % 77) as f32,
                 _ => -1.0,
             };
-            let same = y == wanted || v % 9 == 0 && (y - wanted).abs() < 1e-6;
+            let same = y == wanted || v % 9 == 0 && abs_diff_eq!(y, wanted, epsilon = 1e-6);
             assert!(same, "{v}, case {}: {y} and not {wanted}", v % 9);
         }
     }

@@ -5,6 +5,8 @@ use half::{bf16, f16};
 
 /// Words of 32 lanes to one.
 type Fold = fn(&[u32]) -> u32;
+/// A vote from the lanes that hold and those of the group.
+type Holds = fn(u32, u32) -> bool;
 /// A form of `mma`: its name, its depth, and how an element is encoded.
 type Form = (&'static str, usize, fn(f32) -> u32);
 
@@ -335,6 +337,60 @@ fn tensor_cores_cut_off_what_lies_below_their_fraction() {
         );
         let lost = mma(mode, form, depth, encode, big, one, zero)[0][0];
         assert_eq!(lost, if mode == MmaMode::Ampere { 24.0 } else { 0.0 });
+    }
+}
+
+#[test]
+fn lanes_of_different_masks_are_different_groups() {
+    // Groups of lanes by their remainder; the value of a lane is 100 + 7 (lane xor 9), less 300 for one lane in four.
+    let value = |l: u32| (100 + 7 * (l ^ 9)).wrapping_sub(if l.is_multiple_of(4) { 300 } else { 0 });
+    let set = "xor.b32 %r3, %r1, 9; mad.lo.u32 %r3, %r3, 7, 100; and.b32 %r4, %r1, 3; setp.eq.u32 %p1, %r4, 0;
+        @%p1 sub.u32 %r3, %r3, 300;";
+    let folds: [(&str, Fold); 8] = [
+        ("add.u32", |v| v.iter().fold(0, |a, b| a.wrapping_add(*b))),
+        ("min.u32", |v| *v.iter().min().unwrap()),
+        ("max.u32", |v| *v.iter().max().unwrap()),
+        ("min.s32", |v| v.iter().map(|&x| x as i32).min().unwrap() as u32),
+        ("max.s32", |v| v.iter().map(|&x| x as i32).max().unwrap() as u32),
+        ("and.b32", |v| v.iter().fold(u32::MAX, |a, b| a & b)),
+        ("or.b32", |v| v.iter().fold(0, |a, b| a | b)),
+        ("xor.b32", |v| v.iter().fold(0, |a, b| a ^ b)),
+    ];
+    for groups in [1, 2, 3, 5, 31, 32] {
+        let own = |l: u32| (0..32).filter(move |other| other % groups == l % groups);
+        let mask = |l: u32| own(l).fold(0, |mask, other| mask | 1 << other);
+        let body = |op: &str| {
+            format!("{set} rem.u32 %r5, %r1, {groups}; match.any.sync.b32 %r2, %r5, -1; {op} st.global.u32 [%q1], %r6;")
+        };
+        each(&body("mov.u32 %r6, %r2;"), mask);
+        for (op, fold) in folds {
+            let expected = |l| fold(&own(l).map(value).collect::<Vec<_>>());
+            each(&body(&format!("redux.sync.{op} %r6, %r3, %r2;")), expected);
+        }
+        let held = |l: u32| own(l).filter(|other| other % 4 == 0).fold(0, |mask, other| mask | 1 << other);
+        each(&body("vote.sync.ballot.b32 %r6, %p1, %r2;"), held);
+        let modes: [(&str, Holds); 3] = [
+            ("all", |held, mask| held == mask),
+            ("any", |held, _| held != 0),
+            ("uni", |held, mask| held == 0 || held == mask),
+        ];
+        for (mode, holds) in modes {
+            let op = format!("vote.sync.{mode}.pred %p2, %p1, %r2; selp.u32 %r6, 1, 0, %p2;");
+            each(&body(&op), |l| holds(held(l), mask(l)).into());
+        }
+        // Matches within a group: by the lane's third bit, and by a value that all have.
+        let same = |l: u32| own(l).filter(|other| other & 4 == l & 4).fold(0, |mask, other| mask | 1 << other);
+        for (width, wide) in [("b32", "mov.u32 %r7, %r7;"), ("b64", "cvt.u64.u32 %q4, %r7;")] {
+            let register = if width == "b32" { "%r7" } else { "%q4" };
+            let op = format!("and.b32 %r7, %r1, 4; {wide} match.any.sync.{width} %r6, {register}, %r2;");
+            each(&body(&op), same);
+            let op = format!("and.b32 %r7, %r1, 4; {wide} match.all.sync.{width} %r6|%p2, {register}, %r2;");
+            each(&body(&op), |l| if same(l) == mask(l) { mask(l) } else { 0 });
+        }
+        // From the first lane of the group to all of it.
+        let op = "brev.b32 %r7, %r2; bfind.u32 %r7, %r7; sub.u32 %r7, 31, %r7;
+            shfl.sync.idx.b32 %r6, %r3, %r7, 31, %r2;";
+        each(&body(op), |l| value(l % groups));
     }
 }
 

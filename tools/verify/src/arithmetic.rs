@@ -170,6 +170,7 @@ impl Sum {
 
 #[cfg(test)]
 mod tests {
+    use approx::abs_diff_eq;
     use polar_raw::cpu::Cpu;
 
     use super::*;
@@ -189,7 +190,7 @@ mod tests {
         let values: Vec<f64> = (0..20_000).map(|i| 1.0 + f64::from(i) * 5.1e-5 + 1e-9).collect();
         let disturbed = rms(values.iter().map(|&x| arithmetic.single(x) - x));
         let rounded = rms(values.iter().map(|&x| f64::from(x as f32) - x));
-        assert!((disturbed / rounded - 1.0).abs() < 0.05, "{disturbed:e} and {rounded:e}");
+        assert!(abs_diff_eq!(disturbed / rounded, 1.0, epsilon = 0.05), "{disturbed:e} and {rounded:e}");
     }
 
     #[test]

@@ -24,27 +24,14 @@ pub enum Allowed {
     Relative(f64),
 }
 
-/// What the operation does with an operand.
-pub enum Role {
-    /// Reads it. It must stay as it was.
-    Read,
-    /// Writes it. The harness fills it with NaN before.
-    Overwritten(Allowed),
-    /// Adds to it.
-    Added(Allowed),
-    /// Works in place.
-    Updated(Allowed),
-    /// Uses it as it likes. The harness fills it with NaN before and does not look at it after.
-    Scratch,
-}
-
-/// One operand of a call.
-pub struct Operand {
-    pub(crate) name: &'static str,
-    pub(crate) class: Class,
+/// What a row of the table says of one operand: what it holds before, and what it may be off after. Its name, its class
+/// and what happens to it are the operation's to say.
+pub struct Given {
     pub(crate) dims: Vec<usize>,
     pub(crate) values: Vec<f64>,
-    pub(crate) role: Role,
+    pub(crate) held: bool,
+    pub(crate) allowed: Option<Allowed>,
+    pub(crate) class: Option<Class>,
     pub(crate) band: Option<Range<usize>>,
     pub(crate) unit: Option<usize>,
     pub(crate) heads: Option<HeadAxis>,
@@ -58,41 +45,38 @@ pub struct HeadAxis {
     pub(crate) inner: usize,
 }
 
-fn operand(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>, role: Role) -> Operand {
-    Operand { name, class, dims: dims.to_vec(), values, role, band: None, unit: None, heads: None, sums: true }
+fn given(dims: &[usize], held: Option<Vec<f64>>, allowed: Option<Allowed>) -> Given {
+    let (is_held, dims) = (held.is_some(), dims.to_vec());
+    let values = held.unwrap_or_else(|| vec![f64::NAN; dims.iter().product()]);
+    Given { dims, values, held: is_held, allowed, class: None, band: None, unit: None, heads: None, sums: true }
 }
 
-/// An operand that is only read.
-pub fn read(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>) -> Operand {
-    operand(name, class, dims, values, Role::Read)
+/// An operand that is only read. It must stay as it was.
+pub fn input(dims: &[usize], values: Vec<f64>) -> Given {
+    given(dims, Some(values), None)
 }
 
 /// An operand of ids, positions or row numbers.
-pub fn index(name: &'static str, dims: &[usize], values: &[u32]) -> Operand {
-    read(name, Class::Index, dims, values.iter().map(|&id| f64::from(id)).collect())
+pub fn index(dims: &[usize], values: &[u32]) -> Given {
+    input(dims, values.iter().map(|&id| f64::from(id)).collect()).of_class(Class::Index)
 }
 
-/// An operand that is overwritten.
-pub fn overwritten(name: &'static str, class: Class, dims: &[usize], allowed: Allowed) -> Operand {
-    operand(name, class, dims, vec![f64::NAN; dims.iter().product()], Role::Overwritten(allowed))
+/// An operand that is overwritten. It holds NaN before.
+pub fn result(dims: &[usize], allowed: Allowed) -> Given {
+    given(dims, None, Some(allowed))
 }
 
-/// An operand that is added to.
-pub fn added(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>, allowed: Allowed) -> Operand {
-    operand(name, class, dims, values, Role::Added(allowed))
+/// An operand that is added to or changed in place, or that has to stay although the operation would write it.
+pub fn updated(dims: &[usize], values: Vec<f64>, allowed: Allowed) -> Given {
+    given(dims, Some(values), Some(allowed))
 }
 
-/// An operand that is changed in place.
-pub fn updated(name: &'static str, class: Class, dims: &[usize], values: Vec<f64>, allowed: Allowed) -> Operand {
-    operand(name, class, dims, values, Role::Updated(allowed))
+/// An operand that is working memory. It holds NaN before, and is not looked at after.
+pub fn scratch(dims: &[usize]) -> Given {
+    given(dims, None, None)
 }
 
-/// An operand that is working memory.
-pub fn scratch(name: &'static str, class: Class, dims: &[usize]) -> Operand {
-    operand(name, class, dims, vec![f64::NAN; dims.iter().product()], Role::Scratch)
-}
-
-impl Operand {
+impl Given {
     /// Makes the matrix a band of a wider one, `before` columns from its left edge and `after` from its right. The
     /// columns beside it hold NaN, which poisons whoever reads them, and must hold it afterwards.
     #[must_use]
@@ -104,6 +88,12 @@ impl Operand {
             values[row * wide + before..][..cols].copy_from_slice(&self.values[row * cols..][..cols]);
         }
         Self { dims: vec![rows, wide], values, band: Some(before..before + cols), ..self }
+    }
+
+    /// The operand's class, where the operation takes more than one.
+    #[must_use]
+    pub fn of_class(self, class: Class) -> Self {
+        Self { class: Some(class), ..self }
     }
 
     /// The result's elements have their errors in common, `unit` at a time: what they are computed from is rounded
@@ -147,14 +137,6 @@ impl Operand {
         values.chunks(self.dims[1]).flat_map(|row| row[self.columns()].to_vec()).collect()
     }
 
-    /// What an element may be off; none if the operation writes no element of it that counts.
-    pub(crate) fn allowed(&self) -> Option<&Allowed> {
-        match &self.role {
-            Role::Overwritten(allowed) | Role::Added(allowed) | Role::Updated(allowed) => Some(allowed),
-            Role::Read | Role::Scratch => None,
-        }
-    }
-
     /// Elements that have their errors in common, one after the other.
     pub(crate) fn unit(&self) -> usize {
         let dims = self.seen_dims();
@@ -171,20 +153,20 @@ pub type Model = Box<dyn Fn(&mut Arithmetic, &[Vec<f64>]) -> Vec<Vec<f64>>>;
 
 /// One call of an operation with its operands.
 pub struct Case {
-    pub(crate) operands: Vec<Operand>,
+    pub(crate) operands: Vec<Given>,
     pub(crate) call: Call,
     pub(crate) model: Option<Model>,
 }
 
 impl Case {
     /// `call` gets the operands as tensors, in their order. All results are exact.
-    pub fn exact(operands: Vec<Operand>, call: impl Fn(&dyn Backend, &[Tensor]) -> Result<()> + 'static) -> Self {
+    pub fn exact(operands: Vec<Given>, call: impl Fn(&dyn Backend, &[Tensor]) -> Result<()> + 'static) -> Self {
         Self { operands, call: Box::new(call), model: None }
     }
 
     /// A case whose results are off as `model` says.
     pub fn modelled(
-        operands: Vec<Operand>,
+        operands: Vec<Given>,
         call: impl Fn(&dyn Backend, &[Tensor]) -> Result<()> + 'static,
         model: impl Fn(&mut Arithmetic, &[Vec<f64>]) -> Vec<Vec<f64>> + 'static,
     ) -> Self {
@@ -198,6 +180,8 @@ pub struct Spec {
     pub label: String,
     /// Whether it belongs to the quick table.
     pub quick: bool,
+    /// Whether its inputs leave less to do than the operation's `work`, which does not look at all of them.
+    pub less: bool,
     /// Draws the inputs.
     pub draw: Box<dyn Fn(&mut Draw) -> Case>,
 }
@@ -205,7 +189,13 @@ pub struct Spec {
 impl Spec {
     /// A case that belongs to the quick table if `quick`.
     pub fn new(label: impl Into<String>, quick: bool, draw: impl Fn(&mut Draw) -> Case + 'static) -> Self {
-        Self { label: label.into(), quick, draw: Box::new(draw) }
+        Self { label: label.into(), quick, less: false, draw: Box::new(draw) }
+    }
+
+    /// Its inputs leave less to do than the operation's `work`, if `less`.
+    #[must_use]
+    pub fn with_less_to_do(self, less: bool) -> Self {
+        Self { less, ..self }
     }
 }
 

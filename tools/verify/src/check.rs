@@ -1,13 +1,16 @@
 //! Runs one case on a backend and on the reference, and compares.
 
+use std::cell::OnceCell;
+
 use polar_raw::Result;
 use polar_raw::backend::{Backend, BackendExt};
-use polar_raw::reference::Reference;
+use polar_raw::ops::Access;
 use polar_raw::tensor::{Dtype, Tensor};
 
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Operand, Role};
+use crate::case::{Allowed, Case, Given};
 use crate::draw::{Class, Dtypes, epsilon};
+use crate::operand::{Described, Operand};
 use crate::rule::{self, Rounding};
 
 /// How close a case came.
@@ -28,35 +31,51 @@ impl Closeness {
 /// A case with what it is compared with.
 pub struct Prepared<'a> {
     pub(crate) case: &'a Case,
+    /// The operation that the case calls.
+    pub operation: &'static str,
+    pub(crate) operands: Vec<Operand<'a>>,
     pub(crate) dtypes: Dtypes,
     /// Every operand after an exact call, as the operation sees it.
     pub(crate) exact: Vec<Vec<f64>>,
-    rounding: Vec<Option<Rounding>>,
+    seed: u64,
+    rounding: OnceCell<Vec<Option<Rounding>>>,
 }
 
 impl<'a> Prepared<'a> {
-    /// Runs the case on the reference, and its model as often as it takes. `seed` is that of the inputs.
+    /// Runs the case on the reference. `seed` is that of the inputs.
+    ///
+    /// # Errors
+    /// When the reference refuses the call, or the row does not fit the operation's description.
     pub fn new(case: &'a Case, dtypes: Dtypes, seed: u64) -> Result<Self, String> {
-        let exact =
-            execute(&Reference, case).map_err(|e| format!("the reference refuses a call that is right: {e}"))?;
+        let described = Described::default();
+        let refused = |e| format!("the reference refuses a call that is right: {e}");
+        let dtype = |i: usize| if case.operands[i].class == Some(Class::Index) { Dtype::U32 } else { Dtype::F64 };
+        let tensors = Tensors::new(&described, &case.operands, dtype).map_err(refused)?;
+        let exact = tensors.call(&described, case).map_err(refused)?;
         let exact: Vec<Vec<f64>> = case.operands.iter().zip(&exact).map(|(o, values)| o.seen(values)).collect();
-        let rounding = rule::rounding(case, dtypes, &exact, seed);
-        Ok(Self { case, dtypes, exact, rounding })
+        let (operation, operands) = described.operands(&case.operands, &tensors.seen, dtypes)?;
+        Ok(Self { case, operation, operands, dtypes, exact, seed, rounding: OnceCell::new() })
     }
 
     /// Whether operand `i`, if it is a result, is as it should be: each element, and all of them together. `got` is
     /// what the operation sees of it.
     pub fn judge(&self, i: usize, got: &[f64]) -> Result<Closeness, String> {
         let mut closeness = self.elements(i, got)?;
-        if let Some(rounding) = &self.rounding[i] {
-            closeness.rms = rule::check(&self.case.operands[i], rounding, &self.exact[i], got)?;
+        if let Some(rounding) = &self.rounding()[i] {
+            closeness.rms = rule::check(self.operands[i].name, self.operands[i].given, rounding, &self.exact[i], got)?;
         }
         Ok(closeness)
     }
 
+    /// How far off rounding makes each result. Its model takes long, so it runs when somebody asks.
+    fn rounding(&self) -> &[Option<Rounding>] {
+        let rounding = || rule::rounding(self.case, &self.operands, self.dtypes, &self.exact, self.seed);
+        self.rounding.get_or_init(rounding)
+    }
+
     /// Whether each element of operand `i`, if it is a result, is within its own bound.
     pub fn elements(&self, i: usize, got: &[f64]) -> Result<Closeness, String> {
-        let (operand, exact) = (&self.case.operands[i], &self.exact[i]);
+        let (operand, exact) = (&self.operands[i], &self.exact[i]);
         let Some(allowed) = operand.allowed() else { return Ok(Closeness::default()) };
         let dtype = self.dtypes.dtype(operand.class);
         let wanted = match allowed {
@@ -71,7 +90,7 @@ impl<'a> Prepared<'a> {
                 return Err(format!(
                     "{} {:?} is {got:e} and not {wanted:e}: {error:.2e} off, {bound:.2e} is allowed",
                     operand.name,
-                    coordinates(&operand.seen_dims(), at),
+                    coordinates(&operand.given.seen_dims(), at),
                 ));
             }
             if bound > 0.0 {
@@ -94,6 +113,21 @@ impl<'a> Prepared<'a> {
         largest
     }
 
+    /// The case's operands on a backend of its dtypes.
+    pub fn tensors(&self, backend: &dyn Backend) -> Result<Tensors> {
+        Tensors::new(backend, &self.case.operands, |i| self.dtypes.dtype(self.operands[i].class))
+    }
+
+    /// Makes the call, on what [`Prepared::tensors`] gives, on a backend of the same memory.
+    pub fn call(&self, backend: &dyn Backend, tensors: &Tensors) -> Result<()> {
+        (self.case.call)(backend, &tensors.seen)
+    }
+
+    /// Makes the call on fresh tensors and reads back every operand.
+    fn run(&self, backend: &dyn Backend) -> Result<Vec<Vec<f64>>> {
+        self.tensors(backend)?.call(backend, self.case)
+    }
+
     /// The results of the operation's formula where each sum lacks a term.
     pub(crate) fn without_a_term(&self) -> Vec<Option<Vec<f64>>> {
         self.evaluate(&mut Arithmetic::omitting(self.dtypes))
@@ -101,9 +135,9 @@ impl<'a> Prepared<'a> {
 
     /// The results of the operation's formula, an operand each that is a result.
     pub(crate) fn evaluate(&self, arithmetic: &mut Arithmetic) -> Vec<Option<Vec<f64>>> {
-        let operands = &self.case.operands;
+        let operands = &self.operands;
         let Some(model) = &self.case.model else { return operands.iter().map(|_| None).collect() };
-        let inputs: Vec<Vec<f64>> = operands.iter().map(|o| o.seen(&o.values)).collect();
+        let inputs: Vec<Vec<f64>> = operands.iter().map(|o| o.given.seen(&o.given.values)).collect();
         let mut results = model(arithmetic, &inputs).into_iter();
         operands.iter().map(|o| o.allowed().and_then(|_| results.next())).collect()
     }
@@ -112,16 +146,15 @@ impl<'a> Prepared<'a> {
 /// Runs the case; the error is the first thing that is wrong. With it come the case's results, for who wants to know
 /// whether wrong ones would be noticed.
 pub fn check(backend: &dyn Backend, prepared: &Prepared) -> Result<(Closeness, Vec<Vec<f64>>), String> {
-    let case = prepared.case;
-    let run = || execute(backend, case).map_err(|e| format!("the backend refuses a call that is right: {e}"));
+    let run = || prepared.run(backend).map_err(|e| format!("the backend refuses a call that is right: {e}"));
     let (got, again) = (run()?, run()?);
     let mut closeness = Closeness::default();
     let mut results = Vec::with_capacity(got.len());
-    for (i, operand) in case.operands.iter().enumerate() {
-        let seen = operand.seen(&got[i]);
-        if !matches!(operand.role, Role::Scratch) {
+    for (i, operand) in prepared.operands.iter().enumerate() {
+        let seen = operand.given.seen(&got[i]);
+        if operand.access != Access::Scratch {
             unwritten(operand, &got[i])?;
-            let place = |at: usize| format!("{} {:?}", operand.name, coordinates(&operand.dims, at));
+            let place = |at: usize| format!("{} {:?}", operand.name, coordinates(&operand.given.dims, at));
             if let Some(at) = (0..got[i].len()).find(|&at| got[i][at].to_bits() != again[i][at].to_bits()) {
                 return Err(format!("two runs differ: {} is {:e} and {:e}", place(at), got[i][at], again[i][at]));
             }
@@ -132,42 +165,49 @@ pub fn check(backend: &dyn Backend, prepared: &Prepared) -> Result<(Closeness, V
     Ok((closeness, results))
 }
 
-/// Makes the call on fresh tensors and reads back every operand.
-fn execute(backend: &dyn Backend, case: &Case) -> Result<Vec<Vec<f64>>> {
-    let dtypes = Dtypes::of(backend);
-    let whole = |operand: &Operand| -> Result<Tensor> {
-        let t = backend.tensor(dtypes.dtype(operand.class), &operand.dims)?;
-        if operand.class == Class::Index {
-            let ids: Vec<u32> = operand.values.iter().map(|&id| id as u32).collect();
-            backend.write_u32(&t, &ids)?;
-        } else {
-            backend.write_f64(&t, &operand.values)?;
-        }
-        Ok(t)
-    };
-    let tensors = case.operands.iter().map(whole).collect::<Result<Vec<_>>>()?;
-    let seen = |(operand, t): (&Operand, &Tensor)| match &operand.band {
-        Some(band) => t.slice_cols(band.clone()),
-        None => t.clone(),
-    };
-    let operands: Vec<Tensor> = case.operands.iter().zip(&tensors).map(seen).collect();
-    (case.call)(backend, &operands)?;
-    tensors.iter().map(|t| backend.read_f64(t)).collect()
+/// The operands of a call on a backend.
+pub struct Tensors {
+    whole: Vec<Tensor>,
+    /// What the operation sees of them.
+    seen: Vec<Tensor>,
+}
+
+impl Tensors {
+    /// Fresh ones of `dtype(number)`, with the values that the row gives.
+    fn new(backend: &dyn Backend, given: &[Given], dtype: impl Fn(usize) -> Dtype) -> Result<Self> {
+        let whole = |(i, given): (usize, &Given)| -> Result<Tensor> {
+            let t = backend.tensor(dtype(i), &given.dims)?;
+            backend.write_f64(&t, &given.values)?;
+            Ok(t)
+        };
+        let whole = given.iter().enumerate().map(whole).collect::<Result<Vec<_>>>()?;
+        let seen = |(given, t): (&Given, &Tensor)| match &given.band {
+            Some(band) => t.slice_cols(band.clone()),
+            None => t.clone(),
+        };
+        Ok(Self { seen: given.iter().zip(&whole).map(seen).collect(), whole })
+    }
+
+    /// Makes the call and reads back every operand.
+    fn call(&self, backend: &dyn Backend, case: &Case) -> Result<Vec<Vec<f64>>> {
+        (case.call)(backend, &self.seen)?;
+        self.whole.iter().map(|t| backend.read_f64(t)).collect()
+    }
 }
 
 /// Refuses a change of what is only read, and of what lies beside a band.
 fn unwritten(operand: &Operand, got: &[f64]) -> Result<(), String> {
-    let written = |at: usize| match (&operand.band, operand.allowed()) {
+    let written = |at: usize| match (&operand.given.band, operand.allowed()) {
         (_, None) => false,
         (None, Some(_)) => true,
-        (Some(band), Some(_)) => band.contains(&(at % operand.dims[1])),
+        (Some(band), Some(_)) => band.contains(&(at % operand.given.dims[1])),
     };
-    for (at, (got, before)) in got.iter().zip(&operand.values).enumerate() {
+    for (at, (got, before)) in got.iter().zip(&operand.given.values).enumerate() {
         if !written(at) && got.to_bits() != before.to_bits() && !(got.is_nan() && before.is_nan()) {
             return Err(format!(
                 "{} {:?} was {before:e}, is not to be written and is {got:e}",
                 operand.name,
-                coordinates(&operand.dims, at)
+                coordinates(&operand.given.dims, at)
             ));
         }
     }

@@ -12,6 +12,9 @@
 //! The first is the outer fence and the second is what judges. [`power`] shows that it does: results are sabotaged after
 //! the call, and every case has to notice.
 //!
+//! A row says what its operands hold and what results may be off. What they are called, their classes and what happens to
+//! them are the operation's own description ([`operand`]); a row that does not fit it fails.
+//!
 //! Allowed errors of an element are stated beside the operations, in units of the machine epsilon of the backend's sums, and of its
 //! floats where an operation rounds to them on its way; what storing the result costs comes on top. Their common
 //! ground: a sum of `n` rounded terms is off by about `sqrt(n) eps` times the sum of their magnitudes when rounding
@@ -22,6 +25,7 @@ pub mod arithmetic;
 pub mod case;
 pub mod check;
 pub mod draw;
+pub mod operand;
 pub mod power;
 pub mod report;
 pub mod rows;

@@ -6,10 +6,11 @@
 
 use std::fmt::Write as _;
 
+use polar_raw::ops::Access;
 use serde::Serialize;
 
-use crate::case::{Operand, Role};
 use crate::check::{Closeness, Prepared};
+use crate::operand::Operand;
 
 /// A way in which a result may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -81,7 +82,7 @@ pub type Judge = dyn Fn(&Prepared, usize, &[f64]) -> Result<Closeness, String>;
 /// operation's results.
 pub fn sabotage(prepared: &Prepared, label: &str, results: &[Vec<f64>], judge: &Judge, power: &mut Vec<ResultPower>) {
     let without_a_term = prepared.without_a_term();
-    for (i, operand) in prepared.case.operands.iter().enumerate() {
+    for (i, operand) in prepared.operands.iter().enumerate() {
         if operand.allowed().is_none() {
             continue;
         }
@@ -96,7 +97,7 @@ pub fn sabotage(prepared: &Prepared, label: &str, results: &[Vec<f64>], judge: &
         let right = &results[i];
         for (number, (sabotage, name)) in SABOTAGES.into_iter().enumerate() {
             let wrong = match sabotage {
-                Sabotage::Term if !operand.sums => None,
+                Sabotage::Term if !operand.given.sums => None,
                 Sabotage::Term => without_a_term[i].as_ref().map(|without| {
                     let missing = without.iter().zip(&prepared.exact[i]).map(|(without, exact)| without - exact);
                     right.iter().zip(missing).map(|(right, missing)| right + missing).collect()
@@ -119,7 +120,7 @@ pub fn sabotage(prepared: &Prepared, label: &str, results: &[Vec<f64>], judge: &
 
 /// Rows and columns; rows of one element where there is one row, or one dimension.
 fn matrix(operand: &Operand, len: usize) -> (usize, usize) {
-    let dims = operand.seen_dims();
+    let dims = operand.given.seen_dims();
     let columns = if dims.len() > 1 { dims[dims.len() - 1] } else { 1 };
     if columns == 0 || len <= columns { (len, 1) } else { (len / columns, columns) }
 }
@@ -135,7 +136,7 @@ fn largest(numbers: impl Iterator<Item = f64>) -> usize {
 
 /// The result with one thing wrong; none where that does not apply.
 fn spoil(sabotage: Sabotage, operand: &Operand, right: &[f64]) -> Option<Vec<f64>> {
-    let before = || operand.seen(&operand.values);
+    let before = || operand.given.seen(&operand.given.values);
     let (rows, columns) = matrix(operand, right.len());
     if rows == 0 {
         return None;
@@ -144,9 +145,9 @@ fn spoil(sabotage: Sabotage, operand: &Operand, right: &[f64]) -> Option<Vec<f64
     let strongest = largest((0..rows).map(|i| energy(&right[row(i)])));
     let mut wrong = right.to_vec();
     match sabotage {
-        Sabotage::Left => match operand.role {
+        Sabotage::Left => match operand.access {
             // It was poisoned, which is noticed by itself: a fresh buffer is zero.
-            Role::Overwritten(_) => wrong.fill(0.0),
+            Access::Write => wrong.fill(0.0),
             _ => wrong = before(),
         },
         Sabotage::Sign => wrong.iter_mut().for_each(|x| *x = -*x),
@@ -170,7 +171,7 @@ fn spoil(sabotage: Sabotage, operand: &Operand, right: &[f64]) -> Option<Vec<f64
             tile(strongest).for_each(|i| wrong[i] = 0.0);
         }
         Sabotage::Head => {
-            let axis = operand.heads.filter(|axis| axis.heads > 1)?;
+            let axis = operand.given.heads.filter(|axis| axis.heads > 1)?;
             let all = axis.heads * axis.inner;
             let difference = |head: usize| {
                 let apart = |heads: &[f64]| -> f64 {
@@ -185,7 +186,7 @@ fn spoil(sabotage: Sabotage, operand: &Operand, right: &[f64]) -> Option<Vec<f64
             }
         }
         Sabotage::Overwritten => {
-            if !matches!(operand.role, Role::Added(_)) {
+            if operand.access != Access::Add {
                 return None;
             }
             wrong.iter_mut().zip(before()).for_each(|(x, before)| *x -= before);

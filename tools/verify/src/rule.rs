@@ -11,8 +11,9 @@
 use std::ops::Range;
 
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Operand};
+use crate::case::{Allowed, Case, Given};
 use crate::draw::Dtypes;
+use crate::operand::Operand;
 
 /// How many times as far off as rounding explains a result may be.
 pub const FACTOR: f64 = 1.5;
@@ -30,11 +31,17 @@ pub struct Rounding {
 
 /// How far off rounding makes each result of a case; none where all results are exact. `exact` are the values of the
 /// operands as the operation sees them, after an exact call.
-pub fn rounding(case: &Case, dtypes: Dtypes, exact: &[Vec<f64>], seed: u64) -> Vec<Option<Rounding>> {
-    let Some(model) = &case.model else { return case.operands.iter().map(|_| None).collect() };
-    let inputs: Vec<Vec<f64>> = case.operands.iter().map(|o| o.seen(&o.values)).collect();
-    let results: Vec<usize> = (0..case.operands.len()).filter(|&i| case.operands[i].allowed().is_some()).collect();
-    let units = |i: &usize| exact[*i].len().div_ceil(case.operands[*i].unit());
+pub fn rounding(
+    case: &Case,
+    operands: &[Operand],
+    dtypes: Dtypes,
+    exact: &[Vec<f64>],
+    seed: u64,
+) -> Vec<Option<Rounding>> {
+    let Some(model) = &case.model else { return operands.iter().map(|_| None).collect() };
+    let inputs: Vec<Vec<f64>> = operands.iter().map(|o| o.given.seen(&o.given.values)).collect();
+    let results: Vec<usize> = (0..operands.len()).filter(|&i| operands[i].allowed().is_some()).collect();
+    let units = |i: &usize| exact[*i].len().div_ceil(operands[*i].given.unit());
     let fewest = results.iter().map(units).filter(|&n| n > 0).min().unwrap_or(1);
     // As many as it takes for a good estimate of the mean square.
     let evaluations = (256 / fewest).clamp(4, 64);
@@ -42,15 +49,15 @@ pub fn rounding(case: &Case, dtypes: Dtypes, exact: &[Vec<f64>], seed: u64) -> V
     for evaluation in 0..evaluations as u64 {
         let mut arithmetic = Arithmetic::disturbed(dtypes, seed.wrapping_add(evaluation).wrapping_mul(0x5851_f42d));
         for ((&i, squares), values) in results.iter().zip(&mut squares).zip(model(&mut arithmetic, &inputs)) {
-            assert_eq!(squares.len(), values.len(), "the model's {}", case.operands[i].name);
+            assert_eq!(squares.len(), values.len(), "the model's {}", operands[i].name);
             for ((square, value), exact) in squares.iter_mut().zip(&values).zip(&exact[i]) {
                 *square += (value - exact).powi(2);
             }
         }
     }
-    let mut all: Vec<Option<Rounding>> = case.operands.iter().map(|_| None).collect();
+    let mut all: Vec<Option<Rounding>> = operands.iter().map(|_| None).collect();
     for (&i, squares) in results.iter().zip(squares) {
-        if !matches!(case.operands[i].allowed(), Some(Allowed::Exact)) {
+        if !matches!(operands[i].allowed(), Some(Allowed::Exact)) {
             let variance = squares.into_iter().map(|s| s / evaluations as f64).collect();
             all[i] = Some(Rounding { variance, evaluations });
         }
@@ -69,18 +76,17 @@ pub fn factor(errors: f64) -> f64 {
 
 /// The share of what is allowed that the result's errors are, in the band where it is largest; the error says which.
 /// `got` and `exact` are the elements that the operation sees.
-pub fn check(operand: &Operand, rounding: &Rounding, exact: &[f64], got: &[f64]) -> Result<f64, String> {
+pub fn check(name: &str, given: &Given, rounding: &Rounding, exact: &[f64], got: &[f64]) -> Result<f64, String> {
     let mut largest: f64 = 0.0;
-    for band in bands(operand, exact.len()) {
+    for band in bands(given, exact.len()) {
         let off: f64 = band.clone().map(|i| (got[i] - exact[i]).powi(2)).sum();
-        let (explained, errors) = rounding.of(&band, operand.unit());
+        let (explained, errors) = rounding.of(&band, given.unit());
         let (off, explained) = ((off / band.len() as f64).sqrt(), (explained / band.len() as f64).sqrt());
         let share = off / (explained * factor(errors));
         if share.is_nan() || share > 1.0 {
             return Err(format!(
-                "{} in elements {} to {}: the root mean square of the errors is {off:.3e}, {:.2} times what rounding \
+                "{name} in elements {} to {}: the root mean square of the errors is {off:.3e}, {:.2} times what rounding \
                  explains; {:.2} times is allowed",
-                operand.name,
                 band.start,
                 band.end,
                 off / explained,
@@ -111,12 +117,12 @@ impl Rounding {
 }
 
 /// The whole result, and bands of its rows with enough independent errors each.
-fn bands(operand: &Operand, len: usize) -> Vec<Range<usize>> {
+fn bands(given: &Given, len: usize) -> Vec<Range<usize>> {
     if len == 0 {
         return Vec::new();
     }
-    let unit = operand.unit();
-    let dims = operand.seen_dims();
+    let unit = given.unit();
+    let dims = given.seen_dims();
     let row = if dims.len() > 1 { dims[dims.len() - 1] } else { 1 };
     let whole_rows = (BAND * unit).div_ceil(row.max(1)) * row.max(1);
     let count = (len / whole_rows).max(1);
@@ -131,13 +137,14 @@ fn bands(operand: &Operand, len: usize) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_abs_diff_eq;
+
     use super::*;
-    use crate::case::overwritten;
-    use crate::draw::Class;
+    use crate::case::result;
 
     #[test]
     fn few_errors_vary_and_many_do_not() {
-        assert!((factor(1.0) - 6.3).abs() < 0.1);
+        assert_abs_diff_eq!(factor(1.0), 6.3, epsilon = 0.1);
         assert!(factor(64.0) < 1.56);
         assert_eq!(factor(80.0), FACTOR);
         assert_eq!(factor(1e9), FACTOR);
@@ -145,21 +152,21 @@ mod tests {
 
     #[test]
     fn an_error_in_one_band_is_not_lost_among_the_others() {
-        let operand = overwritten("y", Class::Float, &[1000, 8], Allowed::All(1.0)).in_units_of(1);
+        let given = result(&[1000, 8], Allowed::All(1.0)).in_units_of(1);
         let rounding = Rounding { variance: vec![1e-6; 8000], evaluations: 64 };
         let exact = vec![0.5; 8000];
         let mut got: Vec<f64> = (0..8000).map(|i| 0.5 + if i % 2 == 0 { 1e-3 } else { -1e-3 }).collect();
-        assert!(check(&operand, &rounding, &exact, &got).is_ok());
+        assert!(check("y", &given, &rounding, &exact, &got).is_ok());
         got[4096..4224].iter_mut().for_each(|x| *x = 0.502);
-        assert!(check(&operand, &rounding, &exact, &got).is_err());
+        assert!(check("y", &given, &rounding, &exact, &got).is_err());
         got[4100] = f64::NAN;
-        assert!(check(&operand, &rounding, &exact, &got).is_err());
+        assert!(check("y", &given, &rounding, &exact, &got).is_err());
     }
 
     #[test]
     fn bands_cover_everything_once_and_then_all_at_once() {
-        let operand = overwritten("y", Class::Float, &[301, 5], Allowed::All(1.0));
-        let bands = bands(&operand, 1505);
+        let given = result(&[301, 5], Allowed::All(1.0));
+        let bands = bands(&given, 1505);
         assert_eq!(bands, [0..640, 640..1505, 0..1505]);
     }
 }

@@ -281,6 +281,9 @@ impl<'a> Decoder<'a> {
                 lanes!(|a: u32, b: u32, c: f32| -> u32 { if flush(c) >= 0.0 { a } else { b } })
             }
             (File::B32, Type::F(4)) => lanes!(|a: u32, b: u32, c: f32| -> u32 { if c >= 0.0 { a } else { b } }),
+            (File::B64, Type::F(4)) if ftz => {
+                lanes!(|a: u64, b: u64, c: f32| -> u64 { if flush(c) >= 0.0 { a } else { b } })
+            }
             (File::B64, Type::F(4)) => lanes!(|a: u64, b: u64, c: f32| -> u64 { if c >= 0.0 { a } else { b } }),
             _ => return op.unsupported("it selects by .s32 or .f32"),
         };

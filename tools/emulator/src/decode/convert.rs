@@ -2,14 +2,12 @@
 //! others go through exact numbers.
 
 use super::arithmetic::flush;
-use super::exact::{BF16, Exact, F16, F32, Format, Rounding, TF32, widen};
+use super::exact::{BF16, Exact, F16, F32, F64, Format, Rounding, TF32};
 use super::{Decoder, File, Inst, Op, Opcode};
 use crate::error::Result;
 use crate::execute::registers::{LANES, LaneFn, Registers, lanes};
 use crate::parse::{Operand, Type};
 use half::f16;
-
-const F64: Format = Format { fraction: 52, exponent: 11 };
 
 /// What `offset` of a conversion says: both types, the rounding, and what is done besides.
 #[derive(Clone, Copy)]
@@ -79,7 +77,7 @@ impl Conversion {
                 Exact::integer(v < 0, v.unsigned_abs().into())
             }
             Type::F(4) if self.ftz => Exact::f64(flush(f32::from_bits(bits as u32)).into()),
-            from => Exact::f64(widen(bits, format(from))),
+            from => Exact::of(bits, format(from)),
         };
         if matches!(self.to, Type::U(_) | Type::S(_)) {
             return self.to_integer(value);

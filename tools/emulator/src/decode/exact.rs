@@ -13,6 +13,7 @@ pub(crate) const F16: Format = Format { fraction: 10, exponent: 5 };
 pub(crate) const BF16: Format = Format { fraction: 7, exponent: 8 };
 pub(crate) const TF32: Format = Format { fraction: 10, exponent: 8 };
 pub(crate) const F32: Format = Format { fraction: 23, exponent: 8 };
+pub(crate) const F64: Format = Format { fraction: 52, exponent: 11 };
 
 /// A rounding mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,17 +43,22 @@ impl Exact {
     }
 
     pub fn f64(x: f64) -> Self {
-        let bits = x.to_bits();
-        let (negative, field, fraction) = (bits >> 63 != 0, (bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
-        match field {
-            0x7ff if fraction != 0 => Nan,
-            0x7ff => Infinite { negative },
-            0 => Finite { negative, significand: fraction.into(), exponent: -1074, sticky: false },
-            _ => {
-                let significand = u128::from(fraction | 1 << 52);
-                Finite { negative, significand, exponent: field - 1075, sticky: false }
-            }
+        Self::of(x.to_bits(), F64)
+    }
+
+    /// The value of the bits of a format.
+    pub fn of(bits: u64, format: Format) -> Self {
+        let Format { fraction: width, exponent } = format;
+        let negative = bits >> (width + exponent) & 1 != 0;
+        let (field, fraction) = (bits >> width & ((1 << exponent) - 1), bits & ((1 << width) - 1));
+        // The exponent of the last bit of subnormals, and of the normal numbers next to them.
+        let least = 2 - (1i32 << (exponent - 1)) - width as i32;
+        if field == (1 << exponent) - 1 {
+            return if fraction == 0 { Infinite { negative } } else { Nan };
         }
+        let (significand, exponent) =
+            if field == 0 { (fraction, least) } else { (fraction | 1 << width, least + field as i32 - 1) };
+        Finite { negative, significand: significand.into(), exponent, sticky: false }
     }
 
     pub fn times(self, other: Self) -> Self {
@@ -224,22 +230,6 @@ impl Exact {
     }
 }
 
-/// The value of the bits of a format, which every f64 can hold.
-pub(crate) fn widen(bits: u64, format: Format) -> f64 {
-    let Format { fraction, exponent: width } = format;
-    let negative = bits >> (fraction + width) & 1 != 0;
-    let (field, rest) = (bits >> fraction & ((1 << width) - 1), bits & ((1 << fraction) - 1));
-    let bias = (1i32 << (width - 1)) - 1;
-    let magnitude = if field == (1 << width) - 1 {
-        if rest == 0 { f64::INFINITY } else { f64::NAN }
-    } else if field == 0 {
-        rest as f64 * 2f64.powi(1 - bias - fraction as i32)
-    } else {
-        (rest | 1 << fraction) as f64 * 2f64.powi(field as i32 - bias - fraction as i32)
-    };
-    if negative { -magnitude } else { magnitude }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,8 +248,9 @@ mod tests {
             let half = half::f16::from_f32(narrow).to_bits();
             let rounded = Exact::f64(narrow.into()).round(F16, Rounding::Nearest) as u16;
             assert!(rounded == half || narrow.is_nan() && rounded & 0x7c00 == 0x7c00, "{narrow:e}");
-            let back = widen(u64::from(rounded), F16);
-            assert!(back == half::f16::from_bits(rounded).to_f64() || back.is_nan());
+            let back = Exact::of(u64::from(rounded), F16);
+            let value = half::f16::from_bits(rounded).to_f64();
+            assert!(back.round(F64, Rounding::Zero) == value.to_bits() || back == Nan && value.is_nan());
         }
     }
 

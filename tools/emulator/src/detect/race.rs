@@ -62,12 +62,22 @@ impl Record {
         self.0 >> 34
     }
 
+    /// A write that another one has overwritten without being ordered after it.
+    fn overwritten(self) -> Self {
+        Self(self.0 | 1)
+    }
+
+    fn is_overwritten(self) -> bool {
+        self.0 & 1 != 0
+    }
+
     fn is_some(self) -> bool {
         self.0 != 0
     }
 }
 
-/// The last write and two reads since.
+/// The last write and two reads since. In place of the first read may lie a write that the last one has not come to
+/// know of, as atomics leave them: who knows of the last one alone races with it.
 pub(crate) type Cell = [u64; 3];
 
 /// Enters an access into a cell; returns the record that it races with. `ordered` says whether a record lies before the
@@ -81,10 +91,16 @@ pub(crate) fn enter(cell: &mut Cell, now: Record, write: bool, ordered: impl Fn(
     let clash = conflicts(last).then_some(last);
     if write {
         let clash = clash.or_else(|| [first, second].into_iter().find(|&r| conflicts(r)));
-        *cell = [now.0, 0, 0];
+        let hides = |r: Record| r.is_some() && r.strong() && now.strong() && !same(r) && !ordered(r);
+        let hidden = if hides(last) { last.overwritten() } else { first };
+        let kept = if hidden.is_overwritten() && hides(hidden) { hidden.0 } else { 0 };
+        *cell = [now.0, kept, 0];
         return clash;
     }
-    if !first.is_some() || same(first) || ordered(first) {
+    let clash = clash.or_else(|| (first.is_overwritten() && conflicts(first)).then_some(first));
+    if first.is_overwritten() {
+        cell[2] = now.0;
+    } else if !first.is_some() || same(first) || ordered(first) {
         cell[1] = now.0;
     } else if !second.is_some()
         || same(second)

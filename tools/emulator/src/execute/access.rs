@@ -344,7 +344,8 @@ impl Warp {
             sectors[word].fetch_or(bit, Relaxed);
         }
         if config.races {
-            let now = Record::new(cta.number, self.number, self.clock, pc, strong).with_lane(lane);
+            let clock = if strong && write { self.release_clock(cta) } else { self.clock };
+            let now = Record::new(cta.number, self.number, clock, pc, strong).with_lane(lane);
             let end = offset + bytes as u64;
             for at in (offset..end).step_by(2) {
                 let clash = allocation.cells.enter(at, now, write, |other| self.ordered(cta, other, now));
@@ -506,6 +507,13 @@ impl Warp {
     /// A lane's name in messages.
     pub(super) fn thread(&self, cta: &Shared<'_>, lane: usize) -> String {
         format!("warp {} lane {lane} of block {:?}", self.number, cta.coordinates)
+    }
+
+    /// The clock of a strong write: right behind a fence that of the fence, as the write that completes a release is
+    /// itself ordered before what acquires it.
+    fn release_clock(&self, cta: &Shared<'_>) -> u32 {
+        let fence = self.offered.as_ref().and_then(|offered| offered.get(&(cta.number, self.number)));
+        fence.copied().filter(|clock| clock + 1 == self.clock).unwrap_or(self.clock)
     }
 
     /// A strong write publishes what the last fence offers, or all there is if it releases by itself.

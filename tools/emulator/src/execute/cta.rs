@@ -48,7 +48,10 @@ impl Scratch {
 /// A barrier that some have arrived at.
 #[derive(Default)]
 pub(super) struct Barrier {
+    /// Threads, those that have ended among them where the rest of their warp is here.
     arrived: u32,
+    /// Threads that have not ended.
+    lanes: u32,
     /// How many threads it is for; 0 means all.
     expected: u32,
     /// What is known of each warp by those who arrived.
@@ -56,7 +59,6 @@ pub(super) struct Barrier {
     known: Knowledge,
     count: u32,
     all: bool,
-    pc: u32,
 }
 
 /// What the warps of a block share.
@@ -69,7 +71,9 @@ pub(super) struct Shared<'l> {
     /// Two bytes each.
     pub cells: Vec<Cell>,
     pub barriers: Vec<Barrier>,
+    /// Warps and threads that have not ended.
     pub running: u32,
+    alive: u32,
     completed: Vec<usize>,
     /// What the block knows of others.
     pub known: Knowledge,
@@ -103,6 +107,7 @@ impl<'l> Cta<'l> {
             cells,
             barriers: (0..16).map(|_| Barrier::default()).collect(),
             running: count,
+            alive: threads,
             completed: Vec::new(),
             known: Knowledge::new(),
         };
@@ -130,13 +135,10 @@ impl<'l> Cta<'l> {
                 let stop = self.warps[w].run(&mut self.shared, tally, slice, &mut self.executed);
                 match stop {
                     Stop::Slice | Stop::Waiting => {}
-                    Stop::Done => {
-                        self.shared.running -= 1;
-                        self.release_exited();
-                    }
+                    Stop::Done => self.shared.running -= 1,
                     Stop::Trap => return true,
                 }
-                self.open_barriers(tally);
+                self.open_barriers();
             }
             if self.shared.running == 0 {
                 return true;
@@ -174,26 +176,10 @@ impl<'l> Cta<'l> {
         }
     }
 
-    /// Barriers for all threads do not wait for warps that have ended.
-    fn release_exited(&mut self) {
-        let running = self.shared.running;
-        for (number, barrier) in self.shared.barriers.iter().enumerate() {
-            if barrier.arrived > 0 && barrier.expected == 0 && barrier.arrived >= 32 * running {
-                self.shared.completed.push(number);
-            }
-        }
-    }
-
     /// Lets those go on who wait at barriers that are complete.
-    fn open_barriers(&mut self, tally: &mut Tally) {
+    fn open_barriers(&mut self) {
         while let Some(number) = self.shared.completed.pop() {
             let barrier = std::mem::take(&mut self.shared.barriers[number]);
-            if barrier.expected == 0 && (self.shared.running as usize) < self.warps.len() {
-                let block = self.shared.coordinates;
-                tally.findings.add(Fault::DivergentBarrier, barrier.pc, None, || {
-                    format!("warps of block {block:?} ended without coming to barrier {number}")
-                });
-            }
             for (known, clock) in barrier.known {
                 let to = self.shared.known.entry(known).or_insert(clock);
                 *to = (*to).max(clock);
@@ -206,16 +192,27 @@ impl<'l> Cta<'l> {
 }
 
 impl Shared<'_> {
-    /// A warp's lanes arrive at a barrier; `full` counts for the whole warp.
-    pub fn arrive(&mut self, number: usize, expected: u32, pc: u32, warp: &mut Warp, lanes: u32, held: u32) {
+    /// So many threads end: barriers for all threads do not wait for them.
+    pub fn end(&mut self, threads: u32) {
+        self.alive -= threads;
+        for (number, barrier) in self.barriers.iter().enumerate() {
+            let complete = barrier.lanes > 0 && barrier.expected == 0 && barrier.lanes >= self.alive;
+            if complete && !self.completed.contains(&number) {
+                self.completed.push(number);
+            }
+        }
+    }
+
+    /// A warp's lanes arrive at a barrier; all that are left of it count for the whole warp.
+    pub fn arrive(&mut self, number: usize, expected: u32, warp: &mut Warp, lanes: u32, held: u32) {
         let barrier = &mut self.barriers[number];
         if barrier.arrived == 0 {
             barrier.all = true;
             barrier.joined = vec![0; warp.seen.len()];
         }
-        barrier.pc = pc;
         barrier.expected = expected;
-        barrier.arrived += if lanes == warp.full { 32 } else { lanes.count_ones() };
+        barrier.arrived += if lanes == warp.live { 32 } else { lanes.count_ones() };
+        barrier.lanes += lanes.count_ones();
         barrier.count += held.count_ones();
         barrier.all &= held == lanes;
         for (to, from) in barrier.joined.iter_mut().zip(&warp.seen) {
@@ -227,8 +224,8 @@ impl Shared<'_> {
             let to = barrier.known.entry(known).or_insert(clock);
             *to = (*to).max(clock);
         }
-        let all = if expected == 0 { 32 * self.running } else { expected };
-        if barrier.arrived >= all {
+        let complete = if expected == 0 { barrier.lanes >= self.alive } else { barrier.arrived >= expected };
+        if complete {
             self.completed.push(number);
         }
     }

@@ -45,7 +45,7 @@ pub(super) struct Warp {
     pub number: u32,
     /// The lanes that were there at the beginning, and those that are left.
     pub full: u32,
-    live: u32,
+    pub live: u32,
     paths: Vec<Path>,
     /// Set when lanes have waited for others in vain: the next instruction takes whom it has.
     forced: bool,
@@ -234,18 +234,22 @@ impl Warp {
                     }
                     Op::Collective(function) => {
                         match self.gather(cta, tally, pc, inst, mask, on) {
-                            // SAFETY: as for `Lanes`.
-                            Some((all, together)) => unsafe {
+                            Some((all, together)) => {
                                 mask = all;
-                                function(&mut self.registers, inst, together);
-                            },
+                                let masks = self.members(inst);
+                                for group in groups(&masks, together) {
+                                    // SAFETY: as for `Lanes`.
+                                    unsafe { function(&mut self.registers, inst, group) };
+                                }
+                            }
                             None => break,
                         }
                     }
                     Op::WarpBarrier => match self.gather(cta, tally, pc, inst, mask, on) {
                         Some((all, together)) => {
                             mask = all;
-                            self.join_lanes(together);
+                            let masks = self.members(inst);
+                            groups(&masks, together).for_each(|group| self.join_lanes(group));
                         }
                         None => break,
                     },
@@ -293,7 +297,7 @@ impl Warp {
                                     tally.findings.add(Fault::OutOfBounds, pc, None, || {
                                         format!("target {at} of {} of a branch", targets.len())
                                     });
-                                    self.live &= !(1 << lane);
+                                    self.end(cta, 1 << lane);
                                 }
                             }
                         }
@@ -301,7 +305,7 @@ impl Warp {
                         break;
                     }
                     Op::Exit => {
-                        self.live &= !on;
+                        self.end(cta, on);
                         self.put(pc + 1, mask & !on, Wait::Nothing);
                         break;
                     }
@@ -334,8 +338,13 @@ impl Warp {
         }
     }
 
-    /// Makes sure that the lanes that the instruction names are here. `None` if these wait for others; else all lanes
-    /// of the path, and those that take part.
+    /// The mask of each lane that an instruction names, of lanes that there are.
+    fn members(&self, inst: &Inst) -> [u32; 32] {
+        self.registers.b32[usize::from(inst.slots[MEMBERS])].0.map(|mask| mask & self.full)
+    }
+
+    /// Finds the groups of lanes that are here together: those that name one mask, all of whose lanes name it too. The
+    /// others wait. `None` if nobody goes on; else the lanes that do, and those of them that execute the instruction.
     fn gather(
         &mut self,
         cta: &Shared<'_>,
@@ -345,36 +354,52 @@ impl Warp {
         mask: u32,
         on: u32,
     ) -> Option<(u32, u32)> {
-        if on == 0 {
-            return Some((mask, 0));
+        let masks = self.members(inst);
+        if on == 0 || groups(&masks, on).all(|group| masks[group.trailing_zeros() as usize] == group) {
+            return Some((mask, on));
         }
-        let named = self.registers.b32[usize::from(inst.slots[MEMBERS])].0[on.trailing_zeros() as usize] & self.full;
-        let (mut mask, mut on) = (mask, on);
-        if named & !on != 0 {
-            mask = self.wait_for(pc, mask, named)?;
-            on = mask & (self.registers.pred[usize::from(inst.guard)] ^ inst.flip);
+        let mask = self.join_waiting(pc, mask);
+        let on = mask & (self.registers.pred[usize::from(inst.guard)] ^ inst.flip);
+        let whole = groups(&masks, on).filter(|group| masks[group.trailing_zeros() as usize] == *group);
+        let alone = on & !whole.fold(0, |lanes, group| lanes | group);
+        if alone == 0 || std::mem::take(&mut self.forced) {
+            if alone != 0 {
+                self.report_alone(cta, tally, pc, &masks, alone, on);
+            }
+            return Some((mask, on));
         }
-        // Lanes of one path may name different groups, each of which is together by itself.
-        let strangers = on & !named;
-        if named & !on != 0 || strangers != 0 && !self.groups_are_whole(inst, on) {
-            let (block, warp) = (cta.coordinates, self.number);
+        self.put(pc, alone, Wait::Lanes);
+        let going = mask & !alone;
+        (going != 0).then_some((going, on & !alone))
+    }
+
+    /// Lanes that waited in vain for those that their masks name.
+    fn report_alone(&self, cta: &Shared<'_>, tally: &mut Tally, pc: u32, masks: &[u32; 32], alone: u32, here: u32) {
+        let (block, warp, live) = (cta.coordinates, self.number, self.live);
+        for group in groups(masks, alone) {
+            let named = masks[group.trailing_zeros() as usize];
             tally.findings.add(Fault::DivergentWarp, pc, None, || {
-                format!("warp {warp} of block {block:?}: the mask names lanes {named:#010x}, and {on:#010x} are here")
+                let why = if group & !named != 0 {
+                    format!("lanes {:#010x} do not name themselves", group & !named)
+                } else if named & !live != 0 {
+                    format!("lanes {:#010x} have ended", named & !live)
+                } else if named & here & !group != 0 {
+                    format!("lanes {:#010x} name another mask", named & here & !group)
+                } else {
+                    format!("lanes {:#010x} are not here", named & !here)
+                };
+                format!("warp {warp} of block {block:?}: lanes {group:#010x} name the lanes {named:#010x}, and {why}")
             });
         }
-        Some((mask, on))
     }
 
-    /// Whether the mask of each lane names that lane and lanes that are here.
-    fn groups_are_whole(&self, inst: &Inst, on: u32) -> bool {
-        let masks = &self.registers.b32[usize::from(inst.slots[MEMBERS])].0;
-        (0..32).filter(|lane| on >> lane & 1 != 0).all(|lane| {
-            let named = masks[lane] & self.full;
-            named >> lane & 1 != 0 && named & !on == 0
-        })
+    /// Lanes end: barriers no longer wait for them.
+    fn end(&mut self, cta: &mut Shared<'_>, lanes: u32) {
+        cta.end((self.live & lanes).count_ones());
+        self.live &= !lanes;
     }
 
-    /// Makes sure that the whole warp is here.
+    /// Makes sure that the whole warp is here; at a barrier of the block, what is left of it.
     fn assemble(
         &mut self,
         cta: &Shared<'_>,
@@ -384,28 +409,26 @@ impl Warp {
         on: u32,
         fault: Fault,
     ) -> Option<u32> {
-        if on == self.full {
+        let needed = if fault == Fault::DivergentBarrier { self.live } else { self.full };
+        if on == needed {
+            self.forced = false;
             return Some(mask);
         }
-        let mask = self.wait_for(pc, mask, self.full)?;
+        let mask = self.wait_for(pc, mask, needed)?;
         let inst = &cta.launch.program.insts[pc as usize];
         let on = mask & (self.registers.pred[usize::from(inst.guard)] ^ inst.flip);
-        if on != self.full {
-            let (block, warp, full) = (cta.coordinates, self.number, self.full);
+        if on != needed {
+            let (block, warp) = (cta.coordinates, self.number);
             tally.findings.add(fault, pc, None, || {
-                format!("warp {warp} of block {block:?}: of the lanes {full:#010x} only {on:#010x} are here")
+                format!("warp {warp} of block {block:?}: of the lanes {needed:#010x} only {on:#010x} are here")
             });
         }
         Some(mask)
     }
 
     /// Joins those who wait at the same instruction; `None` if others are still to come, and these wait for them.
-    fn wait_for(&mut self, pc: u32, mut mask: u32, needed: u32) -> Option<u32> {
-        self.paths.retain(|p| {
-            let joins = p.pc == pc && !matches!(p.wait, Wait::Barrier { .. });
-            mask |= if joins { p.mask } else { 0 };
-            !joins
-        });
+    fn wait_for(&mut self, pc: u32, mask: u32, needed: u32) -> Option<u32> {
+        let mask = self.join_waiting(pc, mask);
         let coming = needed & self.live & !mask;
         if coming != 0 && !self.forced {
             self.put(pc, mask, Wait::Lanes);
@@ -413,6 +436,16 @@ impl Warp {
         }
         self.forced = false;
         Some(mask)
+    }
+
+    /// Adds those who stand at an instruction, waiting for lanes or not.
+    fn join_waiting(&mut self, pc: u32, mut mask: u32) -> u32 {
+        self.paths.retain(|p| {
+            let joins = p.pc == pc && !matches!(p.wait, Wait::Barrier { .. });
+            mask |= if joins { p.mask } else { 0 };
+            !joins
+        });
+        mask
     }
 
     /// Arrives at a barrier of the block; true if the lanes now wait there.
@@ -437,7 +470,7 @@ impl Warp {
         }
         tally.counters.barriers += 1;
         let held = self.registers.pred[usize::from(inst.slots[3])] & on;
-        cta.arrive(number, expected, pc, self, on, held);
+        cta.arrive(number, expected, self, on, held);
         if barriers.kind == BarrierKind::Arrive {
             self.clock += 1;
             return false;
@@ -472,6 +505,17 @@ impl Warp {
         knowledge.insert((cta.number, self.number), self.clock);
         knowledge
     }
+}
+
+/// The lanes that name each mask, mask by mask.
+fn groups(masks: &[u32; 32], lanes: u32) -> impl Iterator<Item = u32> {
+    let mut left = lanes;
+    std::iter::from_fn(move || {
+        let first = masks.get(left.trailing_zeros() as usize)?;
+        let group = (0..32).filter(|&lane| masks[lane] == *first).fold(0, |group, lane| group | 1 << lane) & left;
+        left &= !group;
+        Some(group)
+    })
 }
 
 fn special_value(special: Special, launch: &Launch<'_>, block: [u32; 3], warp: u32, warps: u32, lane: u32) -> u32 {

@@ -71,6 +71,19 @@ fn comparisons_and_selections() {
         |a, b, c| if c as i32 >= 0 { a & 0xffff_ffff } else { b & 0xffff_ffff },
         same,
     );
+    for ty in ["b64", "u64", "s64", "f64"] {
+        check(&format!("slct.{ty}.s32 %q4, %q1, %q2, %r3;"), |a, b, c| if c as i32 >= 0 { a } else { b }, same);
+        let by_float = |a, b, c: u64| if f32::from_bits(c as u32) >= 0.0 { a } else { b };
+        check(&format!("slct.{ty}.f32 %q4, %q1, %q2, %r3;"), by_float, same);
+        // A negative subnormal is a zero, and that is not below zero.
+        let flushed = |a, b, c: u64| {
+            let c = f32::from_bits(c as u32);
+            if c >= 0.0 || c.is_subnormal() { a } else { b }
+        };
+        let small = "or.b32 %r3, %r3, 0x80000000; and.b32 %r3, %r3, 0x807fffff;";
+        check(&format!("slct.ftz.{ty}.f32 %q4, %q1, %q2, %r3;"), flushed, same);
+        check(&format!("{small} slct.ftz.{ty}.f32 %q4, %q1, %q2, %r3;"), |a, _, _| a, same);
+    }
     for (op, f) in [("and", (|a, b| a && b) as fn(bool, bool) -> bool), ("or", |a, b| a || b), ("xor", |a, b| a != b)] {
         check(
             &format!(

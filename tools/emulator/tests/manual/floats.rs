@@ -102,6 +102,78 @@ fn approximate_functions_are_near() {
     near("rcp", |x| 1.0 / x);
 }
 
+/// The most that a result may be off, from the first operand and the exact result.
+type Bound<'a> = &'a dyn Fn(f64, f64) -> f64;
+/// A function of one operand or two.
+type Exact = fn(f64, f64) -> f64;
+
+#[test]
+fn approximate_functions_move_within_the_manual_s_bounds() {
+    // The bounds as the manual states them: units in the last place, relative, or absolute.
+    let unit = |y: f64| (y.abs().log2().floor().max(-126.0) - 23.0).exp2();
+    let relative = |y: f64, power: f64| y.abs() * power.exp2();
+    let near_one = |x: f64| x > 0.5 && x < 2.0;
+    let cases: [(&str, Exact, Bound<'_>); 10] = [
+        ("rcp.approx", |x, _| 1.0 / x, &|_, y| unit(y)),
+        ("sqrt.approx", |x, _| x.sqrt(), &|_, y| relative(y, -23.0)),
+        ("rsqrt.approx", |x, _| 1.0 / x.sqrt(), &|_, y| relative(y, -22.9)),
+        ("ex2.approx", |x, _| x.exp2(), &|_, y| 2.0 * unit(y)),
+        ("lg2.approx", |x, _| x.log2(), &|x, y| if near_one(x) { 0.5f64.powi(22) } else { relative(y, -22.0) }),
+        ("sin.approx", |x, _| x.sin(), &|_, _| (-20.5f64).exp2()),
+        ("cos.approx", |x, _| x.cos(), &|_, _| (-20.5f64).exp2()),
+        ("tanh.approx", |x, _| x.tanh(), &|_, y| relative(y, -11.0)),
+        ("div.approx", |x, d| x / d, &|_, y| 2.0 * unit(y)),
+        ("div.full", |x, d| x / d, &|_, y| 2.0 * unit(y)),
+    ];
+    let mut state = 3u64;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // From 2^-10 to 2^10, of both signs; one in eight a power of two, where units change their size.
+        let bits = (state >> 32) as u32;
+        let fraction = if bits.is_multiple_of(8) { 0 } else { bits & 0x7f_ffff };
+        u64::from((state >> 20) as u32 % 21 + 117) << 23 | u64::from(fraction) | u64::from(bits & 1 << 31)
+    };
+    let triples: Vec<[u64; 3]> = (0..16_384).map(|_| [draw(), draw(), 0]).collect();
+    for (op, exact, bound) in cases {
+        for ftz in ["", ".ftz"] {
+            if op.starts_with("tanh") && !ftz.is_empty() {
+                continue;
+            }
+            let second = if op.starts_with("div") { ", %r2" } else { "" };
+            let body = format!("{op}{ftz}.f32 %r4, %r1{second}; cvt.u64.u32 %q4, %r4;");
+            let (triples, found) = super::results_on(&body, triples.clone(), true);
+            let mut moved = 0;
+            for ([x, d, _], found) in triples.into_iter().zip(found) {
+                let [x, d, found] = [x, d, found].map(|bits| f64::from(f32::from_bits(bits as u32)));
+                let wanted = exact(x, d);
+                if wanted.abs() > f64::from(f32::MAX) || wanted.abs() < f64::from(f32::MIN_POSITIVE) || wanted.is_nan()
+                {
+                    assert!(
+                        found == f64::from(wanted as f32)
+                            || found.is_nan() && wanted.is_nan()
+                            || wanted.abs() < 1.2e-38
+                    );
+                    continue;
+                }
+                moved += usize::from(found != f64::from(wanted as f32));
+                let bound = bound(x, wanted) * (1.0 + 1e-9);
+                assert!(
+                    (found - wanted).abs() <= bound,
+                    "{op}{ftz} of {x:e} and {d:e} gives {found:e}, not {wanted:e}"
+                );
+            }
+            assert!(moved > 1000, "{op}{ftz} moves {moved} results");
+        }
+    }
+    // What `.ftz` makes a zero has the result of a zero.
+    let small: Vec<[u64; 3]> = (0..128).map(|n| [n * 65_537 % 0x80_0000, 0, 0]).collect();
+    for (op, wanted) in [("ex2", 1f32), ("cos", 1.0), ("sin", 0.0), ("rcp", f32::INFINITY), ("lg2", -f32::INFINITY)] {
+        let (_, found) =
+            super::results_on(&format!("{op}.approx.ftz.f32 %r4, %r1; cvt.u64.u32 %q4, %r4;"), small.clone(), true);
+        assert!(found.iter().all(|&bits| bits == u64::from(wanted.to_bits())), "{op}.approx.ftz of a subnormal");
+    }
+}
+
 #[test]
 fn halves() {
     use half::{bf16, f16};

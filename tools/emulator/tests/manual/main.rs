@@ -2,6 +2,7 @@
 //! instruction, and through a statement of the manual's in plain Rust.
 
 mod choices;
+mod conversions;
 mod floats;
 mod integers;
 
@@ -65,6 +66,38 @@ fn operand(state: &mut u64, kind: u64) -> u64 {
 /// Results of an instruction on `COUNT` triples of operands: `body` computes `%q4` or `%r4` from `%q1..3` (64 bits),
 /// `%r1..3` (their low 32) and `%h1..3` (their low 16).
 fn results(body: &str) -> (Vec<[u64; 3]>, Vec<u64>) {
+    let mut state = 1;
+    let triples = (0..COUNT as u64).map(|n| [n, n / 5, n / 25].map(|kind| operand(&mut state, kind))).collect();
+    results_on(body, triples, false)
+}
+
+/// The ends of the ranges of all types with their neighbours, as first operands.
+fn edges() -> Vec<[u64; 3]> {
+    let mut state = 5;
+    // Powers of two, and the middles between the numbers of narrower formats next to them.
+    let power = |n: i32| if n >= -1022 { 2f64.powi(n) } else { f64::from_bits(1 << (n + 1074)) };
+    let fraction = |n: u32| 1.0 + 0.5f64.powi(n as i32);
+    let doubles = (-1074..1024).step_by(29).chain(-152..-120).chain(-26..70).chain(120..130).map(power);
+    let doubles = doubles
+        .flat_map(|x| [x, x * fraction(11), x * fraction(8), x * fraction(24), x * 1.5, x * fraction(1) - x / 512.0]);
+    let mut bits: Vec<u64> = doubles.flat_map(|x| [x.to_bits() - 1, x.to_bits(), x.to_bits() + 1]).collect();
+    bits.extend(bits.clone().into_iter().map(|b| b | 1 << 63));
+    let doubles = bits.clone();
+    bits.extend(doubles.iter().map(|&b| u64::from((f64::from_bits(b) as f32).to_bits())));
+    bits.extend((0..1 << 16).step_by(129).chain(0x7b00..0x7d00));
+    let whole = (0..64).flat_map(|n| {
+        [1u64 << n, (1 << n) | 1 << (n / 2), 3 << n >> 1, (1 << n) + (1 << n >> 11), (1 << n) + (1 << n >> 24)]
+    });
+    bits.extend(whole.flat_map(|x| [x.wrapping_sub(1), x, x.wrapping_add(1), x.wrapping_neg()]));
+    bits.extend([f64::MAX, f64::INFINITY, f64::NAN, -f64::INFINITY, 65_519.999, 65_520.0].map(f64::to_bits));
+    bits.extend([f32::MAX, f32::INFINITY, f32::NAN, -f32::INFINITY, 1.0, 16_777_217.0].map(|x| u64::from(x.to_bits())));
+    bits.extend((0..512).map(|n| operand(&mut state, n)));
+    bits.resize(bits.len().next_multiple_of(128), 0);
+    bits.into_iter().map(|x| [x, 0, 0]).collect()
+}
+
+/// [`results`] on given operands, a multiple of 128 of them, with the approximate functions moved or not.
+fn results_on(body: &str, triples: Vec<[u64; 3]>, perturb: bool) -> (Vec<[u64; 3]>, Vec<u64>) {
     let ptx = format!(
         ".version 7.8 .target sm_80 .address_size 64
         .visible .entry k(.param .u64 in, .param .u64 out) {{
@@ -80,19 +113,17 @@ fn results(body: &str) -> (Vec<[u64; 3]>, Vec<u64>) {
             st.global.b64 [%q9], %q4; ret;
         }}"
     );
-    let mut device = Device::new(Config { perturb: false, ..Config::default() });
+    let mut device = Device::new(Config { perturb, races: false, ..Config::default() });
     let module = device.load(&ptx).unwrap_or_else(|e| panic!("{e}\n{ptx}"));
     let kernel = module.kernel("k").unwrap_or_else(|e| panic!("{e}"));
-    let mut state = 1;
-    let triples: Vec<[u64; 3]> =
-        (0..COUNT as u64).map(|n| [n, n / 5, n / 25].map(|kind| operand(&mut state, kind))).collect();
+    let count = triples.len();
     let bytes: Vec<u8> = triples.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
-    let (input, output) = (device.memory.allocate(24 * COUNT).unwrap(), device.memory.allocate(8 * COUNT).unwrap());
+    let (input, output) = (device.memory.allocate(24 * count).unwrap(), device.memory.allocate(8 * count).unwrap());
     device.memory.write(input, &bytes).unwrap();
     let params: [&[u8]; 2] = [&input.to_le_bytes(), &output.to_le_bytes()];
-    let report = device.launch(&kernel, [COUNT as u32 / 128, 1, 1], [128, 1, 1], 0, &params).unwrap();
+    let report = device.launch(&kernel, [count as u32 / 128, 1, 1], [128, 1, 1], 0, &params).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
-    let mut out = vec![0; 8 * COUNT];
+    let mut out = vec![0; 8 * count];
     device.memory.read(output, &mut out).unwrap();
     (triples, out.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect())
 }

@@ -10,7 +10,7 @@ use polar_raw::tensor::Tensor;
 use super::Row;
 use crate::arithmetic::Arithmetic;
 use crate::case::{
-    Allowed, Case, Operand, Spec, index, longest, overwritten, read, reference, reference_index, sum_error, values,
+    Allowed, Case, Given, Spec, index, input, longest, reference, reference_index, result, sum_error, values,
 };
 use crate::draw::{Class, Draw};
 
@@ -97,7 +97,8 @@ impl Attention {
             ..64 => self.tokens() < 450,
             64.. => matches!(self.tokens(), 6 | 164),
         };
-        Spec::new(self.label(), quick, move |d| draw(self, d))
+        // Keys that nobody asks for count as moved.
+        Spec::new(self.label(), quick, move |d| draw(self, d)).with_less_to_do(!matches!(self.asking, Asking::All))
     }
 
     fn tokens(&self) -> usize {
@@ -174,7 +175,7 @@ impl Attention {
     }
 
     /// A result `[queries, H D]`, or `[K, S, G, inner]` where there is an `inner` dimension, with its heads.
-    fn of_queries(&self, result: Operand, queries: usize, inner: usize) -> Operand {
+    fn of_queries(&self, result: Given, queries: usize, inner: usize) -> Given {
         match self.heads.group() {
             1 => result.with_heads(self.heads.kv, queries * inner),
             group => result.with_heads(group, inner),
@@ -182,15 +183,15 @@ impl Attention {
     }
 
     /// The operands that both passes read: q, k, v, spans, query tokens.
-    fn operands(&self, inputs: Inputs) -> [Operand; 5] {
+    fn operands(&self, inputs: Inputs) -> [Given; 5] {
         let queries = inputs.query_tokens.len();
         let (q, kv, ..) = self.dims(queries);
         [
-            read("q", Class::Float, &q, inputs.q),
-            read("k", Class::Float, &kv, inputs.k),
-            read("v", Class::Float, &kv, inputs.v),
-            index("spans", &[inputs.spans.len() / 8, 8], &inputs.spans),
-            index("query_tokens", &[queries], &inputs.query_tokens),
+            input(&q, inputs.q),
+            input(&kv, inputs.k),
+            input(&kv, inputs.v),
+            index(&[inputs.spans.len() / 8, 8], &inputs.spans),
+            index(&[queries], &inputs.query_tokens),
         ]
     }
 
@@ -201,14 +202,10 @@ impl Attention {
         let sum = sum_error(self.tokens(), eps) + 8.0 * eps;
         let mut operands = vec![
             // Probabilities, whose sum is 1, are rounded to floats before they weigh the values.
-            overwritten("out", Class::Float, &out, Allowed::All(2.0 * score + sum + draw.eps()))
+            result(&out, Allowed::All(2.0 * score + sum + draw.eps()))
                 .with_heads(self.heads.query, self.heads.dim)
                 .in_units_of(self.heads.dim),
-            self.of_queries(
-                overwritten("lse", Class::Sum, &lse, Allowed::All(score + sum)).in_units_of(1),
-                inputs.query_tokens.len(),
-                1,
-            ),
+            self.of_queries(result(&lse, Allowed::All(score + sum)).in_units_of(1), inputs.query_tokens.len(), 1),
         ];
         operands.extend(self.operands(inputs));
         Case::modelled(
@@ -350,17 +347,17 @@ impl Attention {
         let each = |bound: f64| Allowed::Each(sums.iter().map(|s| s * bound).collect());
 
         let dq_allowed = Allowed::All(ds * longest(&inputs.k, dim) * over_keys);
-        let of_keys = |name, allowed| {
-            let result = overwritten(name, Class::Float, &kv_dims, allowed);
+        let of_keys = |allowed| {
+            let result = result(&kv_dims, allowed);
             result.with_heads(self.heads.kv, self.tokens() * dim)
         };
         let mut operands = vec![
-            self.of_queries(overwritten("dq", Class::Float, &q_dims, dq_allowed), queries, dim),
-            of_keys("dk", each(ds * longest(&inputs.q, dim) * over_queries)),
-            of_keys("dv", each(over_queries)),
-            read("dout", Class::Float, &out_dims, dout),
-            read("out", Class::Float, &out_dims, out),
-            read("lse", Class::Sum, &lse_dims, lse),
+            self.of_queries(result(&q_dims, dq_allowed), queries, dim),
+            of_keys(each(ds * longest(&inputs.q, dim) * over_queries)),
+            of_keys(each(over_queries)),
+            input(&out_dims, dout),
+            input(&out_dims, out),
+            input(&lse_dims, lse),
         ];
         operands.extend(self.operands(inputs));
         let call = move |backend: &dyn Backend, x: &[Tensor]| {

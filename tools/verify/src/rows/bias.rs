@@ -4,7 +4,7 @@ use polar_raw::backend::Operations;
 
 use super::Row;
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Operand, Spec, added, read, sum_error};
+use crate::case::{Allowed, Case, Given, Spec, input, sum_error, updated};
 use crate::draw::Class;
 
 /// The operations of this file.
@@ -30,7 +30,7 @@ const SHAPES: [(usize, usize, usize, bool); 14] = [
 ];
 
 /// The bias, or its gradient, as a matrix of its parts.
-fn parts(bias: Operand, banded: bool) -> Operand {
+fn parts(bias: Given, banded: bool) -> Given {
     // Columns before and after that keep what is aligned so.
     if banded { bias.beside(8, 16) } else { bias }
 }
@@ -44,10 +44,8 @@ pub fn forward() -> Vec<Spec> {
         let (rows, n, columns, banded) = shape;
         Spec::new(label(shape), super::small(rows * n * columns), move |draw| {
             let (y, bias) = (draw.values(Class::Float, rows * n * columns), draw.values(Class::Float, n * columns));
-            let operands = vec![
-                added("y", Class::Float, &[rows, n * columns], y, Allowed::Exact),
-                parts(read("bias", Class::Float, &[n, columns], bias), banded),
-            ];
+            let operands =
+                vec![updated(&[rows, n * columns], y, Allowed::Exact), parts(input(&[n, columns], bias), banded)];
             Case::exact(operands, |backend, x| backend.bias_forward(&x[0], &x[1]))
         })
     };
@@ -63,10 +61,8 @@ pub fn backward() -> Vec<Spec> {
             let size = |j: usize| dbias[j].abs() + (0..rows).map(|t| dy[t * width + j].abs()).sum::<f64>();
             let error = sum_error(rows + 1, draw.sum_eps());
             let allowed = Allowed::Each((0..width).map(|j| error * size(j)).collect());
-            let operands = vec![
-                parts(added("dbias", Class::Sum, &[n, columns], dbias, allowed).in_units_of(1), banded),
-                read("dy", Class::Float, &[rows, width], dy),
-            ];
+            let operands =
+                vec![parts(updated(&[n, columns], dbias, allowed).in_units_of(1), banded), input(&[rows, width], dy)];
             Case::modelled(
                 operands,
                 |backend, x| backend.bias_backward(&x[0], &x[1]),

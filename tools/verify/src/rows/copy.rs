@@ -3,7 +3,7 @@
 use polar_raw::backend::Operations;
 
 use super::Row;
-use crate::case::{Allowed, Case, Spec, overwritten, read};
+use crate::case::{Allowed, Case, Spec, input, result};
 use crate::draw::Class;
 
 /// The operation of this file.
@@ -13,8 +13,8 @@ pub fn cases() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize)| {
         Spec::new(format!("{rows}x{cols}"), super::small(rows * cols), move |draw| {
             let operands = vec![
-                overwritten("to", Class::Float, &[rows * cols], Allowed::Exact),
-                read("from", Class::Float, &[rows, cols], draw.values(Class::Float, rows * cols)),
+                result(&[rows * cols], Allowed::Exact).of_class(Class::Float),
+                input(&[rows, cols], draw.values(Class::Float, rows * cols)).of_class(Class::Float),
             ];
             Case::exact(operands, |backend, x| backend.copy(&x[0], &x[1]))
         })

@@ -4,7 +4,7 @@ use polar_raw::backend::Operations;
 
 use super::Row;
 use super::sum_of_squares::LENGTHS;
-use crate::case::{Allowed, Case, Spec, overwritten, read};
+use crate::case::{Allowed, Case, Spec, input, result};
 use crate::draw::Class;
 
 /// The operation of this file.
@@ -19,8 +19,7 @@ pub fn cases() -> Vec<Spec> {
             for at in (0..length).filter(|at| i % 3 > 0 && (*at % 7 == 0 || *at + 1 == length)) {
                 values[at] = wrong[at % 3];
             }
-            let operands =
-                vec![overwritten("count", Class::Sum, &[1], Allowed::Exact), read("x", Class::Sum, &[length], values)];
+            let operands = vec![result(&[1], Allowed::Exact), input(&[length], values)];
             Case::exact(operands, |backend, x| backend.count_non_finite(&x[0], &x[1]))
         })
     };

@@ -4,7 +4,7 @@
 use polar_raw::backend::Operations;
 
 use super::Row;
-use crate::case::{Allowed, Case, Spec, added, index, overwritten, read, sum_error};
+use crate::case::{Allowed, Case, Spec, index, input, result, sum_error, updated};
 use crate::draw::Class;
 
 /// The operations of this file.
@@ -28,9 +28,9 @@ pub fn forward() -> Vec<Spec> {
         let quick = super::small(tokens * hidden);
         Spec::new(format!("{tokens} of {vocabulary}x{hidden}"), quick, move |draw| {
             let operands = vec![
-                overwritten("y", Class::Float, &[tokens, hidden], Allowed::Exact),
-                index("ids", &[tokens], &draw.below(tokens, vocabulary)),
-                read("table", Class::Float, &[vocabulary, hidden], draw.values(Class::Float, vocabulary * hidden)),
+                result(&[tokens, hidden], Allowed::Exact),
+                index(&[tokens], &draw.below(tokens, vocabulary)),
+                input(&[vocabulary, hidden], draw.values(Class::Float, vocabulary * hidden)),
             ];
             Case::exact(operands, |backend, x| backend.embedding_forward(&x[0], &x[1], &x[2]))
         })
@@ -57,9 +57,9 @@ pub fn backward() -> Vec<Spec> {
             let each = scale.iter().map(|s| s * sum_error(tokens, draw.sum_eps())).collect();
             let allowed = if integers { Allowed::Exact } else { Allowed::Each(each) };
             let operands = vec![
-                added("dtable", Class::Sum, &[vocabulary, hidden], dtable, allowed).in_units_of(1),
-                index("ids", &[tokens], &ids),
-                read("dy", Class::Float, &[tokens, hidden], dy),
+                updated(&[vocabulary, hidden], dtable, allowed).in_units_of(1),
+                index(&[tokens], &ids),
+                input(&[tokens, hidden], dy),
             ];
             Case::modelled(
                 operands,

@@ -3,7 +3,7 @@
 use polar_raw::backend::Operations;
 
 use super::Row;
-use crate::case::{Allowed, Case, Spec, overwritten};
+use crate::case::{Allowed, Case, Spec, result};
 use crate::draw::Class;
 
 /// The operation of this file.
@@ -12,7 +12,7 @@ pub const ROWS: &[Row] = &[Row { operation: "fill", cases }];
 pub fn cases() -> Vec<Spec> {
     let spec = |(rows, cols): (usize, usize), value: f64, class: Class| {
         Spec::new(format!("{rows}x{cols} {class:?} {value}"), super::small(rows * cols), move |_| {
-            let operands = vec![overwritten("x", class, &[rows, cols], Allowed::Exact)];
+            let operands = vec![result(&[rows, cols], Allowed::Exact).of_class(class)];
             Case::exact(operands, move |backend, x| backend.fill(&x[0], value))
         })
     };

@@ -3,7 +3,7 @@
 use polar_raw::backend::Operations;
 
 use super::Row;
-use crate::case::{Allowed, Case, Spec, added, index, overwritten, read};
+use crate::case::{Allowed, Case, Spec, index, input, result, updated};
 use crate::draw::Class;
 
 /// The operations of this file.
@@ -18,9 +18,9 @@ pub fn forward() -> Vec<Spec> {
     let spec = |(selected, all, hidden): (usize, usize, usize)| {
         Spec::new(format!("{selected} of {all}x{hidden}"), super::small(all * hidden), move |draw| {
             let operands = vec![
-                overwritten("y", Class::Float, &[selected, hidden], Allowed::Exact),
-                read("x", Class::Float, &[all, hidden], draw.values(Class::Float, all * hidden)),
-                index("rows", &[selected], &draw.distinct(selected, all)),
+                result(&[selected, hidden], Allowed::Exact),
+                input(&[all, hidden], draw.values(Class::Float, all * hidden)),
+                index(&[selected], &draw.distinct(selected, all)),
             ];
             Case::exact(operands, |backend, x| backend.gather_forward(&x[0], &x[1], &x[2]))
         })
@@ -33,9 +33,9 @@ pub fn backward() -> Vec<Spec> {
         Spec::new(format!("{selected} of {all}x{hidden}"), super::small(all * hidden), move |draw| {
             let dx = draw.values(Class::Float, all * hidden);
             let operands = vec![
-                added("dx", Class::Float, &[all, hidden], dx, Allowed::Exact),
-                read("dy", Class::Float, &[selected, hidden], draw.values(Class::Float, selected * hidden)),
-                index("rows", &[selected], &draw.distinct(selected, all)),
+                updated(&[all, hidden], dx, Allowed::Exact),
+                input(&[selected, hidden], draw.values(Class::Float, selected * hidden)),
+                index(&[selected], &draw.distinct(selected, all)),
             ];
             Case::exact(operands, |backend, x| backend.gather_backward(&x[0], &x[1], &x[2]))
         })

@@ -9,9 +9,7 @@ use polar_raw::tensor::Tensor;
 
 use super::Row;
 use crate::arithmetic::Arithmetic;
-use crate::case::{
-    Allowed, Case, Spec, absolute, added, overwritten, read, reference, scratch, sum_error, updated, values,
-};
+use crate::case::{Allowed, Case, Spec, absolute, input, reference, result, scratch, sum_error, updated, values};
 use crate::draw::{Class, Draw};
 use crate::rows::swiglu;
 
@@ -82,15 +80,16 @@ impl Product {
         };
         let mut operands = vec![
             match addend {
-                Addend::Out => added("out", out, &[m, n], addend_values.clone(), allowed),
-                _ => overwritten("out", out, &[m, n], allowed),
+                Addend::Out => updated(&[m, n], addend_values.clone(), allowed),
+                _ => result(&[m, n], allowed),
             }
+            .of_class(out)
             .in_units_of(1),
-            read("a", Class::Float, &a_dims, a),
-            read("b", Class::Float, &b_dims, b),
+            input(&a_dims, a),
+            input(&b_dims, b),
         ];
         if addend == Addend::Other {
-            operands.push(read("addend", out, &[m, n], addend_values));
+            operands.push(input(&[m, n], addend_values).of_class(out));
         }
         if banded {
             let edges = [(3, 2), (0, 5), (16, 1), (1, 4)];
@@ -247,10 +246,10 @@ pub fn swiglu_forward() -> Vec<Spec> {
             swiglu::error_of_product([product[gate], product[up]], [off[gate], off[up]], draw.sum_eps())
         });
         let operands = vec![
-            overwritten("y", Class::Float, &[t, f], Allowed::Each(y.collect())).in_units_of(1),
-            overwritten("gate_up", Class::Float, &[t, 2 * f], Allowed::Each(sums)).in_units_of(1),
-            read("x", Class::Float, &[t, n], x),
-            read("w13", Class::Float, &[2 * f, n], w13),
+            result(&[t, f], Allowed::Each(y.collect())).in_units_of(1),
+            result(&[t, 2 * f], Allowed::Each(sums)).in_units_of(1),
+            input(&[t, n], x),
+            input(&[2 * f, n], w13),
         ];
         Case::modelled(
             operands,
@@ -283,10 +282,10 @@ pub fn swiglu_backward() -> Vec<Spec> {
             each.extend(up);
         }
         let operands = vec![
-            updated("gate_up", Class::Float, &[t, 2 * f], gate_up, Allowed::Each(each)).in_units_of(1),
-            scratch("dy", Class::Float, &[t, f]),
-            read("dout", Class::Float, &[t, n], dout),
-            read("w2", Class::Float, &[n, f], w2),
+            updated(&[t, 2 * f], gate_up, Allowed::Each(each)).in_units_of(1),
+            scratch(&[t, f]),
+            input(&[t, n], dout),
+            input(&[n, f], w2),
         ];
         Case::modelled(
             operands,

@@ -6,7 +6,7 @@ use polar_raw::backend::Operations;
 use super::Row;
 use super::rmsnorm::inverse_rms;
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Operand, Spec, added, overwritten, read, sum_error};
+use crate::case::{Allowed, Case, Given, Spec, input, result, sum_error, updated};
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
@@ -56,7 +56,7 @@ impl Shape {
     }
 
     /// A result with a vector of `inner` for each head.
-    fn of_heads(&self, result: Operand, inner: usize) -> Operand {
+    fn of_heads(&self, result: Given, inner: usize) -> Given {
         match self.dims {
             [_, _, group, _] if *group > 1 => result.with_heads(*group, inner),
             _ => result,
@@ -82,14 +82,14 @@ pub fn forward() -> Vec<Spec> {
     table(|shape, draw| {
         let (dims, dim) = (shape.dims, shape.dim());
         let relative = || Allowed::Relative(relative(dim, draw));
-        let y = overwritten("y", Class::Float, dims, relative());
-        let rstd = overwritten("rstd", Class::Sum, &dims[..dims.len() - 1], relative());
+        let y = result(dims, relative());
+        let rstd = result(&dims[..dims.len() - 1], relative());
         let operands = vec![
             shape.of_heads(y, dim),
             // Each is a sum of its own.
             shape.of_heads(rstd, 1).in_units_of(1),
-            read("x", Class::Float, dims, draw.within(Class::Float, shape.len(), shape.size)),
-            read("weight", Class::Float, &[dim], draw.values(Class::Float, dim)),
+            input(dims, draw.within(Class::Float, shape.len(), shape.size)),
+            input(&[dim], draw.values(Class::Float, dim)),
         ];
         Case::modelled(
             operands,
@@ -133,14 +133,14 @@ pub fn backward() -> Vec<Spec> {
             let error = relative(terms, draw);
             Allowed::Each(scale.iter().map(|s| s * error).collect())
         };
-        let dx = overwritten("dx", Class::Float, dims, each(&dx_scale, dim));
+        let dx = result(dims, each(&dx_scale, dim));
         let operands = vec![
             shape.of_heads(dx, dim),
-            added("dweight", Class::Sum, &[dim], dweight, each(&dweight_scale, shape.vectors())),
-            read("dy", Class::Float, dims, dy),
-            read("x", Class::Float, dims, x),
-            read("rstd", Class::Sum, &dims[..dims.len() - 1], rstd),
-            read("weight", Class::Float, &[dim], weight),
+            updated(&[dim], dweight, each(&dweight_scale, shape.vectors())),
+            input(dims, dy),
+            input(dims, x),
+            input(&dims[..dims.len() - 1], rstd),
+            input(&[dim], weight),
         ];
         Case::modelled(
             operands,

@@ -5,7 +5,7 @@ use polar_raw::backend::{Gemm, Operations};
 
 use super::Row;
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Spec, added, index, longest, overwritten, read, scratch, sum_error};
+use crate::case::{Allowed, Case, Spec, index, input, longest, result, scratch, sum_error, updated};
 use crate::draw::{Class, Draw};
 use crate::rows::gemm;
 
@@ -48,12 +48,12 @@ fn draw_case(
     let loss_allowed = Allowed::All(weight * (loss_error + sum_error(rows, eps) * longest_x * longest_row));
     let p_error = 2.0 * logit_error + sum_error(vocabulary, eps) + 8.0 * eps + draw.eps();
     let mut operands = vec![
-        added("loss", Class::Sum, &[1], loss, loss_allowed),
-        read("x", Class::Float, &[rows, hidden], x),
-        read("table", Class::Float, &[vocabulary, hidden], table),
-        index("targets", &[rows], &draw.below(rows, vocabulary)),
-        read("weights", Class::Sum, &[rows], weights.clone()),
-        scratch("scratch", Class::Float, &[scratch_rows, vocabulary]),
+        updated(&[1], loss, loss_allowed),
+        input(&[rows, hidden], x),
+        input(&[vocabulary, hidden], table),
+        index(&[rows], &draw.below(rows, vocabulary)),
+        input(&[rows], weights.clone()),
+        scratch(&[scratch_rows, vocabulary]),
     ];
     if !backward {
         return Case::modelled(
@@ -69,8 +69,8 @@ fn draw_case(
         .collect();
     let dtable = draw.values(Class::Sum, vocabulary * hidden);
     let dtable_allowed = (p_error + sum_error(rows + 1, eps)) * (weight * longest_x + 1.0);
-    operands.push(overwritten("dx", Class::Float, &[rows, hidden], Allowed::Each(dx)));
-    operands.push(added("dtable", Class::Sum, &[vocabulary, hidden], dtable, Allowed::All(dtable_allowed)));
+    operands.push(result(&[rows, hidden], Allowed::Each(dx)));
+    operands.push(updated(&[vocabulary, hidden], dtable, Allowed::All(dtable_allowed)));
     Case::modelled(
         operands,
         |backend, x| backend.linear_cross_entropy(&x[0], Some((&x[6], &x[7])), &x[1], &x[2], &x[3], &x[4], &x[5]),

@@ -9,7 +9,7 @@ use polar_raw::tensor::Tensor;
 
 use super::Row;
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Spec, added, index, overwritten, read, reference, sum_error, values};
+use crate::case::{Allowed, Case, Spec, index, input, reference, result, sum_error, updated, values};
 use crate::draw::{Class, Draw};
 use crate::rows::rmsnorm::inverse_rms;
 
@@ -63,13 +63,9 @@ impl Inputs {
         2.0 * sum_error(self.norm.len(), eps) + 4.0 * eps
     }
 
-    fn operands(self) -> [crate::case::Operand; 3] {
+    fn operands(self) -> [crate::case::Given; 3] {
         let (hidden, rows) = (self.norm.len(), self.x.len() / self.norm.len());
-        [
-            read("x", Class::Float, &[rows, hidden], self.x),
-            read("norm", Class::Float, &[hidden], self.norm),
-            read("head", Class::Float, &[1, hidden], self.head),
-        ]
+        [input(&[rows, hidden], self.x), input(&[hidden], self.norm), input(&[1, hidden], self.head)]
     }
 }
 
@@ -79,7 +75,7 @@ pub fn forward() -> Vec<Spec> {
             let inputs = Inputs::new(draw, rows, hidden);
             let error = inputs.error(draw.sum_eps());
             let each = inputs.rows().iter().map(|(_, terms)| terms * error).collect();
-            let mut operands = vec![overwritten("scores", Class::Sum, &[rows], Allowed::Each(each))];
+            let mut operands = vec![result(&[rows], Allowed::Each(each))];
             operands.extend(inputs.operands());
             Case::modelled(
                 operands,
@@ -150,13 +146,13 @@ fn draw_loss(draw: &mut Draw, (rows, hidden, pairs): (usize, usize, usize), loss
     let (dnorm, dhead) = (with_base(dnorm, &dnorm_before), with_base(dhead, &dhead_before));
     let each_score = row_bounds.iter().map(|(_, terms)| terms * error).collect();
     let mut operands = vec![
-        overwritten("scores", Class::Sum, &[rows], Allowed::Each(each_score)),
-        added("loss", Class::Sum, &[1], draw.values(Class::Sum, 1), Allowed::All(loss_error)),
-        overwritten("dx", Class::Float, &[rows, hidden], Allowed::Each(dx)),
+        result(&[rows], Allowed::Each(each_score)),
+        updated(&[1], draw.values(Class::Sum, 1), Allowed::All(loss_error)),
+        result(&[rows, hidden], Allowed::Each(dx)),
         // The slopes are common to all columns.
-        added("dnorm", Class::Sum, &[hidden], dnorm_before, dnorm).in_units_of(hidden),
-        added("dhead", Class::Sum, &[1, hidden], dhead_before, dhead),
-        index("pairs", &[pairs, 2], &pair_rows),
+        updated(&[hidden], dnorm_before, dnorm).in_units_of(hidden),
+        updated(&[1, hidden], dhead_before, dhead),
+        index(&[pairs, 2], &pair_rows),
     ];
     operands.extend(inputs.operands());
     let call = move |backend: &dyn Backend, x: &[Tensor]| {

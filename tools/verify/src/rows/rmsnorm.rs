@@ -5,7 +5,7 @@ use polar_raw::backend::Operations;
 
 use super::Row;
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Spec, added, overwritten, read, sum_error};
+use crate::case::{Allowed, Case, Spec, input, result, sum_error, updated};
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
@@ -68,10 +68,10 @@ pub fn forward() -> Vec<Spec> {
         Spec::new(format!("{rows}x{cols} of {size}"), super::small(rows * cols), move |draw| {
             let relative = relative(cols, draw);
             let operands = vec![
-                overwritten("y", Class::Float, &[rows, cols], Allowed::Relative(relative)),
-                overwritten("rstd", Class::Sum, &[rows], Allowed::Relative(relative)),
-                read("x", Class::Float, &[rows, cols], draw.within(Class::Float, rows * cols, size)),
-                read("weight", Class::Float, &[cols], draw.values(Class::Float, cols)),
+                result(&[rows, cols], Allowed::Relative(relative)),
+                result(&[rows], Allowed::Relative(relative)),
+                input(&[rows, cols], draw.within(Class::Float, rows * cols, size)),
+                input(&[cols], draw.values(Class::Float, cols)),
             ];
             Case::modelled(
                 operands,
@@ -120,12 +120,12 @@ pub fn backward() -> Vec<Spec> {
                 Allowed::Each(scale.iter().map(|s| s * error).collect())
             };
             let operands = vec![
-                added("dx", Class::Float, &[rows, cols], dx, each(&dx_scale, cols)),
-                added("dweight", Class::Sum, &[cols], dweight, each(&dweight_scale, rows)),
-                read("dy", Class::Float, &[rows, cols], dy),
-                read("x", Class::Float, &[rows, cols], x),
-                read("rstd", Class::Sum, &[rows], rstd),
-                read("weight", Class::Float, &[cols], weight),
+                updated(&[rows, cols], dx, each(&dx_scale, cols)),
+                updated(&[cols], dweight, each(&dweight_scale, rows)),
+                input(&[rows, cols], dy),
+                input(&[rows, cols], x),
+                input(&[rows], rstd),
+                input(&[cols], weight),
             ];
             Case::modelled(
                 operands,

@@ -7,7 +7,7 @@ use polar_raw::tensor::Tensor;
 
 use super::Row;
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Operand, Spec, index, overwritten, read};
+use crate::case::{Allowed, Case, Given, Spec, index, input, result};
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
@@ -97,17 +97,12 @@ impl Rope {
         let error = 4.0 * draw.sum_eps() * LONGEST;
         let turned = || Allowed::All(error);
         let mut operands = vec![
-            read(
-                "src",
-                Class::Float,
-                &[self.rows, self.columns()],
-                draw.values(Class::Float, self.rows * self.columns()),
-            ),
-            index("positions", &[self.rows], &positions),
+            input(&[self.rows, self.columns()], draw.values(Class::Float, self.rows * self.columns())),
+            index(&[self.rows], &positions),
         ];
         if self.parts != Parts::Kv {
             let [heads, group] = [self.heads.kv, self.heads.group()];
-            let q = overwritten("q", Class::Float, &q_dims, turned());
+            let q = result(&q_dims, turned());
             let q = if group > 1 {
                 q.with_heads(group, self.heads.dim)
             } else {
@@ -116,12 +111,12 @@ impl Rope {
             operands.push(q);
         }
         if self.parts != Parts::Q {
-            let heads = |o: Operand| o.with_heads(self.heads.kv, self.rows * self.heads.dim);
-            operands.push(heads(overwritten("k", Class::Float, &kv_dims, turned())));
-            operands.push(heads(overwritten("v", Class::Float, &kv_dims, Allowed::Exact)));
+            let heads = |o: Given| o.with_heads(self.heads.kv, self.rows * self.heads.dim);
+            operands.push(heads(result(&kv_dims, turned())));
+            operands.push(heads(result(&kv_dims, Allowed::Exact)));
         }
         let call = move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
-            backend.rope_forward(self.parts(&x[2..]), &x[0], &x[1], self.heads, self.theta)
+            backend.rope_forward(self.parts(&x[2..]), &x[0], &x[1], self.heads, self.theta.into())
         };
         Case::modelled(operands, call, move |a, x| {
             let angles = self.angles(a, &x[1]);
@@ -184,21 +179,20 @@ impl Rope {
         let turns = |i: usize| i / self.heads.dim % vectors < turning;
         let each = (0..self.rows * self.columns()).map(|i| if turns(i) { error } else { 0.0 }).collect();
         let mut operands = vec![
-            overwritten("dsrc", Class::Float, &[self.rows, self.columns()], Allowed::Each(each))
+            result(&[self.rows, self.columns()], Allowed::Each(each))
                 .with_heads(self.columns() / self.heads.dim, self.heads.dim),
-            index("positions", &[self.rows], &positions),
+            index(&[self.rows], &positions),
         ];
         let (q_dims, kv_dims) = self.dims();
-        let mut head =
-            |name, dims: &[usize]| read(name, Class::Float, dims, draw.values(Class::Float, dims.iter().product()));
+        let mut head = |dims: &[usize]| input(dims, draw.values(Class::Float, dims.iter().product()));
         if self.parts != Parts::Kv {
-            operands.push(head("dq", &q_dims));
+            operands.push(head(&q_dims));
         }
         if self.parts != Parts::Q {
-            operands.extend([head("dk", &kv_dims), head("dv", &kv_dims)]);
+            operands.extend([head(&kv_dims), head(&kv_dims)]);
         }
         let call = move |backend: &dyn Backend, x: &[Tensor]| -> Result<()> {
-            backend.rope_backward(&x[0], self.parts(&x[2..]), &x[1], self.heads, self.theta)
+            backend.rope_backward(&x[0], self.parts(&x[2..]), &x[1], self.heads, self.theta.into())
         };
         Case::modelled(operands, call, move |a, x| {
             let angles = self.angles(a, &x[1]);

@@ -3,7 +3,7 @@
 use polar_raw::backend::Operations;
 
 use super::Row;
-use crate::case::{Allowed, Case, Spec, overwritten, read, sum_error};
+use crate::case::{Allowed, Case, Spec, input, result, sum_error};
 use crate::draw::Class;
 
 /// The operation of this file.
@@ -16,8 +16,8 @@ pub fn cases() -> Vec<Spec> {
     let spec = |length: usize| {
         Spec::new(format!("{length}"), length < 100_000, move |draw| {
             let operands = vec![
-                overwritten("sum", Class::Sum, &[1], Allowed::Relative(sum_error(length, draw.sum_eps()))),
-                read("x", Class::Sum, &[length], draw.values(Class::Sum, length)),
+                result(&[1], Allowed::Relative(sum_error(length, draw.sum_eps()))),
+                input(&[length], draw.values(Class::Sum, length)),
             ];
             Case::modelled(
                 operands,

@@ -6,7 +6,7 @@ use polar_raw::backend::Operations;
 
 use super::Row;
 use crate::arithmetic::Arithmetic;
-use crate::case::{Allowed, Case, Spec, overwritten, read, updated};
+use crate::case::{Allowed, Case, Spec, input, result, updated};
 use crate::draw::{Class, Draw};
 
 /// The operations of this file.
@@ -86,10 +86,8 @@ pub fn forward() -> Vec<Spec> {
                     bound(draw.sum_eps(), (sigmoid(gate[j]) * factor).abs(), factor)
                 }));
             }
-            let operands = vec![
-                overwritten("y", Class::Float, &[rows, cols], Allowed::Each(each)).in_units_of(1),
-                read("gate_up", Class::Float, &[rows, 2 * cols], gate_up),
-            ];
+            let operands =
+                vec![result(&[rows, cols], Allowed::Each(each)).in_units_of(1), input(&[rows, 2 * cols], gate_up)];
             Case::modelled(
                 operands,
                 |backend, x| backend.swiglu_forward(&x[0], &x[1]),
@@ -121,17 +119,17 @@ pub fn backward() -> Vec<Spec> {
                 each.extend((0..cols).map(dup));
             }
             let (dims, allowed) = ([rows, 2 * cols], Allowed::Each(each));
-            let dy = read("dy", Class::Float, &[rows, cols], dy);
+            let dy = input(&[rows, cols], dy);
             if in_place {
-                let operands = vec![updated("dgate_up", Class::Float, &dims, gate_up, allowed).in_units_of(1), dy];
+                let operands = vec![updated(&dims, gate_up, allowed).in_units_of(1), dy];
                 return Case::modelled(
                     operands,
                     |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[0]),
                     move |a, x| vec![gradient_model(a, &x[0], &x[1], cols)],
                 );
             }
-            let gate_up = read("gate_up", Class::Float, &dims, gate_up);
-            let operands = vec![overwritten("dgate_up", Class::Float, &dims, allowed).in_units_of(1), dy, gate_up];
+            let gate_up = input(&dims, gate_up);
+            let operands = vec![result(&dims, allowed).in_units_of(1), dy, gate_up];
             Case::modelled(
                 operands,
                 |backend, x| backend.swiglu_backward(&x[0], &x[1], &x[2]),

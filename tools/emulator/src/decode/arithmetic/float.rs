@@ -4,7 +4,7 @@ use super::super::exact::{BF16, Exact, F16, F32, Format, Rounding};
 use super::super::{Decoder, File, Inst, Op, Opcode};
 use super::scalar::{exp2, flush, max_f32, max_f64, min_f32, min_f64};
 use crate::error::Result;
-use crate::execute::registers::{LANES, LaneFn, Registers, lanes};
+use crate::execute::registers::{LANES, Lane, LaneFn, Registers, lanes};
 use crate::parse::Type;
 use half::{bf16, f16};
 
@@ -103,27 +103,85 @@ macro_rules! directed {
     };
 }
 
-/// Moves the results of an approximate function: slot 1 is the result, slot 2 what the function was given, `offset` the
-/// most units in the last place. What is exact by PTX's tables of special values stays: functions of 0, infinity and
-/// NaN, and the results 0 and infinity. How far a result moves depends on it and the seed alone, so that a function
-/// stays a function.
+/// What the manual says of an approximate function of f32.
+struct Approximation {
+    name: &'static str,
+    exact: fn(f64, f64) -> f64,
+    /// The most that a result may be off, from the first operand and the exact result.
+    bound: fn(f64, f64) -> f64,
+    /// How many units in the last place results are moved at most.
+    most: i32,
+}
+
+/// The bounds of the PTX manual, version 9. Those of sine and cosine are its bounds within two turns of zero.
+const APPROXIMATIONS: [Approximation; 9] = [
+    Approximation { name: "rcp", exact: |x, _| 1.0 / x, bound: |_, y| unit(y), most: 1 },
+    Approximation { name: "div", exact: |x, d| x / d, bound: |_, y| 2.0 * unit(y), most: 2 },
+    Approximation { name: "sqrt", exact: |x, _| x.sqrt(), bound: |_, y| y.abs() * 2f64.powi(-23), most: 1 },
+    // 2^-22.9
+    Approximation { name: "rsqrt", exact: |x, _| 1.0 / x.sqrt(), bound: |_, y| y.abs() * 1.277_703e-7, most: 2 },
+    Approximation { name: "ex2", exact: |x, _| x.exp2(), bound: |_, y| 2.0 * unit(y), most: 2 },
+    Approximation { name: "lg2", exact: |x, _| x.log2(), bound: logarithm_bound, most: 2 },
+    // 2^-20.5
+    Approximation { name: "sin", exact: |x, _| x.sin(), bound: |_, _| 6.743_495e-7, most: 2 },
+    Approximation { name: "cos", exact: |x, _| x.cos(), bound: |_, _| 6.743_495e-7, most: 2 },
+    Approximation { name: "tanh", exact: |x, _| x.tanh(), bound: |_, y| y.abs() * 2f64.powi(-11), most: 1 << 11 },
+];
+
+/// The unit in the last place of the f32 around a number.
+fn unit(y: f64) -> f64 {
+    let exponent = (y.to_bits() >> 52 & 0x7ff) as i32 - 1023;
+    2f64.powi(exponent.max(-126) - 23)
+}
+
+/// Absolute near one, relative elsewhere.
+fn logarithm_bound(x: f64, y: f64) -> f64 {
+    2f64.powi(-22) * if x > 0.5 && x < 2.0 { 1.0 } else { y.abs() }
+}
+
+/// Whether PTX's tables of special values have it: zeros, infinities and NaNs.
+fn is_special(bits: u32) -> bool {
+    bits << 1 == 0 || bits & 0x7f80_0000 == 0x7f80_0000
+}
+
+impl Approximation {
+    /// A result moved by so many units, or by fewer: not out of the bound, across zero, or to a special value.
+    fn moved(&self, value: u32, units: i32, operands: [f32; 2], ftz: bool) -> u32 {
+        let [x, y] = operands.map(f64::from);
+        let exact = (self.exact)(x, y);
+        let bound = (self.bound)(x, exact);
+        let allowed = |&bits: &u32| {
+            let flushed = ftz && bits & 0x7f80_0000 == 0;
+            let near = (f64::from(f32::from_bits(bits)) - exact).abs() <= bound;
+            near && !flushed && !is_special(bits) && (bits ^ value) >> 31 == 0
+        };
+        let mut nearer = (1..=units.abs()).rev().map(|n| value.wrapping_add_signed(n * units.signum()));
+        nearer.find(allowed).unwrap_or(value)
+    }
+}
+
+/// Moves the results of an approximate function: slot 1 is the result, slots 2 and 3 are the operands, `offset` is the
+/// place in [`APPROXIMATIONS`], times two, and one more for `.ftz`. Special values stay, as operands and as results.
+/// How far a result moves depends on it and the seed alone, so that a function stays a function.
 fn perturb(registers: &mut Registers, inst: &Inst, mask: u32) {
-    let result = registers.b32[usize::from(inst.slots[1])].0;
-    let given = registers.b32[usize::from(inst.slots[2])].0;
+    let Some(seed) = registers.perturb else {
+        let value = registers.b32[usize::from(inst.slots[1])].0;
+        return <u32 as Lane>::write(registers, inst.slots[0], &value, mask);
+    };
+    let [result, first, second] = [1, 2, 3].map(|at| registers.b32[usize::from(inst.slots[at])].0);
     let to = usize::from(inst.slots[0]);
-    let special = |bits: u32| bits << 1 == 0 || bits & 0x7f80_0000 == 0x7f80_0000;
-    let most = inst.offset as i32;
+    let (approximation, ftz) = (&APPROXIMATIONS[(inst.offset >> 1) as usize], inst.offset & 1 != 0);
     for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
-        let (value, from) = (result[lane], given[lane]);
-        registers.b32[to].0[lane] = match registers.perturb {
-            Some(seed) if !special(value) && !special(from) => {
-                let mixed = (value ^ seed).wrapping_mul(0x9e37_79b1);
-                let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca77);
-                let moved = value.wrapping_add_signed((mixed >> 8) as i32 % (2 * most + 1) - most);
-                // Not across zero, and not to infinity.
-                if special(moved) || (moved ^ value) >> 31 != 0 { value } else { moved }
-            }
-            _ => value,
+        let value = result[lane];
+        let operands = [first[lane], second[lane]].map(f32::from_bits);
+        let operands = if ftz { operands.map(flush) } else { operands };
+        registers.b32[to].0[lane] = if is_special(value) || operands.iter().any(|x| is_special(x.to_bits())) {
+            value
+        } else {
+            let mixed = (value ^ seed).wrapping_mul(0x9e37_79b1);
+            let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca77);
+            let most = approximation.most;
+            approximation.moved(value, (mixed >> 8) as i32 % (2 * most + 1) - most, operands, ftz)
         };
     }
 }
@@ -171,9 +229,11 @@ impl<'a> Decoder<'a> {
         slots[0] = if approximate { self.fresh(File::B32)? } else { result };
         self.emit_inst(Inst { op: Op::Lanes(function), guard: 0, flip: 0, slots, offset: 0 });
         if approximate {
-            // tanh is good to 2^-11, the others to about 2 units in the last place.
-            let most = if op.base == "tanh" { 1 << 11 } else { 2 };
-            self.emit(Op::Lanes(perturb), &[result, slots[0], slots[sources]], most);
+            let Some(place) = APPROXIMATIONS.iter().position(|a| a.name == op.base) else {
+                return op.unsupported("it has no approximate form");
+            };
+            let offset = 2 * place as i64 + i64::from(ftz);
+            self.emit(Op::Lanes(perturb), &[result, slots[0], slots[1], slots[sources]], offset);
         }
         if sat || relu {
             let top = if sat { 1.0 } else { f32::INFINITY };
