@@ -6,17 +6,16 @@ use std::path::{Path, PathBuf};
 use super::device::{Device, DeviceParser};
 use super::model::{self, Opened};
 use super::trace::Trace;
-use crate::data::Wrapper;
+use crate::data::{ReferenceSource, SetFormat, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::compare::compare;
-use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation, lengths};
 use crate::eval::outcome::{self, LengthTally, Part};
 use crate::eval::reference::{References, Trials, trials};
 use crate::eval::result::{
     Comparison, Data, EvalResult, ModelResult, ReferenceFacts, Task, VERSION, around_mean, measure, scored,
 };
-use crate::eval::sets::{self, Set, SetFormat};
+use crate::eval::sets::{self, Set};
 use crate::eval::{Scorer, set_name, write_page};
 use crate::files;
 use crate::store::hub;

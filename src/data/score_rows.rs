@@ -4,8 +4,9 @@ use std::io::Read;
 use std::path::Path;
 
 use super::Wrapper;
+use super::formats::{self, score};
 use super::lines::{Lines, MAX_LINE};
-use super::row::{Row, RowKind};
+use super::row::Row;
 use crate::{Error, Result};
 
 /// What is to be scored.
@@ -102,7 +103,7 @@ impl ScoreRows {
             if line.trim().is_empty() {
                 continue;
             }
-            let input = Row::parse(line).and_then(input).map_err(|error| error.context(self.lines.place()))?;
+            let input = formats::parse(line).and_then(input).map_err(|error| error.context(self.lines.place()))?;
             self.rows += 1;
             return Ok(Some(ScoreRow { line: self.lines.number(), input }));
         }
@@ -116,7 +117,7 @@ fn input(mut row: Row) -> Result<ScoreInput> {
         return Ok(ScoreInput::Ids(row.ids("input_ids")?));
     }
     if row.has("outputs") {
-        row.check(RowKind::BestOf)?;
+        formats::check(&row, &score::BEST_OF)?;
         if row.has("output") {
             return Err(Error::user("a row has either \"output\" or \"outputs\"; this one has both"));
         }
@@ -127,7 +128,7 @@ fn input(mut row: Row) -> Result<ScoreInput> {
             wrapper: row.wrapper()?,
         });
     }
-    row.check(RowKind::Score)?;
+    formats::check(&row, &score::ONE)?;
     Ok(ScoreInput::Text {
         prompt: row.text("prompt")?,
         reference: row.text("reference")?,

@@ -6,10 +6,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Scorer;
-use super::group::{Answer, Group};
 use super::reference::Question;
 use crate::baselines::Baseline;
-use crate::data::IdPair;
+use crate::data::{Answer, Group, IdPair};
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::polar::{TemplateConfig, encode_candidates};

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::group::{Group, Judgement, ReferenceSource};
-use super::sets::rows::JsonRow;
-use super::sets::{Set, SetFormat};
-use crate::data::{Raw, RowFile, Rows, TextHash, text_hash};
+use super::judgement::Judgement;
+use super::sets::Set;
+use crate::data::{Group, Raw, ReferenceSource, Row, RowFile, Rows, SetFormat, TextHash, text_hash};
 use crate::error::{Error, Result};
 use crate::rng;
 
@@ -105,11 +104,13 @@ struct Joined {
 
 impl Joined {
     fn read(raw: Raw) -> Result<Self> {
-        let row = JsonRow::read(raw)?;
         let read = || {
-            let reference = row.text(&["reference", "output"])?;
-            let prompt = if row.has("prompt") { Some(row.text(&["prompt"])?) } else { None };
-            Ok(Self { id: row.name(&["id"]), prompt, reference, place: raw.place() })
+            let known = |key: &str| ["id", "prompt", "reference", "output"].contains(&key);
+            let mut row = Row::parse(raw.text()?, known)?;
+            let id = row.label(&["id"]);
+            let reference = row.one_of(&["reference", "output"]).and_then(|key| row.text(key))?;
+            let prompt = row.value(&["prompt"]).is_some().then(|| row.text("prompt")).transpose()?;
+            Ok(Self { id, prompt, reference, place: raw.place() })
         };
         read().map_err(|e: Error| e.context(raw.place()))
     }

@@ -5,13 +5,13 @@ use std::fmt;
 use serde::Serialize;
 
 use super::compare::Difference;
-use super::group::ReferenceSource;
 use super::judge::{self, Judge, Truncation};
 use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
 use super::reference::{Question, Trials};
-use super::sets::{Set, SetFormat};
-use super::table::{CONTROL, Example, MODEL, Row, Table};
+use super::sets::Set;
+use super::table::{CONTROL, Example, MODEL, Table, TableRow};
 use crate::baselines::Baselines;
+use crate::data::{ReferenceSource, SetFormat};
 use crate::error::Result;
 use crate::polar::TemplateConfig;
 
@@ -214,11 +214,11 @@ pub fn measure<J: Judge>(
 }
 
 /// One row; scores stand in the first alone.
-fn row(part: &Part, columns: &[Vec<Judged>], with_scores: bool) -> Row {
+fn row(part: &Part, columns: &[Vec<Judged>], with_scores: bool) -> TableRow {
     let of = |judged: &Vec<Judged>| outcome::accuracy(part.places.iter().filter_map(|&at| judged.get(at)));
     let mine = || part.places.iter().map(|&at| &columns[0][at]);
     let kept = || mine().filter(|_| with_scores);
-    Row {
+    TableRow {
         name: part.name.clone(),
         accuracies: columns.iter().map(of).collect(),
         chance: mine().map(|j| j.chance).sum::<f64>() / part.places.len().max(1) as f64,

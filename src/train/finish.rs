@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::data::{ReferenceSource, SetFormat};
 use crate::error::{Error, Result};
-use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
 use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, example, measure};
-use crate::eval::sets::SetFormat;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files;
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};

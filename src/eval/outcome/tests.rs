@@ -1,10 +1,9 @@
 use super::*;
-use crate::eval::group::ReferenceSource;
-use crate::eval::group::{Candidate, Group, Rule};
+use crate::data::{Candidate, Group, ReferenceSource, Rule, SetFormat};
 use crate::eval::judge::Judge;
 use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, measure};
-use crate::eval::sets::{Set, SetFormat};
+use crate::eval::sets::Set;
 use approx::abs_diff_eq;
 
 /// Subset and candidates, each a text and its gain.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::eval::group::{Candidate, Rule};
+use crate::data::{Candidate, Rule};
 
 fn group(rule: Rule, prompt: &str, candidates: &[(&str, f64)]) -> Group {
     Group {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::eval::group::{Level, Rule};
+use crate::data::{Row, Rule};
+use crate::eval::judgement::Level;
 
 struct File(tempfile::TempDir);
 
@@ -125,8 +126,49 @@ fn preferences_keep_line_id_and_subset() {
 
 #[test]
 fn a_null_does_not_hide_the_next_key() {
-    let row = JsonRow::parse(1, r#"{"id": 1, "reference": null, "output": "x"}"#).unwrap();
-    assert_eq!(row.text(&["reference", "output"]).unwrap(), "x");
+    let mut row = Row::parse(r#"{"id": 1, "reference": null, "output": "x"}"#, |_| true).unwrap();
+    assert_eq!(row.one_of(&["reference", "output"]).and_then(|key| row.text(key)).unwrap(), "x");
+}
+
+/// What a file is read as does not hang on the order of its keys, and a format that is given is not guessed at.
+#[test]
+fn rows_are_of_the_first_format_that_knows_them() {
+    let with = |mut row: Value, key: &str, value: Value| {
+        row[key] = value;
+        row
+    };
+    let format = |row: Value| set(&[row], None).unwrap().format;
+    assert_eq!(format(with(reward_bench(), "reference", json!("r"))), SetFormat::Preferences);
+    assert_eq!(format(with(reward_bench(), "reference", Value::Null)), SetFormat::RewardBench);
+    assert_eq!(format(with(reward_bench_2(), "reference", json!("r"))), SetFormat::RewardBench2);
+    assert_eq!(format(with(rm_bench(), "domain", Value::Null)), SetFormat::RewardBench2);
+    assert_eq!(format(with(rmb_list(), "chosen", json!({"score": 1}))), SetFormat::RmbBestOfN);
+    let forced = set(&[with(reward_bench(), "reference", json!("r"))], Some(SetFormat::RewardBench)).unwrap();
+    assert_eq!((forced.format, first(&forced).reference), (SetFormat::RewardBench, None));
+
+    let own = with(reward_bench(), "reference", json!("r"));
+    let message = refusal(std::slice::from_ref(&own), Some(SetFormat::Trajectories));
+    assert!(message.ends_with("rows: the rows are preferences, not trajectories"), "{message}");
+    let message = refusal(&[reward_bench()], Some(SetFormat::Preferences));
+    assert!(message.contains("rows:1: missing key \"reference\""), "{message}");
+    let message = refusal(&[own, reward_bench()], None);
+    assert!(message.contains("rows:2: missing key \"reference\""), "{message}");
+    let message = refusal(&[json!({"prompt": "p", "output": "o"})], None);
+    assert!(message.contains("documents, which cannot be ranked"), "{message}");
+    let message = refusal(&[json!({"prompt": "p", "reference": "r", "output": "o"})], None);
+    assert!(
+        message.contains("`polar-raw score`") && message.contains("evaluation also reads judge-bench"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_if_it_means_something() {
+    let row = reward_bench().to_string();
+    let twice = |key: &str| row.replacen('{', &format!("{{\"{key}\": 1, \"{key}\": 2, "), 1);
+    let message = read(&File::new(twice("num_correct")).path(), None, 1).unwrap_err().to_string();
+    assert!(message.contains("\"num_correct\" is there twice"), "{message}");
+    assert!(read(&File::new(twice("whatever")).path(), None, 1).is_ok());
 }
 
 /// The three by three matrix: below its diagonal the better answer is the plainer one.
