@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
-use crate::serve::{Compat, Info, Loaded, Options, Server, log, paths};
+use crate::serve::{Compat, Info, LoadedModel, Options, Server, log, paths};
 use crate::store::hub;
 
 /// Answer requests for scores over HTTP.
@@ -152,7 +152,7 @@ fn api_key(args: &ServeArgs) -> Result<Option<String>> {
     Ok(Some(key.to_owned()))
 }
 
-fn load(args: &ServeArgs) -> Result<Loaded> {
+fn load(args: &ServeArgs) -> Result<LoadedModel> {
     let dir = hub::locate(&args.model)?;
     let opened = model::open(&dir, || args.device.open())?;
     let tokenizer = model::tokenizer(&dir, &opened.model)?;
@@ -176,7 +176,7 @@ fn load(args: &ServeArgs) -> Result<Loaded> {
         device: opened.model.backend().name(),
     };
     let mut scorer = Scorer::new(opened.model, max_length.max(args.pack_length as usize))?;
-    Ok(Loaded { info, score: Box::new(move |groups| scorer.score(groups)) })
+    Ok(LoadedModel { info, score: Box::new(move |groups| scorer.score(groups)) })
 }
 
 /// BLAKE3 of the weights as they are computed with.

@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 
-use super::engine::{Failure, Job, Sequences};
+use super::engine::{Failure, Job, RequestSequences};
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::routes::{About, Action, ROUTES, known};
-use super::work::{Context, MAX_IDS, Usage, Work, bounded, now};
+use super::work::{Context, MAX_IDS, ScoreWork, Usage, bounded, now};
 use super::{Info, Options, Phase, openapi};
 
 /// All bodies together take at most this many times the largest one.
@@ -112,7 +112,7 @@ impl App {
     /// Answers a request to score.
     async fn score(
         &self,
-        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
         request: Request,
     ) -> Result<Json<Value>, ApiError> {
         // Counted before it is asked whether the server stops: it waits for what counts when it begins to.
@@ -139,7 +139,7 @@ impl App {
 
     async fn answer(
         &self,
-        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
         context: Context,
         body: Vec<u8>,
         held: Held,
@@ -159,7 +159,7 @@ impl App {
             let memory = ids_of_all.try_acquire_many_owned(tokens as u32).map_err(|_| {
                 memory_full("the sequences of other requests take all the memory that there is for them")
             })?;
-            let sequences = Sequences::new(ids, &context.info, pack_length);
+            let sequences = RequestSequences::new(ids, &context.info, pack_length);
             Ok::<_, ApiError>((context, sequences, reply, usage, held, [place, memory]))
         });
         let failed = || Failure::Engine("a thread of the server ended before its work was done".into());

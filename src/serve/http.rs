@@ -17,7 +17,7 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::app::{self, App};
 use super::engine::{Engine, Job};
-use super::{Loaded, Options, Phase};
+use super::{LoadedModel, Options, Phase};
 use crate::error::{Error, Result};
 
 /// Connections at a time; more wait in the system's queue.
@@ -62,7 +62,7 @@ impl Server {
     /// Those of `load`, and the machine's.
     pub fn run(
         self,
-        load: impl FnOnce() -> Result<Loaded> + Send + 'static,
+        load: impl FnOnce() -> Result<LoadedModel> + Send + 'static,
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
         let failed = |error| Error::machine(format!("cannot start the server: {error}"));
@@ -95,7 +95,7 @@ impl Server {
 fn engine(
     options: Options,
     app: &App,
-    load: impl FnOnce() -> Result<Loaded> + Send + 'static,
+    load: impl FnOnce() -> Result<LoadedModel> + Send + 'static,
     jobs: mpsc::Receiver<Job>,
     failure: oneshot::Sender<Error>,
 ) -> impl FnOnce() + Send + 'static {
@@ -105,7 +105,7 @@ fn engine(
         catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(panicked)
     };
     move || match load() {
-        Ok(Loaded { info, score }) => {
+        Ok(LoadedModel { info, score }) => {
             let info = Arc::new(info);
             phase.send_if_modified(|phase| {
                 let loading = matches!(phase, Phase::Loading);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
-use super::work::{Context, Usage, Work, bounded};
+use super::work::{Context, ScoreWork, Usage, bounded};
 use crate::data::Wrapper;
 use crate::eval::Normalise;
 use crate::polar::{ClientEncoder, Cut, CutReport, CutSide, TemplateConfig};
@@ -28,7 +28,7 @@ struct Score {
 }
 
 /// Scores all candidates with their common prefix computed once.
-pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+pub fn score(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
     let request: Score = parse(body)?;
     if let Some(model) = request.model.as_deref().filter(|model| **model != *context.model) {
         return Err(ApiError::new(
@@ -65,7 +65,7 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
         add("reference".into(), &reference.0)?;
     }
     cuts.truncate(candidates.0.len());
-    Ok(Work::new(sequences, move |context, scores, usage| answer(context, normalise, &cuts, scores, usage)))
+    Ok(ScoreWork::new(sequences, move |context, scores, usage| answer(context, normalise, &cuts, scores, usage)))
 }
 
 /// The model's template with the request's own values.

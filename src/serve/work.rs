@@ -37,7 +37,7 @@ pub struct Context {
 }
 
 /// Sequences to score and what to answer.
-pub struct Work {
+pub struct ScoreWork {
     /// None is empty.
     pub sequences: Vec<Vec<u32>>,
     reply: Reply,
@@ -45,7 +45,7 @@ pub struct Work {
 
 type Reply = Box<dyn FnOnce(&Context, &[f32], &Usage) -> Value + Send>;
 
-impl Work {
+impl ScoreWork {
     /// `reply` gets a score and a number of tokens for each sequence, in order.
     pub fn new(
         sequences: Vec<Vec<u32>>,

@@ -15,7 +15,7 @@ use crate::files;
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::store::weights;
-use crate::store::weights::Target;
+use crate::store::weights::WriteOptions;
 use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
 use crate::train::rate::Ceiling;
@@ -187,7 +187,7 @@ fn save_model(
     }
     companion.write(&temporary)?;
     let mut source = |spec: &TensorSpec| master.get(model, spec);
-    weights::write(&temporary, &config, model.outputs(), Target::safetensors(dtype, SHARD_BYTES), &mut source)?;
+    weights::write(&temporary, &config, model.outputs(), WriteOptions::safetensors(dtype, SHARD_BYTES), &mut source)?;
     let former = folder.with_file_name(format!(".{MODEL}.former"));
     let remove = |path: &Path| match path.exists() {
         true => fs::remove_dir_all(path).map_err(|e| Error::io("remove", path, &e)),
