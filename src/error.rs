@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Who has to act on an [`Error`]. Decides the exit status of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// A mistake in what the user gave: a file, a key, a value. Exit status 2.
     User,
     /// A failure of the machine: a full disk, a missing driver, a broken file system. Exit status 1.
@@ -15,7 +15,7 @@ pub enum Kind {
 /// An error with a message fit to be shown as it is.
 #[derive(Clone, Debug)]
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
     message: String,
 }
 
@@ -25,12 +25,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A mistake of the user. The message names the file, row, key or value and says what to do.
     pub fn user(message: impl Into<String>) -> Self {
-        Self { kind: Kind::User, message: message.into() }
+        Self { kind: ErrorKind::User, message: message.into() }
     }
 
     /// A failure of the machine or of the program itself.
     pub fn machine(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Machine, message: message.into() }
+        Self { kind: ErrorKind::Machine, message: message.into() }
     }
 
     /// Classifies an I/O error on `path`: what the user named wrongly is the user's, the rest the machine's.
@@ -44,8 +44,8 @@ impl Error {
             | E::AlreadyExists
             | E::ReadOnlyFilesystem
             | E::InvalidInput
-            | E::InvalidFilename => Kind::User,
-            _ => Kind::Machine,
+            | E::InvalidFilename => ErrorKind::User,
+            _ => ErrorKind::Machine,
         };
         Self { kind, message: format!("cannot {action} {}: {error}", path.display()) }
     }
@@ -57,15 +57,15 @@ impl Error {
     }
 
     /// Who has to act.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
     /// The exit status of a program that ends with this error: 2 for the user's mistakes, 1 for the machine's.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
-            Kind::User => 2,
-            Kind::Machine => 1,
+            ErrorKind::User => 2,
+            ErrorKind::Machine => 1,
         }
     }
 }

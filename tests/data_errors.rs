@@ -2,7 +2,7 @@
 
 use polar_raw::Error;
 use polar_raw::data::{Records, ScoreInput, ScoreRows, read, read_all};
-use polar_raw::error::Kind;
+use polar_raw::error::ErrorKind;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ impl Folder {
 }
 
 fn check(error: &Error, parts: &[&str]) {
-    assert_eq!(error.kind(), Kind::User, "{error}");
+    assert_eq!(error.kind(), ErrorKind::User, "{error}");
     for part in parts {
         assert!(error.to_string().contains(part), "{part:?} is not in: {error}");
     }
@@ -77,6 +77,7 @@ fn wrong_types() {
     let messages = r#"[{"role": "user", "content": "a"}, {"role": "user", "content": [{"text": "b"}]}]"#;
     wrong(&format!(r#"{{"prompt": {messages}, "output": "o"}}"#), &["key \"prompt[1].content\"", "a list"]);
     wrong(r#"{"prompt": [{"role": "user"}], "output": "o"}"#, &["missing key \"prompt[0].content\""]);
+    wrong(r#"{"prompt": {"role": "user"}, "output": "o"}"#, &["missing key \"prompt.content\""]);
     wrong(r#"{"chosen_ids": [1, -1], "rejected_ids": [1]}"#, &["key \"chosen_ids[1]\"", "the number -1"]);
     wrong(r#"{"chosen_ids": [1], "rejected_ids": []}"#, &["key \"rejected_ids\"", "an empty list"]);
     wrong(r#"{"chosen_ids": [4294967296], "rejected_ids": [1]}"#, &["key \"chosen_ids[0]\""]);
@@ -175,6 +176,12 @@ fn good_files() {
     let Records::Preferences(triples) = read(&folder.file("a", row)).unwrap() else { panic!("another kind") };
     let first = triples.get(0).unwrap();
     assert_eq!((first.prompt.as_str(), first.wrapper), ("a\nb", Some(polar_raw::data::Wrapper::Pretrain)));
+
+    let Records::Documents(one) = read(&folder.file("a", r#"{"prompt": {"content": "a"}, "output": "b"}"#)).unwrap()
+    else {
+        panic!("another kind")
+    };
+    assert_eq!(one.get(0).unwrap().prompt, "a", "a message is a text");
 
     let Records::Documents(texts) = read(&folder.file("a.txt", "one\ntwo\n\n \nthree\r\n")).unwrap() else {
         panic!("another kind")

@@ -10,7 +10,7 @@ use polar_raw::config::Config;
 use polar_raw::cpu::Cpu;
 use polar_raw::model::{Model, TensorSpec};
 use polar_raw::store::convert::{ModelFormat, convert};
-use polar_raw::store::weights::{self, Target};
+use polar_raw::store::weights::{self, WriteOptions};
 use polar_raw::store::{Family, Pretrained};
 use polar_raw::tokenizer::{Missing, Tokenizer};
 use polar_raw::train::setup::{Initial, Setup, Start};
@@ -74,7 +74,7 @@ fn foreign_of(family: Family, folder: &Path, padding: usize) -> PathBuf {
     let (own, theirs) = (folder.join("own"), folder.join(family.model_type()));
     fs::create_dir(&own).unwrap();
     setup.model_config.write(&own).unwrap();
-    let target = Target::safetensors(setup.model_config.dtype, usize::MAX);
+    let target = WriteOptions::safetensors(setup.model_config.dtype, usize::MAX);
     let mut source = |spec: &TensorSpec| {
         let values = model.get(model.params(), spec)?;
         let bias = spec.name.ends_with("wqkv.bias") || spec.name.ends_with("q_norm.weight");
@@ -199,7 +199,7 @@ fn a_saved_model_knows_its_tokens() {
     fs::create_dir(&again).unwrap();
     grown.model_config.write(&again).unwrap();
     grown.feeder.tokenizer().unwrap().save(&again).unwrap();
-    let target = Target::safetensors(grown.model_config.dtype, usize::MAX);
+    let target = WriteOptions::safetensors(grown.model_config.dtype, usize::MAX);
     let mut marked = |spec: &TensorSpec| {
         let mut values = model.get(model.params(), spec)?;
         if spec.name == "model.tok_embeddings.weight" {
@@ -356,7 +356,7 @@ fn dynamic_ntk_scaling_changes_nothing_within_the_trained_length() {
     let own = folder.path().join("own");
     fs::create_dir(&own).unwrap();
     setup.model_config.write(&own).unwrap();
-    let target = Target::safetensors(setup.model_config.dtype, usize::MAX);
+    let target = WriteOptions::safetensors(setup.model_config.dtype, usize::MAX);
     let mut source = |spec: &TensorSpec| model.get(model.params(), spec);
     weights::write(&own, model.config(), model.outputs(), target, &mut source).unwrap();
     convert(&own, &folder.path().join("llama"), ModelFormat::HuggingFace(Family::Llama), None, usize::MAX).unwrap();

@@ -12,11 +12,11 @@ use polar_raw::config::ModelSection;
 use polar_raw::cpu::Cpu;
 use polar_raw::eval::Companion;
 use polar_raw::formats::gguf::MetadataValue;
-use polar_raw::formats::{Encoding, Entry, Format, Piece, Tensors, Writer};
+use polar_raw::formats::{Encoding, Format, Piece, TensorEntry, Tensors, Writer};
 use polar_raw::model::config::{Architecture, OutputHeads, SpecialIds};
 use polar_raw::model::{Model, ModelConfig};
 use polar_raw::store::convert::{ModelFormat, convert};
-use polar_raw::store::weights::{Target, write};
+use polar_raw::store::weights::{WriteOptions, write};
 use polar_raw::store::{Family, Pretrained, pretrained};
 use polar_raw::tensor::Dtype;
 use polar_raw::tokenizer::{Missing, Tokenizer};
@@ -72,7 +72,7 @@ fn model(dir: &Path) -> ModelConfig {
     config.write(dir).unwrap();
     let heads = config.architecture.heads();
     let value = |i: usize| (i % 97) as f32 / 97.0 - 0.5;
-    let target = Target::safetensors(Dtype::F32, usize::MAX);
+    let target = WriteOptions::safetensors(Dtype::F32, usize::MAX);
     write(dir, &config, heads, target, &mut |spec| Ok((0..spec.elements()).map(value).collect())).unwrap();
     config
 }
@@ -110,8 +110,8 @@ fn add_vocabulary(from: &Path, to: &Path, vocabulary: Vec<(&'static str, Metadat
     let tensors = Tensors::open(from).unwrap();
     let own = tensors.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
     let keys: Vec<_> = own.map(|(key, value)| (key.as_str(), value.clone())).chain(vocabulary).collect();
-    let piece = |(name, entry): (&str, &Entry)| {
-        let Entry { encoding, shape, .. } = entry.clone();
+    let piece = |(name, entry): (&str, &TensorEntry)| {
+        let TensorEntry { encoding, shape, .. } = entry.clone();
         Piece { name: name.into(), shape, encoding }
     };
     let mut writer = Writer::create(to, Format::Gguf, tensors.iter().map(piece).collect(), &keys).unwrap();

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use polar_raw::config::{Config, ObjectiveKind, TokenizerKind};
-use polar_raw::data::{Records, read_all};
-use polar_raw::eval::group::ReferenceSource;
+use polar_raw::data::{Records, ReferenceSource, read_all};
 use polar_raw::eval::reference::{References, trials};
 use polar_raw::eval::result::{Task, measure};
 use polar_raw::eval::sets;

@@ -1,7 +1,7 @@
 //! Triples are what POLAR trains on: reference and chosen by one policy, rejected by another, for one prompt.
 
 use polar_raw::data::{Rows, Trajectory, TripleSource, split_by_prompt};
-use polar_raw::error::Kind;
+use polar_raw::error::ErrorKind;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
@@ -39,7 +39,7 @@ fn the_summary_counts_everything() {
 fn without_a_triple_the_message_says_what_is_missing() {
     for rows in [vec![], signed(&[("p", "a", 5)]), signed(&[("p", "a", 1), ("p", "b", 1)])] {
         let error = TripleSource::new(rows).unwrap_err();
-        assert_eq!(error.kind(), Kind::User);
+        assert_eq!(error.kind(), ErrorKind::User);
         assert!(error.to_string().contains("two samples of one policy and a different one of another"), "{error}");
     }
 }

@@ -19,7 +19,7 @@ const TOLERANCE: f64 = 1e-4;
 const PIECE: usize = 512;
 
 /// Rows of features, each column divided by its root mean square and those that are always zero left out.
-pub struct Matrix {
+pub struct FeatureMatrix {
     /// Columns of the rows as they came.
     all: usize,
     /// Which of them are kept, and their root mean squares.
@@ -28,7 +28,7 @@ pub struct Matrix {
     data: Vec<f32>,
 }
 
-impl Matrix {
+impl FeatureMatrix {
     /// Standardises rows of one length. Columns are not centred: a pair has no first and second.
     pub fn new(rows: &[Vec<f64>]) -> Self {
         let all = rows.first().map_or(0, Vec::len);
@@ -40,7 +40,7 @@ impl Matrix {
 }
 
 /// The weights for features as they came, the penalty being the best on a held-back tenth of the rows.
-pub fn fit(matrix: &Matrix) -> Vec<f64> {
+pub fn fit(matrix: &FeatureMatrix) -> Vec<f64> {
     let mut weights = vec![0.0; matrix.all];
     if !matrix.kept.is_empty() {
         let standardised = fit_standardised(&matrix.data, matrix.kept.len());
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn recovers_the_weights_of_a_logistic_model() {
         let truth = [3.0, -2.0, 0.0, 1.0];
-        let found = fit(&Matrix::new(&drawn(&truth, 20_000)));
+        let found = fit(&FeatureMatrix::new(&drawn(&truth, 20_000)));
         for (found, truth) in found.iter().zip(truth) {
             assert!(abs_diff_eq!(*found, truth, epsilon = 0.2), "{found} for {truth}");
         }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_gradient_is_that_of_the_loss() {
-        let matrix = Matrix::new(&drawn(&[1.0, -1.0, 0.5], 700));
+        let matrix = FeatureMatrix::new(&drawn(&[1.0, -1.0, 0.5], 700));
         let weights = [0.3, -0.2, 0.9];
         let (_, gradient) = loss_and_gradient(&matrix.data, 0.1, &weights);
         for (i, gradient) in gradient.iter().enumerate() {
@@ -211,8 +211,8 @@ mod tests {
 
     #[test]
     fn constant_and_missing_features_get_finite_weights() {
-        assert!(fit(&Matrix::new(&vec![Vec::new(); 5])).is_empty());
-        let weights = fit(&Matrix::new(&vec![vec![0.0, 1.0]; 100]));
+        assert!(fit(&FeatureMatrix::new(&vec![Vec::new(); 5])).is_empty());
+        let weights = fit(&FeatureMatrix::new(&vec![vec![0.0, 1.0]; 100]));
         assert!(weights[0] == 0.0 && weights[1] > 0.0 && weights[1].is_finite(), "{weights:?}");
     }
 }

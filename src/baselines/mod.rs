@@ -23,7 +23,7 @@ use crate::data::Triple;
 use crate::rng::stream;
 use crate::{Error, Result};
 use features::FeatureSet;
-use logistic::Matrix;
+use logistic::FeatureMatrix;
 
 /// Something that scores a candidate by a reference.
 pub trait Baseline: Send + Sync {
@@ -143,7 +143,7 @@ fn fit(features: FeatureSet, train: &[Triple], seed: u64) -> Result<Linear> {
             chosen.iter().zip(rejected).map(|(c, r)| c - r).collect()
         })
         .collect();
-    Ok(Linear { features, weights: logistic::fit(&Matrix::new(&rows)) })
+    Ok(Linear { features, weights: logistic::fit(&FeatureMatrix::new(&rows)) })
 }
 
 /// The triples in an order drawn from the seed, so that any part of them is a fair sample; those of a prompt stand side

@@ -7,17 +7,16 @@ use super::device::{Device, DeviceParser};
 use super::model::{self, Opened, Strings};
 use super::places;
 use super::trace::Trace;
-use crate::data::Wrapper;
+use crate::data::{ReferenceSource, SetFormat, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::compare::compare;
-use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation, lengths};
 use crate::eval::outcome::{self, LengthTally, Part};
 use crate::eval::reference::{References, Trials, trials};
 use crate::eval::result::{
     Comparison, Data, EvalResult, ModelResult, ReferenceFacts, Task, VERSION, around_mean, measure, scored,
 };
-use crate::eval::sets::{self, Format, Set};
+use crate::eval::sets::{self, Set};
 use crate::eval::{Scorer, set_name, write_page};
 use crate::files;
 use crate::polar::Form;
@@ -44,7 +43,7 @@ pub struct EvalArgs {
     data: PathBuf,
     /// What the rows are. [default: known by their keys]
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<SetFormat>,
     /// What the string of a candidate is. [default: what each model was trained on: polar, or else its chat template]
     #[arg(long, value_enum)]
     form: Option<Form>,
@@ -93,7 +92,7 @@ pub fn run(mut args: EvalArgs) -> Result<()> {
     let device = first.as_ref().map(|opened| opened.model.backend().name()).unwrap_or_default();
     let set = sets::read(&args.data, args.format, args.seed)?;
     let strings = match (&first, args.model.first()) {
-        (Some(first), Some(path)) if set.format != Format::Pairs => {
+        (Some(first), Some(path)) if set.format != SetFormat::Pairs => {
             Some(model::strings(path, &first.model, args.form)?)
         }
         _ => None,
@@ -108,7 +107,7 @@ pub fn run(mut args: EvalArgs) -> Result<()> {
     for (path, label) in args.model.iter().zip(labels) {
         let opened = first.take().map_or_else(|| open(path), Ok)?;
         let strings = match strings.take() {
-            None if set.format != Format::Pairs => Some(model::strings(path, &opened.model, args.form)?),
+            None if set.format != SetFormat::Pairs => Some(model::strings(path, &opened.model, args.form)?),
             strings => strings,
         };
         if source == ReferenceSource::None && strings.as_ref().is_none_or(|strings| strings.form == Form::Polar) {
@@ -168,7 +167,7 @@ fn check_places(args: &EvalArgs) -> Result<()> {
 }
 
 /// Where references come from, and whether that is the format's default.
-fn source(args: &EvalArgs, format: Format, form: Option<Form>) -> Result<(ReferenceSource, bool)> {
+fn source(args: &EvalArgs, format: SetFormat, form: Option<Form>) -> Result<(ReferenceSource, bool)> {
     let given = args.references.as_ref().map(|_| ReferenceSource::File);
     let needs_file = "give --references FILE with rows {id, reference} or {prompt, reference}";
     match (args.reference_source.or(given), format.default_source()) {
@@ -180,7 +179,7 @@ fn source(args: &EvalArgs, format: Format, form: Option<Form>) -> Result<(Refere
         }
         (Some(source), _) => Ok((source, false)),
         // Trajectories are drawn as triples whatever the form.
-        (None, _) if form.is_some_and(|form| form != Form::Polar) && format != Format::Trajectories => {
+        (None, _) if form.is_some_and(|form| form != Form::Polar) && format != SetFormat::Trajectories => {
             Ok((ReferenceSource::None, true))
         }
         (None, Some(source)) => Ok((source, true)),

@@ -15,7 +15,7 @@ use crate::files;
 use crate::log::log;
 use crate::model::Model;
 use crate::polar::Form;
-use crate::serve::{Compat, Info, Loaded, Normalise, Options, Server, cors, paths};
+use crate::serve::{Compat, Info, LoadedModel, Normalise, Options, Server, cors, paths};
 use crate::store::hub;
 use crate::train::finish;
 
@@ -190,7 +190,7 @@ fn api_key(args: &ServeArgs) -> Result<Option<String>> {
     Ok(Some(key.to_owned()))
 }
 
-fn load(args: &ServeArgs) -> Result<Loaded> {
+fn load(args: &ServeArgs) -> Result<LoadedModel> {
     let dir = hub::locate(&args.model)?;
     let opened = model::open(&dir, || args.device.open())?;
     let Strings { tokenizer, form, .. } = model::strings(&dir, &opened.model, args.form)?;
@@ -215,7 +215,7 @@ fn load(args: &ServeArgs) -> Result<Loaded> {
         device: opened.model.backend().name(),
     };
     let mut scorer = Scorer::new(opened.model, max_length.max(args.pack_length as usize))?;
-    Ok(Loaded { info, score: Box::new(move |groups| scorer.score(groups)) })
+    Ok(LoadedModel { info, score: Box::new(move |groups| scorer.score(groups)) })
 }
 
 /// BLAKE3 of the weights as they are computed with.

@@ -13,7 +13,7 @@ use crate::files;
 use crate::log::log;
 use crate::model::Keep;
 use crate::store::hub;
-use crate::train::plan::{Part, Sizes, gib, memory_of};
+use crate::train::plan::{PlannedBuffer, Sizes, gib, memory_of};
 use crate::train::run::{self, Ended, Request};
 use crate::train::run_config::RunConfig;
 use crate::train::run_folder;
@@ -302,7 +302,7 @@ fn print_memory(sizes: &Sizes, config: &Config, place: &Place) -> Result<()> {
         Err(_) => sizes.plan(&place.footprint, config.train.keep.policy().unwrap_or(Keep::Block)),
     };
     print(format_args!("memory    on {}, with packs of {} tokens", place.name, sizes.capacity.tokens))?;
-    for Part { name, bytes } in &shown.parts {
+    for PlannedBuffer { name, bytes } in &shown.parts {
         print(format_args!("          {name:<11} {:>9}", gib(*bytes)))?;
     }
     print(format_args!("          in all      {:>9}", gib(shown.total())))?;

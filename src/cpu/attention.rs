@@ -21,7 +21,7 @@ const ROWS: usize = 128;
 const KEYS: usize = 512;
 
 /// The packed rows, checked, with everything that tiles need to know.
-pub struct Layout<'a> {
+pub struct PackedRows<'a> {
     heads: Heads,
     spans: &'a [Span],
     query_tokens: &'a [u32],
@@ -29,7 +29,7 @@ pub struct Layout<'a> {
     scale: f32,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> PackedRows<'a> {
     pub fn new(args: &AttentionArgs, spans: &'a [u32], query_tokens: &'a [u32], tokens: usize) -> Self {
         let spans = bytemuck::cast_slice(spans);
         Self { heads: args.heads, spans, query_tokens, tokens, scale: args.scale as f32 }
@@ -91,14 +91,14 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-fn with_scratch(layout: &Layout, f: impl FnOnce(&mut Scratch)) {
+fn with_scratch(layout: &PackedRows, f: impl FnOnce(&mut Scratch)) {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.grow(layout.tile() * layout.heads.group(), layout.heads.dim);
         f(scratch);
     });
 }
 
-pub fn forward(out: &mut [f32], lse: &mut [f32], [q, k, v]: [&[f32]; 3], layout: &Layout) {
+pub fn forward(out: &mut [f32], lse: &mut [f32], [q, k, v]: [&[f32]; 3], layout: &PackedRows) {
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let tiles: usize = layout.spans.iter().map(|span| layout.tiles(span)).sum();
     parallel::for_each(tiles * layout.heads.kv, |task| {
@@ -117,7 +117,7 @@ pub fn forward(out: &mut [f32], lse: &mut [f32], [q, k, v]: [&[f32]; 3], layout:
 }
 
 fn forward_tile(
-    layout: &Layout,
+    layout: &PackedRows,
     span: &Span,
     queries: Range<usize>,
     kv: usize,
@@ -184,14 +184,14 @@ fn forward_tile(
 }
 
 /// The elements of `out[S, H D]` that row `r` of a tile owns begin here.
-fn out_row(layout: &Layout, first_query: usize, kv: usize, r: usize) -> usize {
+fn out_row(layout: &PackedRows, first_query: usize, kv: usize, r: usize) -> usize {
     let (group, dim) = (layout.heads.group(), layout.heads.dim);
     ((first_query + r / group) * layout.heads.query + kv * group + r % group) * dim
 }
 
 /// How many of `keys`, which lie all in the prefix or reach into the own run, a query sees.
 #[inline(always)]
-fn visible(layout: &Layout, span: &Span, query: usize, keys: &Range<usize>) -> usize {
+fn visible(layout: &PackedRows, span: &Span, query: usize, keys: &Range<usize>) -> usize {
     let prefix_end = (span.prefix_start + span.prefix) as usize;
     if keys.end <= prefix_end && keys.start >= span.prefix_start as usize && span.prefix > 0 {
         return keys.len();
@@ -211,7 +211,7 @@ pub fn backward(
     out: &[f32],
     lse: &[f32],
     qkv: [&[f32]; 3],
-    layout: &Layout,
+    layout: &PackedRows,
 ) {
     dk.fill(0.0);
     dv.fill(0.0);
@@ -233,7 +233,7 @@ pub fn backward(
 }
 
 fn backward_tile(
-    layout: &Layout,
+    layout: &PackedRows,
     span: &Span,
     queries: Range<usize>,
     kv: usize,
@@ -289,7 +289,7 @@ fn backward_tile(
 
 impl Run<AttentionForward<'_>> for Cpu {
     fn run(&self, op: &AttentionForward) -> Result<()> {
-        let layout = Layout::new(&op.args, values(op.args.spans), values(op.args.query_tokens), op.k.dims()[1]);
+        let layout = PackedRows::new(&op.args, values(op.args.spans), values(op.args.query_tokens), op.k.dims()[1]);
         forward(values_mut(op.out), values_mut(op.lse), [values(op.q), values(op.k), values(op.v)], &layout);
         Ok(())
     }
@@ -298,7 +298,7 @@ impl Run<AttentionForward<'_>> for Cpu {
 impl Run<AttentionBackward<'_>> for Cpu {
     fn run(&self, op: &AttentionBackward) -> Result<()> {
         let tokens = op.qkv[1].dims()[1];
-        let layout = Layout::new(&op.args, values(op.args.spans), values(op.args.query_tokens), tokens);
+        let layout = PackedRows::new(&op.args, values(op.args.spans), values(op.args.query_tokens), tokens);
         let (dqkv, qkv) = (op.dqkv.map(values_mut::<f32>), op.qkv.map(values::<f32>));
         backward(dqkv, values(op.dout), values(op.out), values(op.lse), qkv, &layout);
         Ok(())

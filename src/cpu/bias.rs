@@ -12,12 +12,12 @@ const ROWS: usize = 128;
 
 /// Where a bias lies: parts of `columns` elements that are `stride` apart, and together as wide as a row.
 #[derive(Clone, Copy)]
-pub struct Parts {
+pub struct BiasParts {
     pub columns: usize,
     pub stride: usize,
 }
 
-pub fn forward(y: &mut [f32], width: usize, bias: &[f32], parts: Parts) {
+pub fn forward(y: &mut [f32], width: usize, bias: &[f32], parts: BiasParts) {
     let rows = parallel::rows_per_task(width);
     parallel::chunks_mut(y, rows * width, |_, y| {
         vectorised(
@@ -36,7 +36,7 @@ pub fn forward(y: &mut [f32], width: usize, bias: &[f32], parts: Parts) {
 }
 
 /// Each task owns a band of columns and walks all rows.
-pub fn backward(dbias: &mut [f32], dy: &[f32], width: usize, parts: Parts) {
+pub fn backward(dbias: &mut [f32], dy: &[f32], width: usize, parts: BiasParts) {
     let bands = parts.columns.div_ceil(COLUMNS);
     let dbias = Shared::new(dbias);
     parallel::for_each(width / parts.columns * bands, |task| {
@@ -68,7 +68,7 @@ impl Run<BiasForward<'_>> for Cpu {
     fn run(&self, op: &BiasForward) -> Result<()> {
         let BiasForward { y, bias } = *op;
         if !y.is_empty() {
-            forward(values_mut(y), y.cols(), spread_mut(bias), Parts::of(bias));
+            forward(values_mut(y), y.cols(), spread_mut(bias), BiasParts::of(bias));
         }
         Ok(())
     }
@@ -78,13 +78,13 @@ impl Run<BiasBackward<'_>> for Cpu {
     fn run(&self, op: &BiasBackward) -> Result<()> {
         let BiasBackward { dbias, dy } = *op;
         if !dy.is_empty() {
-            backward(spread_mut(dbias), values(dy), dy.cols(), Parts::of(dbias));
+            backward(spread_mut(dbias), values(dy), dy.cols(), BiasParts::of(dbias));
         }
         Ok(())
     }
 }
 
-impl Parts {
+impl BiasParts {
     fn of(bias: &Tensor) -> Self {
         Self { columns: bias.cols(), stride: bias.row_stride() }
     }

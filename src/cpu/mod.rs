@@ -37,7 +37,7 @@ pub fn keep_freed_memory() {
 pub struct Cpu {
     /// Partial sums of reductions, grown on first use.
     partials: RefCell<Vec<f32>>,
-    rope_table: RefCell<rope::Table>,
+    rope_table: RefCell<rope::AngleTable>,
     allocations: Cell<usize>,
 }
 
@@ -54,7 +54,7 @@ impl Cpu {
     }
 
     /// Lends a table that holds positions up to `last`.
-    fn with_rope_table(&self, last: u32, dim: usize, rotary: Rotary, f: impl FnOnce(&rope::Table)) {
+    fn with_rope_table(&self, last: u32, dim: usize, rotary: Rotary, f: impl FnOnce(&rope::AngleTable)) {
         let mut table = self.rope_table.borrow_mut();
         if table.prepare(last, dim, rotary) {
             self.allocations.set(self.allocations.get() + 1);

@@ -14,14 +14,14 @@ const ROWS: usize = 32;
 
 /// Cosines and sines of the angles of all positions so far: sine and cosine cost more than everything else here.
 #[derive(Default)]
-pub struct Table {
+pub struct AngleTable {
     rotary: Option<Rotary>,
     half: usize,
     /// `[positions, 2, half]`: cosines, then sines.
     values: Vec<f32>,
 }
 
-impl Table {
+impl AngleTable {
     /// Makes the table hold positions up to `last`; says whether memory had to be taken.
     pub fn prepare(&mut self, last: u32, dim: usize, rotary: Rotary) -> bool {
         let half = dim / 2;
@@ -48,9 +48,9 @@ impl Table {
     }
 }
 
-pub fn forward(dst: Qkv, src: &[f32], positions: &[u32], heads: Heads, table: &Table) {
+pub fn forward(dst: Qkv, src: &[f32], positions: &[u32], heads: Heads, table: &AngleTable) {
     // SAFETY: the operands are host tensors, checked to be apart.
-    let parts = unsafe { Parts::new(dst, heads, positions.len()) };
+    let parts = unsafe { HeadTensors::new(dst, heads, positions.len()) };
     let columns = parts.columns();
     in_tasks(positions, |t, position| {
         let (cos, sin) = table.cos_sin(position);
@@ -66,10 +66,10 @@ pub fn forward(dst: Qkv, src: &[f32], positions: &[u32], heads: Heads, table: &T
     });
 }
 
-pub fn backward(dsrc: &mut [f32], grads: Qkv, positions: &[u32], heads: Heads, table: &Table) {
+pub fn backward(dsrc: &mut [f32], grads: Qkv, positions: &[u32], heads: Heads, table: &AngleTable) {
     let dsrc = Shared::new(dsrc);
     // SAFETY: the operands are host tensors, checked to be apart; the gradients are only read.
-    let parts = unsafe { Parts::new(grads, heads, positions.len()) };
+    let parts = unsafe { HeadTensors::new(grads, heads, positions.len()) };
     let columns = parts.columns();
     in_tasks(positions, |t, position| {
         let (cos, sin) = table.cos_sin(position);
@@ -120,14 +120,14 @@ struct Place {
 }
 
 /// The tensors of the heads, in the order of their columns.
-struct Parts {
+struct HeadTensors {
     q: Option<Shared<f32>>,
     kv: Option<(Shared<f32>, Shared<f32>)>,
     heads: Heads,
     rows: usize,
 }
 
-impl Parts {
+impl HeadTensors {
     unsafe fn new(qkv: Qkv, heads: Heads, rows: usize) -> Self {
         // SAFETY: by the caller's promise.
         let share = |t: &Tensor| Shared::new(unsafe { slice_mut::<f32>(t) });

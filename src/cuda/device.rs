@@ -12,7 +12,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use emulator::Report;
 
 use super::emulator::Emulator;
-use super::jit::{self, Loaded};
+use super::jit::{self, LoadedModule};
 use super::kernel::{Entry, Launch};
 use super::properties::{Capability, Properties};
 use super::ptx::{self, Module};
@@ -50,7 +50,7 @@ type Key = (&'static str, &'static str);
 #[derive(Default)]
 struct Kernels {
     functions: HashMap<Key, Function>,
-    modules: Vec<Loaded>,
+    modules: Vec<LoadedModule>,
 }
 
 /// A card, or what stands in for one.
@@ -361,7 +361,7 @@ impl Device {
         Ok(())
     }
 
-    fn keep(&self, module: Loaded) {
+    fn keep(&self, module: LoadedModule) {
         let mut kernels = self.kernels.borrow_mut();
         for (entry, handle) in module.kernels() {
             let key = (entry.target.name, entry.name);

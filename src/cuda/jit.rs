@@ -16,23 +16,23 @@ use crate::error::{Error, Result};
 const LOG: usize = 16 << 10;
 
 /// A module that the driver has compiled, or found in its cache, and its kernels.
-pub struct Loaded {
+pub struct LoadedModule {
     handle: sys::CUmodule,
     kernels: Vec<(&'static Entry, sys::CUfunction)>,
     context: Arc<CudaContext>,
 }
 
 // SAFETY: the handles are names that the driver takes from any thread to which the context is bound.
-unsafe impl Send for Loaded {}
+unsafe impl Send for LoadedModule {}
 
-impl Loaded {
+impl LoadedModule {
     /// Its kernels and the driver's handles of them, which are good as long as this lives.
     pub fn kernels(&self) -> impl Iterator<Item = (&'static Entry, sys::CUfunction)> {
         self.kernels.iter().copied()
     }
 }
 
-impl Drop for Loaded {
+impl Drop for LoadedModule {
     fn drop(&mut self) {
         // An error here has been reported by a call before, and there is nobody to tell.
         // SAFETY: made by `load`, unloaded once, after whatever was launched from it.
@@ -41,13 +41,13 @@ impl Drop for Loaded {
 }
 
 /// Loads modules, as many at a time as there are cores: compiling them one after another takes 7.5 s of CPU time.
-pub fn load_all(context: &Arc<CudaContext>, modules: &[&Module]) -> Result<Vec<Loaded>> {
+pub fn load_all(context: &Arc<CudaContext>, modules: &[&Module]) -> Result<Vec<LoadedModule>> {
     // The longest first, so that none is left to the end alone.
     let mut modules = modules.to_vec();
     modules.sort_by_key(|module| std::cmp::Reverse(module.ptx.len()));
     let cores = thread::available_parallelism().map_or(1, usize::from).min(modules.len());
     let next = AtomicUsize::new(0);
-    let some = || -> Result<Vec<Loaded>> {
+    let some = || -> Result<Vec<LoadedModule>> {
         let mut loaded = Vec::new();
         while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
             loaded.push(load(context, module)?);
@@ -69,7 +69,7 @@ pub fn load_all(context: &Arc<CudaContext>, modules: &[&Module]) -> Result<Vec<L
 ///
 /// # Errors
 /// With the compiler's log.
-pub fn load(context: &Arc<CudaContext>, module: &Module) -> Result<Loaded> {
+pub fn load(context: &Arc<CudaContext>, module: &Module) -> Result<LoadedModule> {
     use sys::CUjit_option as Option;
     let Module { name, target, kernels, ptx } = *module;
     let file = format!("ptx/{}/{name}.ptx", target.name);
@@ -106,7 +106,7 @@ pub fn load(context: &Arc<CudaContext>, module: &Module) -> Result<Loaded> {
         if log.is_empty() { message } else { Error::machine(format!("{message}; its compiler says:\n{log}")) }
     })?;
     // From here on it is unloaded however this ends.
-    let mut loaded = Loaded { handle, kernels: Vec::with_capacity(kernels.len()), context: context.clone() };
+    let mut loaded = LoadedModule { handle, kernels: Vec::with_capacity(kernels.len()), context: context.clone() };
     for entry in kernels {
         let missing = format!("find the kernel {} in {file}", entry.name);
         let name = CString::new(entry.name).map_err(|_| Error::machine(format!("cannot {missing}")))?;

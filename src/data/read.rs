@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::formats::{Reader, reader_of};
+use super::formats::{self, Reader, RowFormat, Training};
+use super::groups::Groups;
 use super::lines::{Lines, MAX_LINE};
 use super::records::Records;
-use super::row::{Kind, Row};
-use super::rows::Rows;
+use super::row::{Row, list};
+use super::rows::{RowPlaces, Rows};
 use super::store::{Bytes, Place, Raw, Spool, Store};
 use crate::{Error, Result};
 
@@ -39,9 +40,9 @@ pub fn read_all(paths: &[PathBuf]) -> Result<Records> {
     for path in paths {
         let before = index.found;
         let found = index.add(&mut Lines::open(path)?, is_plain_text(path))?;
-        if let Some(before) = before.filter(|before| before.group().name() != found.group().name()) {
+        if let Some(before) = before.filter(|before| before.kind != found.kind) {
             let (path, first) = (path.display(), first.display());
-            let (this, that) = (found.group().name(), before.group().name());
+            let (this, that) = (found.kind, before.kind);
             return Err(Error::user(format!("{path} holds {this} and {first} {that}; give files of one kind")));
         }
     }
@@ -60,7 +61,7 @@ pub(super) fn read_lines(mut lines: Lines, plain_text: bool) -> Result<Records> 
     index.finish()
 }
 
-/// Rows of one file in a format that its reader knows.
+/// Rows of one file that are read otherwise than as training data.
 pub(crate) struct RowFile {
     lines: Lines,
     plain_text: bool,
@@ -78,29 +79,54 @@ impl RowFile {
         Ok(Self { lines, plain_text: is_plain_text(path) })
     }
 
-    /// What `see` makes of the first row, which is then still to be read; `None` where there is no row.
+    /// The format of its first row, which is then still to be read.
     ///
     /// # Errors
-    /// The user's: what cannot be read or is not UTF-8.
-    pub(crate) fn first<T>(&mut self, see: impl FnOnce(&str) -> T) -> Result<Option<T>> {
+    /// The user's, with file and line: a file without rows, and a first row that `reader` knows nothing of, or that lacks
+    /// a key or is to be scored.
+    pub(crate) fn format(&mut self, reader: Reader) -> Result<&'static dyn RowFormat> {
         while let Some(line) = self.lines.next()? {
-            if !line.trim().is_empty() {
-                let seen = see(line);
-                self.lines.hold();
-                return Ok(Some(seen));
+            if line.trim().is_empty() {
+                continue;
             }
+            let file: Arc<Path> = self.lines.path().into();
+            let raw = self.lines.raw(&file, self.plain_text);
+            let format = formats::of_file(raw, reader);
+            self.lines.hold();
+            return format;
         }
-        Ok(None)
+        Err(self.lines.empty())
     }
 
-    /// Reads it as data to train on, and its BLAKE3, unpacked.
+    /// Reads it as a set to evaluate on, whose rows are of `format`. What is random follows `seed`.
     ///
     /// # Errors
-    /// As [`read`].
-    pub(crate) fn records(mut self) -> Result<(Records, String)> {
+    /// The user's, with file, line and key: what is not of the format, and rows of which no group can be made.
+    pub(crate) fn groups(mut self, format: &'static dyn RowFormat, seed: u64) -> Result<GroupFile> {
+        let mut maker = format.evaluation().ok_or_else(|| Error::machine("a format without groups"))?();
         let mut index = Index::default();
-        index.add(&mut self.lines, self.plain_text)?;
-        Ok((index.finish()?, self.hash()))
+        let mut first = None;
+        index.walk(&mut self.lines, false, |raw| {
+            let mut see = || {
+                let mut row = formats::parse(raw.text()?)?;
+                if format.training().is_some() {
+                    like_first(&row, Some(*first.get_or_insert((format, raw.line))))?;
+                    return maker.see(&mut row, raw);
+                }
+                maker.see(&mut row, raw).map_err(|error| {
+                    let (found, expected) = (list(&row.keys()), formats::described(format));
+                    Error::user(format!("{error}; the row has the keys {found}, expected {expected}"))
+                })
+            };
+            see().map_err(|error| error.context(raw.place()))
+        })?;
+        if index.places.is_empty() {
+            return Err(self.lines.empty());
+        }
+        let rows = index.places.len();
+        let made = maker.finish(index.places(), seed);
+        let (groups, notes) = made.map_err(|error| error.context(self.lines.path().display()))?;
+        Ok(GroupFile { groups, notes, rows, blake3: self.hash() })
     }
 
     /// Reads it with `parse`, which is to name the place in its errors; each row is shown to `each` and then forgotten.
@@ -117,7 +143,7 @@ impl RowFile {
         if index.places.is_empty() {
             return Err(self.lines.empty());
         }
-        Ok((Rows::stored(Arc::new(index.store), index.places, parse), self.hash()))
+        Ok((index.places().read(parse), self.hash()))
     }
 
     fn hash(&self) -> String {
@@ -125,32 +151,52 @@ impl RowFile {
     }
 }
 
+/// A file as a set to evaluate on.
+pub(crate) struct GroupFile {
+    pub groups: Groups,
+    /// What a reader should know of how the groups were made.
+    pub notes: Vec<String>,
+    pub rows: usize,
+    /// Of the text, unpacked.
+    pub blake3: String,
+}
+
 /// The places of rows, file after file.
 #[derive(Default)]
 struct Index {
     store: Store,
     places: Vec<Place>,
-    found: Option<Kind>,
+    found: Option<Training>,
 }
 
 impl Index {
     /// Adds the rows of a file of training data.
-    fn add(&mut self, lines: &mut Lines, plain_text: bool) -> Result<Kind> {
+    fn add(&mut self, lines: &mut Lines, plain_text: bool) -> Result<Training> {
         if !plain_text {
             lines.expect_rows();
         }
-        let mut first: Option<(Kind, Reader, usize)> = None;
+        let mut first: Option<(&'static dyn RowFormat, usize)> = None;
+        let mut training = None;
         self.walk(lines, plain_text, |raw| {
-            let (kind, reader) = match plain_text {
-                true => (Kind::Document, reader_of(Kind::Document)?),
-                false => check(raw, first).map_err(|error| error.context(raw.place()))?,
+            let mut see = || {
+                if plain_text {
+                    training.get_or_insert(formats::PLAIN_TEXT);
+                    return Ok(());
+                }
+                let mut row = formats::parse(raw.text()?)?;
+                let format = like_first(&row, first)?;
+                first.get_or_insert((format, raw.line));
+                let training = match training {
+                    Some(training) => training,
+                    None => *training.insert(formats::training(format)?),
+                };
+                (training.check)(&mut row, raw)
             };
-            first.get_or_insert((kind, reader, raw.line));
-            Ok(())
+            see().map_err(|error| error.context(raw.place()))
         })?;
-        let Some((kind, ..)) = first else { return Err(lines.empty()) };
-        self.found.get_or_insert(kind);
-        Ok(kind)
+        let training = training.ok_or_else(|| lines.empty())?;
+        self.found.get_or_insert(training);
+        Ok(training)
     }
 
     /// Adds the places of a file's rows, each of which is shown to `see` and forgotten. A file that can be read anywhere
@@ -192,9 +238,13 @@ impl Index {
         Ok(())
     }
 
+    fn places(self) -> RowPlaces {
+        RowPlaces { store: Arc::new(self.store), places: self.places }
+    }
+
     fn finish(self) -> Result<Records> {
-        let kind = self.found.ok_or_else(|| Error::machine("rows of no file"))?;
-        Ok((reader_of(kind)?.records)(Arc::new(self.store), self.places))
+        let training = self.found.ok_or_else(|| Error::machine("rows of no file"))?;
+        Ok((training.records)(self.places()))
     }
 }
 
@@ -202,22 +252,16 @@ fn length(bytes: u64) -> Result<u32> {
     u32::try_from(bytes).map_err(|_| Error::user("a paragraph of more than 4 GiB; put blank lines between documents"))
 }
 
-/// What a row is; refuses one that cannot be read, or is of another kind than the first of its file.
-fn check(raw: Raw, first: Option<(Kind, Reader, usize)>) -> Result<(Kind, Reader)> {
-    let row = Row::parse(raw.text()?)?;
-    let kind = row.kind()?;
-    row.check(kind)?;
-    let reader = match first {
-        Some((_, reader, _)) => reader,
-        None => reader_of(kind)?,
-    };
-    if let Some((first_kind, _, line)) = first.filter(|first| first.0 != kind) {
-        let (this, that) = (kind.name(), first_kind.name());
+/// The format of a row of training data; refuses one that lacks a key, or is not of the format of the `first` row.
+fn like_first(row: &Row, first: Option<(&'static dyn RowFormat, usize)>) -> Result<&'static dyn RowFormat> {
+    let format = formats::of(row, Reader::Training)?;
+    formats::check(row, format)?;
+    if let Some((wanted, line)) = first.filter(|(wanted, _)| wanted.name() != format.name()) {
+        let (this, that) = (format.called(), wanted.called());
         let complaint = format!("this row is of the kind {this}, line {line} of the kind {that}");
         // A key that was forgotten makes a row look like another kind.
-        let missing = row.check(first_kind).err().map(|error| format!(" ({error})")).unwrap_or_default();
+        let missing = formats::check(row, wanted).err().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(Error::user(format!("{complaint}{missing}; a file holds rows of one kind")));
     }
-    (reader.check)(row, raw)?;
-    Ok((kind, reader))
+    Ok(format)
 }

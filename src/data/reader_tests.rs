@@ -7,7 +7,7 @@ use std::path::Path;
 use super::lines::Lines;
 use super::read::read_lines;
 use super::score_rows::ScoreRows;
-use crate::error::Kind;
+use crate::error::ErrorKind;
 
 const LIMIT: usize = 1 << 12;
 
@@ -22,7 +22,7 @@ fn read_every_way(bytes: &[u8]) -> Result<bool, TestCaseError> {
         match result {
             Ok(records) => prop_assert!(!records.is_empty()),
             Err(error) => {
-                prop_assert_eq!(error.kind(), Kind::User);
+                prop_assert_eq!(error.kind(), ErrorKind::User);
                 prop_assert!(error.to_string().contains("some.jsonl"), "{}", error);
             }
         }

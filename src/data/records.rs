@@ -1,6 +1,5 @@
 //! The kinds of training data, as training and evaluation take them.
 
-use super::row::Kind;
 use super::rows::Rows;
 use super::{Document, IdPair, Trajectory, Triple};
 
@@ -18,6 +17,11 @@ pub enum Records {
 }
 
 impl Records {
+    pub(super) const TRAJECTORIES: &'static str = "trajectories";
+    pub(super) const PREFERENCES: &'static str = "preferences";
+    pub(super) const PAIRS: &'static str = "pre-tokenised pairs";
+    pub(super) const DOCUMENTS: &'static str = "documents";
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         match self {
@@ -36,10 +40,10 @@ impl Records {
     /// What users call the kind.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Trajectories(_) => Kind::Trajectory.name(),
-            Self::Preferences(_) => Kind::Preference.name(),
-            Self::Pairs(_) => Kind::Pair.name(),
-            Self::Documents(_) => Kind::Document.name(),
+            Self::Trajectories(_) => Self::TRAJECTORIES,
+            Self::Preferences(_) => Self::PREFERENCES,
+            Self::Pairs(_) => Self::PAIRS,
+            Self::Documents(_) => Self::DOCUMENTS,
         }
     }
 }

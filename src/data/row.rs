@@ -1,92 +1,27 @@
-//! One line of JSON: its kind, known by its keys, and its values by key.
+//! One row of JSON, of training data, of sets to evaluate on and to score alike: its values by key.
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
 use super::{Message, Wrapper};
 use crate::{Error, Result};
 
-/// The kinds of row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Pair,
-    Preference,
-    Trajectory,
-    ScoreIds,
-    Score,
-    BestOf,
-    Text,
-    Document,
-}
-
-/// A kind of row, what users call it, the keys that tell it from the kinds below, and the keys that it must have.
-struct Shape {
-    kind: Kind,
-    name: &'static str,
-    marks: &'static [&'static str],
-    keys: &'static [&'static str],
-}
-
-const fn shape(kind: Kind, name: &'static str, marks: &'static [&'static str], keys: &'static [&'static str]) -> Shape {
-    Shape { kind, name, marks, keys }
-}
-
-const SHAPES: [Shape; 8] = [
-    shape(Kind::Pair, "pre-tokenised pairs", &["chosen_ids", "rejected_ids"], &["chosen_ids", "rejected_ids"]),
-    shape(Kind::Preference, "preferences", &["chosen", "rejected"], &["prompt", "reference", "chosen", "rejected"]),
-    shape(Kind::Trajectory, "trajectories", &["policy"], &["prompt", "policy", "output"]),
-    shape(Kind::ScoreIds, "pre-tokenised rows to score", &["input_ids"], &["input_ids"]),
-    shape(Kind::BestOf, "rows to score", &["outputs"], &["prompt", "reference", "outputs"]),
-    shape(Kind::Score, "rows to score", &["reference"], &["prompt", "reference", "output"]),
-    shape(Kind::Text, "texts", &["text"], &["text"]),
-    shape(Kind::Document, "documents", &["output"], &["prompt", "output"]),
-];
-
-/// Every key that means something.
-const KEYS: [&str; 12] = [
-    "prompt",
-    "reference",
-    "output",
-    "outputs",
-    "chosen",
-    "rejected",
-    "wrapper",
-    "policy",
-    "text",
-    "chosen_ids",
-    "rejected_ids",
-    "input_ids",
-];
-
-impl Kind {
-    fn shape(self) -> &'static Shape {
-        &SHAPES[SHAPES.iter().position(|shape| shape.kind == self).unwrap_or_default()]
-    }
-
-    /// The kind that rows of this kind are read together with.
-    pub(super) fn group(self) -> Self {
-        if self == Self::Text { Self::Document } else { self }
-    }
-
-    /// What users call such rows.
-    pub(super) fn name(self) -> &'static str {
-        self.shape().name
-    }
-}
-
 /// A row: the keys that mean something with their values, and the names of some of the others.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(crate) struct Row {
     values: Map<String, Value>,
     others: Vec<String>,
 }
 
 impl Row {
-    /// Parses a line.
-    pub(super) fn parse(line: &str) -> Result<Self> {
-        serde_json::from_str(line).map_err(|error| {
+    /// Parses the text of a row; the keys that are `known` are those that mean something.
+    ///
+    /// # Errors
+    /// The user's: what is no object of JSON, or has a known key twice.
+    pub(crate) fn parse(text: &str, known: fn(&str) -> bool) -> Result<Self> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        Known(known).deserialize(&mut json).and_then(|row| json.end().map(|()| row)).map_err(|error| {
             // The message ends with a place in the line, which is always "line 1".
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
@@ -97,37 +32,56 @@ impl Row {
         })
     }
 
-    /// What kind of row it is.
-    pub(super) fn kind(&self) -> Result<Kind> {
-        let has = |key: &&str| self.values.contains_key(*key);
-        let shape = SHAPES.iter().find(|shape| shape.marks.iter().any(has)).ok_or_else(|| {
-            let known: Vec<String> =
-                SHAPES.iter().map(|shape| format!("{} {}", shape.name, list(shape.keys))).collect();
-            let keys: Vec<&str> = self.values.keys().chain(&self.others).map(String::as_str).collect();
-            Error::user(format!(
-                "a row with the keys {} is of no known kind; known are {}",
-                list(&keys),
-                known.join(", ")
-            ))
-        })?;
-        Ok(shape.kind)
+    /// The names of its keys; of those that mean nothing some.
+    pub(super) fn keys(&self) -> Vec<&str> {
+        self.values.keys().chain(&self.others).map(String::as_str).collect()
     }
 
-    /// All keys of `kind` are there.
-    pub(super) fn check(&self, kind: Kind) -> Result<()> {
-        let shape = kind.shape();
-        match shape.keys.iter().find(|key| !self.values.contains_key(**key)) {
-            None => Ok(()),
-            Some(key) => Err(Error::user(format!("missing key {key:?}: {} need {}", shape.name, list(shape.keys)))),
+    /// Whether the row has the key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    /// Whether the row has all of `keys`, and none of them is null.
+    pub(super) fn has_values(&self, keys: &[&str]) -> bool {
+        keys.iter().all(|key| self.value(&[*key]).is_some())
+    }
+
+    /// Whether the value of `key` is a list with a text in it.
+    pub(super) fn has_texts(&self, key: &str) -> bool {
+        self.value(&[key]).and_then(Value::as_array).is_some_and(|list| list.iter().any(Value::is_string))
+    }
+
+    /// The value of the first of `keys` that the row has and that is not null.
+    pub(crate) fn value(&self, keys: &[&str]) -> Option<&Value> {
+        keys.iter().filter_map(|key| self.values.get(*key)).find(|value| !value.is_null())
+    }
+
+    /// The first of `keys` that the row has and that is not null.
+    ///
+    /// # Errors
+    /// The user's: there is none.
+    pub(crate) fn one_of<'a>(&self, keys: &[&'a str]) -> Result<&'a str> {
+        keys.iter().copied().find(|key| self.value(&[*key]).is_some()).ok_or_else(|| missing(keys))
+    }
+
+    /// A string that is not empty, or a number, of the first of `keys` that has a value.
+    pub(crate) fn label(&self, keys: &[&str]) -> Option<String> {
+        match self.value(keys)? {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
         }
     }
 
     /// The messages of `key` with their roles, a string as one of `role`. Whoever speaks in a message without a role is
     /// `role` too.
-    pub(super) fn messages(&self, key: &str, role: &str) -> Result<Vec<Message>> {
+    pub(crate) fn messages(&self, key: &str, role: &str) -> Result<Vec<Message>> {
         let value = self.values.get(key).cloned().unwrap_or_default();
-        let Value::Array(messages) = value else {
-            return Ok(vec![Message { role: role.into(), content: text(value, key)? }]);
+        let messages = match value {
+            Value::Array(messages) => messages,
+            Value::Object(_) => vec![value],
+            _ => return Ok(vec![Message { role: role.into(), content: text(value, key)? }]),
         };
         let message = |(i, message): (usize, Value)| {
             let role = match &message["role"] {
@@ -135,28 +89,19 @@ impl Row {
                 Value::String(role) => role.clone(),
                 other => return Err(unexpected(&format!("{key}[{i}].role"), "a string", other)),
             };
-            Ok(Message { role, content: content(message, key, i)? })
+            Ok(Message { role, content: content(message, || format!("{key}[{i}]"))? })
         };
         messages.into_iter().enumerate().map(message).collect()
     }
 
-    /// All keys of `kind` but `optional` are there.
-    pub(super) fn check_but(&self, kind: Kind, optional: &str) -> Result<()> {
-        if self.has(optional) || kind.shape().keys.iter().any(|key| *key != optional && !self.has(key)) {
-            return self.check(kind);
-        }
-        Ok(())
-    }
-
-    /// Takes the text of `key`: a string, or a list of messages, whose contents are joined by newlines.
-    pub(super) fn text(&mut self, key: &str) -> Result<String> {
-        let value = self.take(key);
-        text(value, key)
+    /// Takes the text of `key`: a string, a message's content, or those of a list of messages, joined by newlines.
+    pub(crate) fn text(&mut self, key: &str) -> Result<String> {
+        text(self.take(key)?, key)
     }
 
     /// Takes the texts of `key`, at least one, each as [`Self::text`] has them.
     pub(super) fn texts(&mut self, key: &str) -> Result<Vec<String>> {
-        match self.take(key) {
+        match self.take(key)? {
             Value::Array(values) if !values.is_empty() => {
                 values.into_iter().enumerate().map(|(i, value)| text(value, &format!("{key}[{i}]"))).collect()
             }
@@ -164,9 +109,17 @@ impl Row {
         }
     }
 
+    /// As [`Self::texts`], but one string may stand for a list of one.
+    pub(super) fn text_or_texts(&mut self, key: &str) -> Result<Vec<String>> {
+        match self.values.get(key) {
+            Some(Value::String(_)) => Ok(vec![self.text(key)?]),
+            _ => self.texts(key),
+        }
+    }
+
     /// Takes the string of `key`, which may not be empty.
     pub(super) fn name(&mut self, key: &str) -> Result<String> {
-        match self.take(key) {
+        match self.take(key)? {
             Value::String(text) if !text.is_empty() => Ok(text),
             other => Err(unexpected(key, "a string that is not empty", &other)),
         }
@@ -174,7 +127,7 @@ impl Row {
 
     /// Takes the token ids of `key`, at least one.
     pub(super) fn ids(&mut self, key: &str) -> Result<Vec<u32>> {
-        let values = match self.take(key) {
+        let values = match self.take(key)? {
             Value::Array(values) if !values.is_empty() => values,
             other => return Err(unexpected(key, "a list of token ids", &other)),
         };
@@ -187,7 +140,7 @@ impl Row {
 
     /// Takes the row's own wrapper, if it names one.
     pub(super) fn wrapper(&mut self) -> Result<Option<Wrapper>> {
-        match self.take("wrapper") {
+        match self.values.get_mut("wrapper").map_or(Value::Null, Value::take) {
             Value::Null => Ok(None),
             Value::String(name) if name == "sft" => Ok(Some(Wrapper::Sft)),
             Value::String(name) if name == "pretrain" => Ok(Some(Wrapper::Pretrain)),
@@ -195,39 +148,43 @@ impl Row {
         }
     }
 
-    /// Whether the row has the key.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.values.contains_key(key)
-    }
-
-    fn take(&mut self, key: &str) -> Value {
-        self.values.get_mut(key).map_or(Value::Null, Value::take)
+    fn take(&mut self, key: &str) -> Result<Value> {
+        self.values.get_mut(key).map(Value::take).ok_or_else(|| missing(&[key]))
     }
 }
 
 /// A string, or the contents of messages, joined by newlines.
-fn text(value: Value, key: &str) -> Result<String> {
+pub(super) fn text(value: Value, key: &str) -> Result<String> {
     match value {
         Value::String(text) => Ok(text),
+        Value::Object(_) => content(value, || key.into()),
         Value::Array(messages) if !messages.is_empty() => {
-            let contents: Result<Vec<String>> =
-                messages.into_iter().enumerate().map(|(i, message)| content(message, key, i)).collect();
-            Ok(contents?.join("\n"))
+            let content = |(i, message)| content(message, || format!("{key}[{i}]"));
+            Ok(messages.into_iter().enumerate().map(content).collect::<Result<Vec<String>>>()?.join("\n"))
         }
         other => Err(unexpected(key, "a string or a list of messages {\"role\", \"content\"}", &other)),
     }
 }
 
 /// The content of a message. Roles are dropped, as POLAR's client and training code do.
-fn content(message: Value, key: &str, index: usize) -> Result<String> {
+fn content(message: Value, key: impl Fn() -> String) -> Result<String> {
     match message {
         Value::Object(mut message) => match message.get_mut("content").map(Value::take) {
             Some(Value::String(content)) => Ok(content),
-            Some(other) => Err(unexpected(&format!("{key}[{index}].content"), "a string", &other)),
-            None => Err(Error::user(format!("missing key \"{key}[{index}].content\": a message needs a content"))),
+            Some(other) => Err(unexpected(&format!("{}.content", key()), "a string", &other)),
+            None => Err(Error::user(format!("missing key \"{}.content\": a message needs a content", key()))),
         },
-        other => Err(unexpected(&format!("{key}[{index}]"), "a message {\"role\", \"content\"}", &other)),
+        other => Err(unexpected(&key(), "a message {\"role\", \"content\"}", &other)),
     }
+}
+
+fn missing(keys: &[&str]) -> Error {
+    Error::user(format!("missing key \"{}\"", keys.join("\" or \"")))
+}
+
+/// The error of a value of another type than `wanted`.
+pub(super) fn wrong(keys: &[&str], wanted: &str) -> Error {
+    Error::user(format!("key \"{}\": expected {wanted}", keys.join("\" or \"")))
 }
 
 fn unexpected(key: &str, wanted: &str, found: &Value) -> Error {
@@ -244,39 +201,45 @@ fn unexpected(key: &str, wanted: &str, found: &Value) -> Error {
     Error::user(format!("key \"{key}\": expected {wanted}, found {found}"))
 }
 
-fn list(keys: &[&str]) -> String {
+/// The names of keys, as messages have them.
+pub(super) fn list(keys: &[&str]) -> String {
     format!("{{{}}}", keys.join(", "))
 }
 
-impl<'de> Deserialize<'de> for Row {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RowVisitor;
-        impl<'de> Visitor<'de> for RowVisitor {
-            type Value = Row;
+/// Which keys mean something.
+struct Known(fn(&str) -> bool);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
+impl<'de> DeserializeSeed<'de> for Known {
+    type Value = Row;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
-                /// Other keys that a message about the row names, at most.
-                const NAMED: usize = 8;
-                let mut row = Row::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    if !KEYS.contains(&key.as_str()) {
-                        map.next_value::<IgnoredAny>()?;
-                        if row.others.len() < NAMED {
-                            row.others.push(key);
-                        }
-                    } else if row.values.contains_key(&key) {
-                        return Err(A::Error::custom(format_args!("the key {key:?} is there twice")));
-                    } else {
-                        row.values.insert(key, map.next_value()?);
-                    }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Row, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Known {
+    type Value = Row;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+        /// Other keys that a message about the row names, at most.
+        const NAMED: usize = 8;
+        let mut row = Row::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if !(self.0)(&key) {
+                map.next_value::<IgnoredAny>()?;
+                if row.others.len() < NAMED {
+                    row.others.push(key);
                 }
-                Ok(row)
+            } else if row.values.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} is there twice")));
+            } else {
+                row.values.insert(key, map.next_value()?);
             }
         }
-        deserializer.deserialize_map(RowVisitor)
+        Ok(row)
     }
 }

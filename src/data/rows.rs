@@ -22,17 +22,23 @@ impl<T> From<Vec<T>> for Rows<T> {
     }
 }
 
-impl<T: Clone> Rows<T> {
-    pub(super) fn stored(store: Arc<Store>, places: Vec<Place>, parse: fn(Raw) -> Result<T>) -> Self {
-        Self(Inner::Stored { store, places, parse })
-    }
+/// Where the rows of files lie.
+#[derive(Clone, Debug)]
+pub(crate) struct RowPlaces {
+    pub(super) store: Arc<Store>,
+    pub(super) places: Vec<Place>,
+}
 
-    /// The same rows of files, read in another way; none of those that are held.
-    pub(crate) fn read_as<U: Clone>(self, parse: fn(Raw) -> Result<U>) -> Option<Rows<U>> {
-        match self.0 {
-            Inner::Held(_) => None,
-            Inner::Stored { store, places, .. } => Some(Rows::stored(store, places, parse)),
-        }
+impl RowPlaces {
+    /// The rows as `parse` reads them.
+    pub(super) fn read<T: Clone>(self, parse: fn(Raw) -> Result<T>) -> Rows<T> {
+        Rows::stored(self.store, self.places, parse)
+    }
+}
+
+impl<T: Clone> Rows<T> {
+    fn stored(store: Arc<Store>, places: Vec<Place>, parse: fn(Raw) -> Result<T>) -> Self {
+        Self(Inner::Stored { store, places, parse })
     }
 
     /// Number of rows.

@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::formats::{self, score};
 use super::lines::{Lines, MAX_LINE};
-use super::row::{Kind, Row};
+use super::row::Row;
 use super::{Message, Wrapper};
 use crate::{Error, Result};
 
@@ -106,7 +107,7 @@ impl ScoreRows {
             if line.trim().is_empty() {
                 continue;
             }
-            let input = Row::parse(line).and_then(input).map_err(|error| error.context(self.lines.place()))?;
+            let input = formats::parse(line).and_then(input).map_err(|error| error.context(self.lines.place()))?;
             self.rows += 1;
             return Ok(Some(ScoreRow { line: self.lines.number(), input }));
         }
@@ -120,7 +121,7 @@ fn input(mut row: Row) -> Result<ScoreInput> {
         return Ok(ScoreInput::Ids(row.ids("input_ids")?));
     }
     if row.has("outputs") {
-        row.check_but(Kind::BestOf, "reference")?;
+        formats::check_but(&row, &score::BEST_OF, "reference")?;
         if row.has("output") {
             return Err(Error::user("a row has either \"output\" or \"outputs\"; this one has both"));
         }
@@ -132,7 +133,7 @@ fn input(mut row: Row) -> Result<ScoreInput> {
             wrapper: row.wrapper()?,
         });
     }
-    row.check_but(Kind::Score, "reference")?;
+    formats::check_but(&row, &score::ONE, "reference")?;
     Ok(ScoreInput::Text {
         messages: row.messages("prompt", "user")?,
         prompt: row.text("prompt")?,

@@ -6,10 +6,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Scorer;
-use super::group::{Answer, Group};
 use super::reference::Question;
 use crate::baselines::Baseline;
-use crate::data::{IdPair, Message};
+use crate::data::{Answer, Group, IdPair, Message};
 use crate::error::Result;
 use crate::model::ModelConfig;
 use crate::polar::{OwnForm, TemplateConfig, encode_candidates};

@@ -2,8 +2,8 @@
 
 pub mod companion;
 pub mod compare;
-pub mod group;
 pub mod judge;
+pub mod judgement;
 pub mod normalise;
 pub mod outcome;
 mod page;
@@ -18,7 +18,7 @@ pub use companion::Companion;
 pub use normalise::Normalise;
 pub use page::write as write_page;
 pub use scorer::Scorer;
-pub use table::{Accuracy, Example, Row, Table};
+pub use table::{Accuracy, Example, Table, TableRow};
 
 /// What a file of evaluation data is called in tables: its name without `.jsonl`, `.json` and `.zst`.
 pub fn set_name(path: &std::path::Path) -> String {

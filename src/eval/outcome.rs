@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Accuracy;
-use super::group::Level;
+use super::judgement::Level;
 use super::reference::{Question, Trials};
-use super::sets::Format;
+use crate::data::{Section, SetFormat};
 
 /// A judgement with its scores.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +112,8 @@ pub struct Averages {
 }
 
 /// Averages as in the set's paper. Subsets that belong to no section count in `by_pairs` alone.
-pub fn averages(format: Format, trials: &Trials, judged: &[Judged]) -> Averages {
-    let section = |section: &super::sets::Section| {
+pub fn averages(format: SetFormat, trials: &Trials, judged: &[Judged]) -> Averages {
+    let section = |section: &Section| {
         let mut parts = vec![Accuracy::default(); section.parts.len()];
         for j in judged {
             if let Some(part) = section.part(&trials.subsets[j.subset as usize]) {

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::outcome::Judged;
 use super::result::{Comparison, EvalResult, ModelResult, p_value, percent};
 use super::sections::{bounds, figure, histogram, judges};
-use super::{Row, Table};
+use super::{Table, TableRow};
 use crate::error::Result;
 use crate::files;
 use crate::page::frame;
@@ -129,18 +129,20 @@ fn of_first_row(model: &ModelResult) -> Table {
 }
 
 /// Rows with the model's own accuracy alone.
-fn mine(rows: &[Row]) -> Vec<Row> {
-    rows.iter().map(|row| Row { accuracies: row.accuracies.iter().take(1).copied().collect(), ..row.clone() }).collect()
+fn mine(rows: &[TableRow]) -> Vec<TableRow> {
+    rows.iter()
+        .map(|row| TableRow { accuracies: row.accuracies.iter().take(1).copied().collect(), ..row.clone() })
+        .collect()
 }
 
 fn side_by_side(result: &EvalResult) -> Markup {
     let names: Vec<String> = result.models.iter().map(|model| model.name.clone()).collect();
     let Some(model) = result.models.first() else { return html! {} };
-    let row = |(i, row): (usize, &Row)| {
+    let row = |(i, row): (usize, &TableRow)| {
         let accuracies = result.models.iter().filter_map(|m| m.table.rows.get(i)?.accuracies.first().copied());
-        Row { accuracies: accuracies.collect(), ..row.clone() }
+        TableRow { accuracies: accuracies.collect(), ..row.clone() }
     };
-    let rows: Vec<Row> = model.table.rows.iter().enumerate().map(row).collect();
+    let rows: Vec<TableRow> = model.table.rows.iter().enumerate().map(row).collect();
     html! {
         (judges::parts("Side by side", &names, &rows))
         section {
@@ -213,7 +215,7 @@ fn sections(result: &EvalResult, several: bool) -> Markup {
 fn scores(result: &EvalResult) -> Table {
     let row = |model: &ModelResult| {
         let row = model.table.rows.first()?;
-        Some(Row { name: model.name.clone(), ..row.clone() })
+        Some(TableRow { name: model.name.clone(), ..row.clone() })
     };
     Table { columns: Vec::new(), rows: result.models.iter().filter_map(row).collect() }
 }

@@ -6,22 +6,21 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::group::{Group, Judgement, ReferenceSource};
-use super::sets::rows::JsonRow;
-use super::sets::{Format, Set};
-use crate::data::{Raw, RowFile, Rows, TextHash, text_hash};
+use super::judgement::Judgement;
+use super::sets::Set;
+use crate::data::{Group, Raw, ReferenceSource, Row, RowFile, Rows, SetFormat, TextHash, text_hash};
 use crate::error::{Error, Result};
 use crate::rng;
 
 impl ReferenceSource {
     /// The rule, for those who read the result.
-    pub fn rule(self, format: Format) -> &'static str {
+    pub fn rule(self, format: SetFormat) -> &'static str {
         match (self, format) {
-            (Self::LeaveOneOut, Format::Trajectories) => {
+            (Self::LeaveOneOut, SetFormat::Trajectories) => {
                 "reference and chosen are two samples of one policy, rejected is one of another, drawn by the seed; a \
                  candidate with the reference's text is left out"
             }
-            (Self::Field, Format::Pairs) => "the reference is in the token ids",
+            (Self::Field, SetFormat::Pairs) => "the reference is in the token ids",
             (Self::Field, _) => "the row's own reference; a candidate with its text is left out",
             (Self::Best, _) => {
                 "the best candidate of the row (the first of equals) is the reference; it and candidates with its text \
@@ -106,11 +105,13 @@ struct Joined {
 
 impl Joined {
     fn read(raw: Raw) -> Result<Self> {
-        let row = JsonRow::read(raw)?;
         let read = || {
-            let reference = row.text(&["reference", "output"])?;
-            let prompt = if row.has("prompt") { Some(row.text(&["prompt"])?) } else { None };
-            Ok(Self { id: row.name(&["id"]), prompt, reference, place: raw.place() })
+            let known = |key: &str| ["id", "prompt", "reference", "output"].contains(&key);
+            let mut row = Row::parse(raw.text()?, known)?;
+            let id = row.label(&["id"]);
+            let reference = row.one_of(&["reference", "output"]).and_then(|key| row.text(key))?;
+            let prompt = row.value(&["prompt"]).is_some().then(|| row.text("prompt")).transpose()?;
+            Ok(Self { id, prompt, reference, place: raw.place() })
         };
         read().map_err(|e: Error| e.context(raw.place()))
     }
@@ -192,7 +193,7 @@ pub fn trials(set: &Set, source: ReferenceSource, references: References) -> Res
                 }
             },
             // Of trajectories, the drawing has left the reference out.
-            ReferenceSource::LeaveOneOut if set.format == Format::Trajectories => {
+            ReferenceSource::LeaveOneOut if set.format == SetFormat::Trajectories => {
                 all.judge(at, subset, &group, group.reference.clone(), None);
             }
             ReferenceSource::Field => all.judge(at, subset, &group, group.reference.clone(), None),
@@ -224,7 +225,7 @@ pub fn trials(set: &Set, source: ReferenceSource, references: References) -> Res
             source.name(),
             set.groups.len(),
             match (set.format, source) {
-                (Format::Trajectories | Format::Pairs, _) => "other data",
+                (SetFormat::Trajectories | SetFormat::Pairs, _) => "other data",
                 (_, ReferenceSource::File) => "other references",
                 _ => "file, with --references FILE",
             }
@@ -242,25 +243,27 @@ fn text(group: &Group, at: usize) -> Option<String> {
 }
 
 /// Refuses what a format cannot give.
-fn refuse(format: Format, source: ReferenceSource) -> Result<()> {
+fn refuse(format: SetFormat, source: ReferenceSource) -> Result<()> {
     let fits = match format {
-        Format::Preferences => matches!(source, ReferenceSource::Field | ReferenceSource::File | ReferenceSource::None),
-        Format::Pairs => source == ReferenceSource::Field,
-        Format::Trajectories => source == ReferenceSource::LeaveOneOut,
+        SetFormat::Preferences => {
+            matches!(source, ReferenceSource::Field | ReferenceSource::File | ReferenceSource::None)
+        }
+        SetFormat::Pairs => source == ReferenceSource::Field,
+        SetFormat::Trajectories => source == ReferenceSource::LeaveOneOut,
         _ => source != ReferenceSource::Field,
     };
     if fits {
         return Ok(());
     }
     let instead = match format {
-        Format::Preferences => "field, or file with --references FILE",
-        Format::Pairs => "field: their references are in the ids",
-        Format::Trajectories => "leave-one-out: the reference is another sample of the policy",
-        Format::RewardBench | Format::JudgeBench | Format::RmbPairs | Format::RmbBestOfN => {
+        SetFormat::Preferences => "field, or file with --references FILE",
+        SetFormat::Pairs => "field: their references are in the ids",
+        SetFormat::Trajectories => "leave-one-out: the reference is another sample of the policy",
+        SetFormat::RewardBench | SetFormat::JudgeBench | SetFormat::RmbPairs | SetFormat::RmbBestOfN => {
             "file, with --references FILE"
         }
-        Format::RewardBench2 => "file, with --references FILE, or, for the subset Ties alone, leave-one-out",
-        Format::RmBench | Format::RmbRanked => "best or leave-one-out, or file with --references FILE",
+        SetFormat::RewardBench2 => "file, with --references FILE, or, for the subset Ties alone, leave-one-out",
+        SetFormat::RmBench | SetFormat::RmbRanked => "best or leave-one-out, or file with --references FILE",
     };
     let what =
         if source == ReferenceSource::Field { "have no reference of their own" } else { "give no such reference" };
@@ -337,7 +340,7 @@ impl Trials {
     /// other trial, or the references are in token ids.
     pub fn control<'a>(&'a self, set: &'a Set, seed: u64) -> Option<Control<'a>> {
         let n = self.trials.len();
-        if n < 2 || set.format == Format::Pairs {
+        if n < 2 || set.format == SetFormat::Pairs {
             return None;
         }
         let start = rng::stream(seed, "shuffled references", 0).random_range(1..n);

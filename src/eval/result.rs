@@ -5,13 +5,13 @@ use std::fmt;
 use serde::Serialize;
 
 use super::compare::Difference;
-use super::group::ReferenceSource;
 use super::judge::{self, Judge, Truncation};
 use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
 use super::reference::{Question, Trials};
-use super::sets::{Format, Set};
-use super::table::{CONTROL, Example, MODEL, Row, Table};
+use super::sets::Set;
+use super::table::{CONTROL, Example, MODEL, Table, TableRow};
 use crate::baselines::Baselines;
+use crate::data::{ReferenceSource, SetFormat};
 use crate::error::Result;
 use crate::polar::{Form, TemplateConfig};
 
@@ -49,7 +49,7 @@ pub struct Data {
     /// BLAKE3 of its text, unpacked.
     pub blake3: String,
     /// What its rows are.
-    pub format: Format,
+    pub format: SetFormat,
     /// Rows in the file.
     pub rows: usize,
     /// Prompts with candidates that the rows make.
@@ -178,7 +178,7 @@ pub fn measure<J: Judge>(
     /// Questions held at once.
     const CHUNK: usize = 256;
     let (set, trials) = (task.set, task.trials);
-    let with_text = set.format != Format::Pairs;
+    let with_text = set.format != SetFormat::Pairs;
     let baselines: Vec<_> = task.baselines.into_iter().filter(|_| with_text).flat_map(Baselines::iter).collect();
     let mut control = trials.control(set, task.seed).filter(|_| judge.uses_references());
     let mut columns = vec![MODEL.to_string()];
@@ -216,11 +216,11 @@ pub fn measure<J: Judge>(
 }
 
 /// One row; scores stand in the first alone.
-fn row(part: &Part, columns: &[Vec<Judged>], with_scores: bool) -> Row {
+fn row(part: &Part, columns: &[Vec<Judged>], with_scores: bool) -> TableRow {
     let of = |judged: &Vec<Judged>| outcome::accuracy(part.places.iter().filter_map(|&at| judged.get(at)));
     let mine = || part.places.iter().map(|&at| &columns[0][at]);
     let kept = || mine().filter(|_| with_scores);
-    Row {
+    TableRow {
         name: part.name.clone(),
         accuracies: columns.iter().map(of).collect(),
         chance: mine().map(|j| j.chance).sum::<f64>() / part.places.len().max(1) as f64,

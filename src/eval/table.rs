@@ -75,7 +75,7 @@ pub(super) const CONTROL: &str = "shuffled reference";
 
 /// One set of pairs, measured by everything that compares candidates.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Row {
+pub struct TableRow {
     /// What the pairs are.
     pub name: String,
     /// One accuracy for each column of the table.
@@ -113,7 +113,7 @@ pub struct Table {
     /// Names of the judges.
     pub columns: Vec<String>,
     /// The sets of pairs.
-    pub rows: Vec<Row>,
+    pub rows: Vec<TableRow>,
 }
 
 impl Table {
@@ -123,7 +123,7 @@ impl Table {
     }
 
     /// The column of the baseline that does best on `row`; the first of equals.
-    pub fn best_baseline(&self, row: &Row) -> Option<usize> {
+    pub fn best_baseline(&self, row: &TableRow) -> Option<usize> {
         let right = |column: usize| row.accuracies.get(column).map(|a| a.right);
         self.baselines().filter(|&c| right(c).is_some()).reduce(|a, b| if right(b) > right(a) { b } else { a })
     }
@@ -151,7 +151,7 @@ impl Table {
     }
 }
 
-impl Row {
+impl TableRow {
     /// Pairs in the set.
     pub fn pairs(&self) -> usize {
         self.accuracies.first().map_or(0, |a| a.pairs)
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn table() -> Table {
-        let row = |name: &str, right: [usize; 4]| Row {
+        let row = |name: &str, right: [usize; 4]| TableRow {
             name: name.into(),
             accuracies: right.map(|right| Accuracy::of(right, 2000)).into(),
             chance: 0.5,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::encoding::KQuant;
-use super::{Encoding, Entry, Opaque};
+use super::{Encoding, Opaque, TensorEntry};
 use crate::tensor::Dtype;
 
 const MAGIC: &[u8; 4] = b"GGUF";
@@ -47,7 +47,7 @@ pub enum MetadataValue {
 /// # Errors
 /// The reason for which the file is refused: a length, count or offset beyond its end or the bounds above, tensors that
 /// overlap or leave gaps, bytes after the last, a type that is not known, a name that occurs twice.
-pub fn read(file: &[u8]) -> Result<(BTreeMap<String, Entry>, Metadata), String> {
+pub fn read(file: &[u8]) -> Result<(BTreeMap<String, TensorEntry>, Metadata), String> {
     let mut reader = Reader { file, place: 0 };
     if reader.take(4)? != MAGIC {
         return Err("the file does not begin with GGUF".into());
@@ -95,7 +95,7 @@ fn places(
     start: usize,
     alignment: usize,
     length: usize,
-) -> Result<BTreeMap<String, Entry>, String> {
+) -> Result<BTreeMap<String, TensorEntry>, String> {
     infos.sort_by_key(|info| (info.offset, info.bytes));
     let mut entries = BTreeMap::new();
     let mut end = start;
@@ -111,7 +111,7 @@ fn places(
         end = begin.checked_add(bytes).filter(|end| *end <= length).ok_or_else(|| {
             format!("tensor `{name}` takes {bytes} bytes from {begin}, but the file ends at {length}")
         })?;
-        let entry = Entry { encoding, shape, bytes: begin..end, strides: None };
+        let entry = TensorEntry { encoding, shape, bytes: begin..end, strides: None };
         if entries.insert(name.clone(), entry).is_some() {
             return Err(format!("tensor `{name}` occurs twice"));
         }

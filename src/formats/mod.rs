@@ -22,7 +22,7 @@ use std::ops::Range;
 
 /// Where a tensor lies in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TensorEntry {
     /// Type of its elements.
     pub encoding: Encoding,
     /// Row-major shape.
@@ -33,7 +33,7 @@ pub struct Entry {
     pub strides: Option<Vec<usize>>,
 }
 
-impl Entry {
+impl TensorEntry {
     /// Elements of one row: all dimensions but the first.
     pub fn row(&self) -> usize {
         self.shape.iter().skip(1).fold(1, |product, n| product.saturating_mul(*n))

@@ -9,7 +9,7 @@ use std::fmt;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::{Encoding, Entry, Opaque};
+use super::{Encoding, Opaque, TensorEntry};
 
 /// Bytes of the JSON header, at most; the `safetensors` crate has the same bound.
 const MAX_HEADER_BYTES: usize = 100_000_000;
@@ -21,7 +21,7 @@ const PREFIX: usize = 8;
 /// # Errors
 /// The reason for which the file is refused: a length or an offset beyond its end, offsets that overlap or leave
 /// gaps, a size that does not follow from dtype and shape, a name that occurs twice, malformed JSON.
-pub fn read_header(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+pub fn read_header(file: &[u8]) -> Result<BTreeMap<String, TensorEntry>, String> {
     let Some((prefix, rest)) = file.split_first_chunk::<PREFIX>() else {
         return Err(format!("the file has {} bytes, too few for a safetensors header", file.len()));
     };
@@ -47,7 +47,7 @@ pub fn read_header(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let entry = |info: &TensorInfo| {
         let (begin, end) = info.data_offsets;
         let (encoding, bytes) = (encoding_of(info.dtype), start + begin..start + end);
-        Entry { encoding, shape: info.shape.clone(), bytes, strides: None }
+        TensorEntry { encoding, shape: info.shape.clone(), bytes, strides: None }
     };
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
 }
@@ -161,7 +161,8 @@ mod tests {
         assert_eq!(bytes.len() % 8, 0);
         let start = bytes.len();
         bytes.resize(start + 34, 0);
-        let entry = |encoding, shape: &[usize], bytes| Entry { encoding, shape: shape.to_vec(), bytes, strides: None };
+        let entry =
+            |encoding, shape: &[usize], bytes| TensorEntry { encoding, shape: shape.to_vec(), bytes, strides: None };
         let tensors = read_header(&bytes).unwrap();
         assert_eq!(tensors["a"], entry(Encoding::F32, &[2, 3], start..start + 24));
         assert_eq!(tensors["b"], entry(Encoding::BF16, &[5], start + 24..start + 34));

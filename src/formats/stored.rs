@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, UncheckedAdvice};
 use serde_json::Value;
 
-use super::{Encoding, Entry, gguf, safetensors, torch};
+use super::{Encoding, TensorEntry, gguf, safetensors, torch};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -76,7 +76,7 @@ pub struct Tensors {
     format: Format,
     files: Vec<Mapped>,
     /// Each tensor's file and its place there.
-    homes: BTreeMap<String, (usize, Entry)>,
+    homes: BTreeMap<String, (usize, TensorEntry)>,
     metadata: gguf::Metadata,
 }
 
@@ -98,7 +98,7 @@ impl Mapped {
         Ok(Self { path, map })
     }
 
-    fn entries(&self, format: Format) -> Result<(BTreeMap<String, Entry>, gguf::Metadata)> {
+    fn entries(&self, format: Format) -> Result<(BTreeMap<String, TensorEntry>, gguf::Metadata)> {
         match format {
             Format::Safetensors => safetensors::read_header(&self.map).map(|entries| (entries, BTreeMap::new())),
             Format::Torch => torch::read(&self.map).map(|entries| (entries, BTreeMap::new())),
@@ -153,7 +153,7 @@ impl Tensors {
         let Some(weight_map) = content.get("weight_map").and_then(Value::as_object) else {
             return Err(refuse("there is no object `weight_map`".into()));
         };
-        let mut shards: Vec<(Mapped, BTreeMap<String, Entry>)> = Vec::new();
+        let mut shards: Vec<(Mapped, BTreeMap<String, TensorEntry>)> = Vec::new();
         let mut opened = BTreeMap::new();
         let mut homes = BTreeMap::new();
         for (name, file) in weight_map {
@@ -200,12 +200,12 @@ impl Tensors {
     }
 
     /// Every tensor, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &TensorEntry)> {
         self.homes.iter().map(|(name, (_, entry))| (name.as_str(), entry))
     }
 
     /// One tensor's place.
-    pub fn get(&self, name: &str) -> Option<&Entry> {
+    pub fn get(&self, name: &str) -> Option<&TensorEntry> {
         self.homes.get(name).map(|(_, entry)| entry)
     }
 
@@ -216,7 +216,7 @@ impl Tensors {
     }
 
     /// Refuses a tensor that is missing or of a type that cannot be read.
-    pub fn readable(&self, name: &str) -> Result<&Entry> {
+    pub fn readable(&self, name: &str) -> Result<&TensorEntry> {
         let entry = self.get(name).ok_or_else(|| self.refuse(name, "is missing"))?;
         let types = format!("supported are {}", Encoding::READABLE);
         match entry.encoding.is_readable() {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 use super::pickle::{self, View};
-use super::{Encoding, Entry};
+use super::{Encoding, TensorEntry};
 
 /// Bytes of a pickle, at most: a thousand tensors take 200 KB.
 const MAX_PICKLE_BYTES: usize = 1 << 23;
@@ -22,7 +22,7 @@ const ALIGNMENT: u16 = 64;
 /// # Errors
 /// The reason for which the file is refused: no zip archive, an entry that is compressed, overlaps another or is missing,
 /// a pickle that does anything but build tensors, a tensor beyond its storage.
-pub fn read(file: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+pub fn read(file: &[u8]) -> Result<BTreeMap<String, TensorEntry>, String> {
     if file.starts_with(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.") {
         return Err("it is in PyTorch's old format, without a zip archive: load it with torch.load and save it again \
                     with torch.save of version 1.6 or newer"
@@ -88,7 +88,7 @@ fn entries(
 }
 
 /// A view's place in the file, whose bytes `storage` are its storage.
-fn entry(view: &View, storage: &Range<usize>) -> Result<Entry, String> {
+fn entry(view: &View, storage: &Range<usize>) -> Result<TensorEntry, String> {
     let View { encoding, numel, offset, shape, strides, .. } = view;
     if encoding.bytes(*numel) != Some(storage.len()) {
         return Err(format!(
@@ -118,16 +118,16 @@ fn entry(view: &View, storage: &Range<usize>) -> Result<Entry, String> {
     let [begin, end] = [*offset, end].map(|at| encoding.bytes(at).map(|bytes| storage.start + bytes));
     let bytes = begin.zip(end).map(|(begin, end)| begin..end).ok_or("is too large")?;
     let strides = (!contiguous).then(|| strides.clone());
-    Ok(Entry { encoding: *encoding, shape: shape.clone(), bytes, strides })
+    Ok(TensorEntry { encoding: *encoding, shape: shape.clone(), bytes, strides })
 }
 
 /// A file being written, one storage after the other.
-pub struct Writer<W: Write + Seek> {
+pub struct StorageWriter<W: Write + Seek> {
     archive: ZipWriter<W>,
     written: usize,
 }
 
-impl<W: Write + Seek> Writer<W> {
+impl<W: Write + Seek> StorageWriter<W> {
     /// Begins a file of `tensors`, given by name, shape and type (F32, BF16 or F16), whose data follow in that order.
     ///
     /// # Errors
@@ -166,7 +166,7 @@ impl<W: Write + Seek> Writer<W> {
     }
 }
 
-impl<W: Write + Seek> Write for Writer<W> {
+impl<W: Write + Seek> Write for StorageWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.archive.write(bytes)
     }

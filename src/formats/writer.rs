@@ -48,7 +48,7 @@ pub struct Writer {
 
 enum Out {
     Safetensors(Staged),
-    Torch(Box<torch::Writer<Staged>>),
+    Torch(Box<torch::StorageWriter<Staged>>),
     Gguf(Staged),
 }
 
@@ -68,7 +68,7 @@ impl Writer {
                 Out::Safetensors(staged)
             }
             Format::Torch => {
-                let writer = torch::Writer::new(staged, &all().collect::<Vec<_>>());
+                let writer = torch::StorageWriter::new(staged, &all().collect::<Vec<_>>());
                 Out::Torch(Box::new(writer.map_err(|e| Error::io("write", path, &e))?))
             }
             Format::Gguf => {

@@ -1,6 +1,6 @@
 //! AdamW: Loshchilov and Hutter, arXiv 1711.05101, as PyTorch computes it.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -48,14 +48,14 @@ impl Op for AdamwOp<'_> {
     fn operands(&self) -> Operands<'_> {
         let n = self.master.len();
         Operands::new()
-            .write("params", Kind::Float, self.params, &[n])
+            .write("params", ElementKind::Float, self.params, &[n])
             .or_same_as("master")
-            .add("master", Kind::Sum, self.master, &[n])
-            .update("m", Kind::Sum, self.m, &[n])
-            .update("v", Kind::Sum, self.v, &[n])
-            .read("grads", Kind::Sum, self.grads, &[n])
-            .read("squares", Kind::Sum, self.squares, &[1])
-            .read("losses", Kind::Sum, self.losses, &[self.losses.len()])
+            .add("master", ElementKind::Sum, self.master, &[n])
+            .update("m", ElementKind::Sum, self.m, &[n])
+            .update("v", ElementKind::Sum, self.v, &[n])
+            .read("grads", ElementKind::Sum, self.grads, &[n])
+            .read("squares", ElementKind::Sum, self.squares, &[1])
+            .read("losses", ElementKind::Sum, self.losses, &[self.losses.len()])
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! Attention over packed rows with shared prefixes, tile by tile: no matrix of scores is kept (Dao, arXiv 2307.08691).
 
 use super::rope::Heads;
-use super::{HostIndices, Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, HostIndices, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -107,9 +107,9 @@ pub struct AttentionArgs<'a> {
 
 impl<'a> AttentionArgs<'a> {
     fn operands(&self, operands: Operands<'a>) -> Operands<'a> {
-        operands.read("spans", Kind::Index, self.spans, &[self.spans.rows(), 8]).read(
+        operands.read("spans", ElementKind::Index, self.spans, &[self.spans.rows(), 8]).read(
             "query_tokens",
-            Kind::Index,
+            ElementKind::Index,
             self.query_tokens,
             &[self.query_tokens.len()],
         )
@@ -156,11 +156,11 @@ impl Op for AttentionForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (heads, queries, tokens) = (self.args.heads, self.args.query_tokens.len(), tokens_of(self.k));
         let operands = Operands::new()
-            .write("out", Kind::Float, self.out, &[queries, heads.query * heads.dim])
-            .write("lse", Kind::Sum, self.lse, &[heads.kv, queries, heads.group()])
-            .read("q", Kind::Float, self.q, &[heads.kv, queries, heads.group(), heads.dim])
-            .read("k", Kind::Float, self.k, &[heads.kv, tokens, heads.dim])
-            .read("v", Kind::Float, self.v, &[heads.kv, tokens, heads.dim]);
+            .write("out", ElementKind::Float, self.out, &[queries, heads.query * heads.dim])
+            .write("lse", ElementKind::Sum, self.lse, &[heads.kv, queries, heads.group()])
+            .read("q", ElementKind::Float, self.q, &[heads.kv, queries, heads.group(), heads.dim])
+            .read("k", ElementKind::Float, self.k, &[heads.kv, tokens, heads.dim])
+            .read("v", ElementKind::Float, self.v, &[heads.kv, tokens, heads.dim]);
         self.args.operands(operands)
     }
 
@@ -202,15 +202,15 @@ impl Op for AttentionBackward<'_> {
         let q_dims = [heads.kv, queries, heads.group(), heads.dim];
         let (kv_dims, out_dims) = ([heads.kv, tokens, heads.dim], [queries, heads.query * heads.dim]);
         let operands = Operands::new()
-            .write("dq", Kind::Float, dq, &q_dims)
-            .write("dk", Kind::Float, dk, &kv_dims)
-            .write("dv", Kind::Float, dv, &kv_dims)
-            .read("dout", Kind::Float, self.dout, &out_dims)
-            .read("out", Kind::Float, self.out, &out_dims)
-            .read("lse", Kind::Sum, self.lse, &[heads.kv, queries, heads.group()])
-            .read("q", Kind::Float, q, &q_dims)
-            .read("k", Kind::Float, k, &kv_dims)
-            .read("v", Kind::Float, v, &kv_dims);
+            .write("dq", ElementKind::Float, dq, &q_dims)
+            .write("dk", ElementKind::Float, dk, &kv_dims)
+            .write("dv", ElementKind::Float, dv, &kv_dims)
+            .read("dout", ElementKind::Float, self.dout, &out_dims)
+            .read("out", ElementKind::Float, self.out, &out_dims)
+            .read("lse", ElementKind::Sum, self.lse, &[heads.kv, queries, heads.group()])
+            .read("q", ElementKind::Float, q, &q_dims)
+            .read("k", ElementKind::Float, k, &kv_dims)
+            .read("v", ElementKind::Float, v, &kv_dims);
         self.args.operands(operands)
     }
 

@@ -1,6 +1,6 @@
 //! A bias for each column of a matrix.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -25,8 +25,8 @@ impl Op for BiasForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let Self { y, bias } = *self;
         Operands::new()
-            .add("y", Kind::Float, y, &[y.rows(), y.cols()])
-            .read("bias", Kind::Float, bias, bias.dims())
+            .add("y", ElementKind::Float, y, &[y.rows(), y.cols()])
+            .read("bias", ElementKind::Float, bias, bias.dims())
             .band()
     }
 
@@ -51,9 +51,9 @@ pub struct BiasBackward<'a> {
 impl Op for BiasBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let Self { dbias, dy } = *self;
-        Operands::new().add("dbias", Kind::Sum, dbias, dbias.dims()).band().read(
+        Operands::new().add("dbias", ElementKind::Sum, dbias, dbias.dims()).band().read(
             "dy",
-            Kind::Float,
+            ElementKind::Float,
             dy,
             &[dy.rows(), dy.cols()],
         )

@@ -1,6 +1,6 @@
 //! Copying one tensor to another.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -16,7 +16,7 @@ pub struct CopyOp<'a> {
 impl Op for CopyOp<'_> {
     fn operands(&self) -> Operands<'_> {
         let Self { to, from } = *self;
-        Operands::new().write("to", Kind::Any, to, to.dims()).read("from", Kind::Any, from, from.dims())
+        Operands::new().write("to", ElementKind::Any, to, to.dims()).read("from", ElementKind::Any, from, from.dims())
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! How many elements of a flat buffer are NaN or infinite: what has to be none before state is saved.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -15,7 +15,12 @@ pub struct CountNonFinite<'a> {
 
 impl Op for CountNonFinite<'_> {
     fn operands(&self) -> Operands<'_> {
-        Operands::new().write("count", Kind::Sum, self.count, &[1]).read("x", Kind::Sum, self.x, &[self.x.len()])
+        Operands::new().write("count", ElementKind::Sum, self.count, &[1]).read(
+            "x",
+            ElementKind::Sum,
+            self.x,
+            &[self.x.len()],
+        )
     }
 
     fn work(&self, _: &ReadIndices) -> Result<Work> {

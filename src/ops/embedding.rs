@@ -1,6 +1,6 @@
 //! Rows of a table by token id.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -28,10 +28,10 @@ impl EmbeddingForward<'_> {
     fn moving(&self, rows: usize) -> Operands<'_> {
         let (t, v, hidden) = (self.ids.len(), self.table.rows(), self.table.cols());
         Operands::new()
-            .write("y", Kind::Float, self.y, &[t, hidden])
-            .read("ids", Kind::Index, self.ids, &[t])
+            .write("y", ElementKind::Float, self.y, &[t, hidden])
+            .read("ids", ElementKind::Index, self.ids, &[t])
             .below(v)
-            .read("table", Kind::Float, self.table, &[v, hidden])
+            .read("table", ElementKind::Float, self.table, &[v, hidden])
             .moving(rows * hidden)
     }
 }
@@ -62,11 +62,11 @@ impl EmbeddingBackward<'_> {
     fn moving(&self, rows: usize) -> Operands<'_> {
         let (t, v, hidden) = (self.ids.len(), self.dtable.rows(), self.dtable.cols());
         Operands::new()
-            .add("dtable", Kind::Sum, self.dtable, &[v, hidden])
+            .add("dtable", ElementKind::Sum, self.dtable, &[v, hidden])
             .moving(rows * hidden)
-            .read("ids", Kind::Index, self.ids, &[t])
+            .read("ids", ElementKind::Index, self.ids, &[t])
             .below(v)
-            .read("dy", Kind::Float, self.dy, &[t, hidden])
+            .read("dy", ElementKind::Float, self.dy, &[t, hidden])
     }
 }
 

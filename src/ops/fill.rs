@@ -1,6 +1,6 @@
 //! Setting all elements to one value.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -15,7 +15,7 @@ pub struct Fill<'a> {
 
 impl Op for Fill<'_> {
     fn operands(&self) -> Operands<'_> {
-        Operands::new().write("x", Kind::FloatOrSum, self.x, self.x.dims())
+        Operands::new().write("x", ElementKind::FloatOrSum, self.x, self.x.dims())
     }
 
     fn work(&self, _: &ReadIndices) -> Result<Work> {

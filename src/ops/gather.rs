@@ -1,6 +1,6 @@
 //! Some rows of a matrix.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -19,10 +19,10 @@ impl Op for GatherForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (s, t, hidden) = (self.rows.len(), self.x.rows(), self.x.cols());
         Operands::new()
-            .write("y", Kind::Float, self.y, &[s, hidden])
-            .read("x", Kind::Float, self.x, &[t, hidden])
+            .write("y", ElementKind::Float, self.y, &[s, hidden])
+            .read("x", ElementKind::Float, self.x, &[t, hidden])
             .moving(s * hidden)
-            .read("rows", Kind::Index, self.rows, &[s])
+            .read("rows", ElementKind::Index, self.rows, &[s])
             .below(t)
     }
 
@@ -46,10 +46,10 @@ impl Op for GatherBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (s, t, hidden) = (self.rows.len(), self.dx.rows(), self.dx.cols());
         Operands::new()
-            .add("dx", Kind::Float, self.dx, &[t, hidden])
+            .add("dx", ElementKind::Float, self.dx, &[t, hidden])
             .moving(s * hidden)
-            .read("dy", Kind::Float, self.dy, &[s, hidden])
-            .read("rows", Kind::Index, self.rows, &[s])
+            .read("dy", ElementKind::Float, self.dy, &[s, hidden])
+            .read("rows", ElementKind::Index, self.rows, &[s])
             .below(t)
     }
 

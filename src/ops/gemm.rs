@@ -1,6 +1,6 @@
 //! Matrix products, alone and with SwiGLU before or behind them.
 
-use super::{AnyOp, Kind, Op, Operands, ReadIndices, SwigluBackward, SwigluForward, Work};
+use super::{AnyOp, ElementKind, Op, Operands, ReadIndices, SwigluBackward, SwigluForward, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -48,12 +48,19 @@ impl Op for GemmOp<'_> {
         };
         let added_to = self.addend.filter(|addend| addend.same_place(self.out));
         let out = match added_to {
-            Some(_) => Operands::new().add("out", Kind::FloatOrSum, self.out, &[m, n]),
-            None => Operands::new().write("out", Kind::FloatOrSum, self.out, &[m, n]),
+            Some(_) => Operands::new().add("out", ElementKind::FloatOrSum, self.out, &[m, n]),
+            None => Operands::new().write("out", ElementKind::FloatOrSum, self.out, &[m, n]),
         };
-        let operands = out.band().read("a", Kind::Float, self.a, &a).band().read("b", Kind::Float, self.b, &b).band();
+        let operands = out
+            .band()
+            .read("a", ElementKind::Float, self.a, &a)
+            .band()
+            .read("b", ElementKind::Float, self.b, &b)
+            .band();
         match self.addend {
-            Some(addend) if added_to.is_none() => operands.read("addend", Kind::FloatOrSum, addend, &[m, n]).band(),
+            Some(addend) if added_to.is_none() => {
+                operands.read("addend", ElementKind::FloatOrSum, addend, &[m, n]).band()
+            }
             _ => operands,
         }
     }
@@ -105,11 +112,11 @@ impl Op for GemmSwigluForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (m, n, k) = self.shape();
         Operands::new()
-            .write("y", Kind::Float, self.y, &[m, n])
-            .write("gate_up", Kind::Float, self.gate_up, &[m, 2 * n])
-            .read("x", Kind::Float, self.x, &[m, k])
+            .write("y", ElementKind::Float, self.y, &[m, n])
+            .write("gate_up", ElementKind::Float, self.gate_up, &[m, 2 * n])
+            .read("x", ElementKind::Float, self.x, &[m, k])
             .band()
-            .read("w13", Kind::Float, self.w13, &[2 * n, k])
+            .read("w13", ElementKind::Float, self.w13, &[2 * n, k])
             .band()
     }
 
@@ -151,11 +158,11 @@ impl Op for GemmSwigluBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (m, n, k) = self.shape();
         Operands::new()
-            .update("gate_up", Kind::Float, self.gate_up, &[m, 2 * n])
-            .scratch("dy", Kind::Float, self.dy, &[m, n])
-            .read("dout", Kind::Float, self.dout, &[m, k])
+            .update("gate_up", ElementKind::Float, self.gate_up, &[m, 2 * n])
+            .scratch("dy", ElementKind::Float, self.dy, &[m, n])
+            .read("dout", ElementKind::Float, self.dout, &[m, k])
             .band()
-            .read("w2", Kind::Float, self.w2, &[k, n])
+            .read("w2", ElementKind::Float, self.w2, &[k, n])
             .band()
     }
 

@@ -2,7 +2,7 @@
 //! that all heads share in Qwen3, arXiv 2505.09388, section 2). The formula is that of [`super::rmsnorm`]; it is an
 //! operation of its own because its rows are many and short, which no kernel of a block a row is made for.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -39,10 +39,10 @@ impl Op for HeadRmsnormForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (dims, heads, dim) = split(self.x);
         Operands::new()
-            .write("y", Kind::Float, self.y, dims)
-            .write("rstd", Kind::Sum, self.rstd, heads)
-            .read("x", Kind::Float, self.x, dims)
-            .read("weight", Kind::Float, self.weight, &[dim])
+            .write("y", ElementKind::Float, self.y, dims)
+            .write("rstd", ElementKind::Sum, self.rstd, heads)
+            .read("x", ElementKind::Float, self.x, dims)
+            .read("weight", ElementKind::Float, self.weight, &[dim])
     }
 
     fn check(&self) -> Result<(), String> {
@@ -76,12 +76,12 @@ impl Op for HeadRmsnormBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (dims, heads, dim) = split(self.x);
         Operands::new()
-            .write("dx", Kind::Float, self.dx, dims)
-            .add("dweight", Kind::Sum, self.dweight, &[dim])
-            .read("dy", Kind::Float, self.dy, dims)
-            .read("x", Kind::Float, self.x, dims)
-            .read("rstd", Kind::Sum, self.rstd, heads)
-            .read("weight", Kind::Float, self.weight, &[dim])
+            .write("dx", ElementKind::Float, self.dx, dims)
+            .add("dweight", ElementKind::Sum, self.dweight, &[dim])
+            .read("dy", ElementKind::Float, self.dy, dims)
+            .read("x", ElementKind::Float, self.x, dims)
+            .read("rstd", ElementKind::Sum, self.rstd, heads)
+            .read("weight", ElementKind::Float, self.weight, &[dim])
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! Next-token head and its loss in one: the logits of a few rows exist at a time.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -26,18 +26,18 @@ pub struct LinearCrossEntropy<'a> {
 impl Op for LinearCrossEntropy<'_> {
     fn operands(&self) -> Operands<'_> {
         let (s, hidden, v) = (self.x.rows(), self.x.cols(), self.table.rows());
-        let mut operands = Operands::new().add("loss", Kind::Sum, self.loss, &[1]);
+        let mut operands = Operands::new().add("loss", ElementKind::Sum, self.loss, &[1]);
         if let Some((dx, dtable)) = self.grads {
-            operands = operands.write("dx", Kind::Float, dx, &[s, hidden]);
-            operands = operands.add("dtable", Kind::Sum, dtable, &[v, hidden]);
+            operands = operands.write("dx", ElementKind::Float, dx, &[s, hidden]);
+            operands = operands.add("dtable", ElementKind::Sum, dtable, &[v, hidden]);
         }
         operands
-            .scratch("scratch", Kind::Float, self.scratch, &[self.scratch.rows(), v])
-            .read("x", Kind::Float, self.x, &[s, hidden])
-            .read("table", Kind::Float, self.table, &[v, hidden])
-            .read("targets", Kind::Index, self.targets, &[s])
+            .scratch("scratch", ElementKind::Float, self.scratch, &[self.scratch.rows(), v])
+            .read("x", ElementKind::Float, self.x, &[s, hidden])
+            .read("table", ElementKind::Float, self.table, &[v, hidden])
+            .read("targets", ElementKind::Index, self.targets, &[s])
             .below(v)
-            .read("weights", Kind::Sum, self.weights, &[s])
+            .read("weights", ElementKind::Sum, self.weights, &[s])
     }
 
     fn check(&self) -> Result<(), String> {

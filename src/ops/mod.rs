@@ -33,7 +33,7 @@ mod work;
 
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, host};
-pub use operand::{Access, Dtypes, Kind, Operand, Operands};
+pub use operand::{Access, Dtypes, ElementKind, Operand, Operands};
 use rebind::Rebind;
 pub use work::{ReadIndices, Work};
 

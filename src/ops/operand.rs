@@ -27,7 +27,7 @@ impl Access {
 
 /// Which of a backend's dtypes an operand has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ElementKind {
     /// Weights and activations: [`float`](crate::backend::Backend::float).
     Float,
     /// Statistics, gradients of weights, optimiser state: [`accumulator`](crate::backend::Backend::accumulator).
@@ -51,13 +51,13 @@ pub struct Dtypes {
 
 impl Dtypes {
     /// Whether a tensor of `dtype` can be an operand of `kind`.
-    pub fn fit(self, kind: Kind, dtype: Dtype) -> bool {
+    pub fn fit(self, kind: ElementKind, dtype: Dtype) -> bool {
         match kind {
-            Kind::Float => dtype == self.float,
-            Kind::Sum => dtype == self.sum,
-            Kind::FloatOrSum => dtype == self.float || dtype == self.sum,
-            Kind::Index => dtype == Dtype::U32,
-            Kind::Any => true,
+            ElementKind::Float => dtype == self.float,
+            ElementKind::Sum => dtype == self.sum,
+            ElementKind::FloatOrSum => dtype == self.float || dtype == self.sum,
+            ElementKind::Index => dtype == Dtype::U32,
+            ElementKind::Any => true,
         }
     }
 }
@@ -72,7 +72,7 @@ pub struct Operand<'a> {
     /// What happens to it.
     pub access: Access,
     /// Which dtype it has to have.
-    pub kind: Kind,
+    pub kind: ElementKind,
     /// The shape it has to have.
     pub dims: Shape,
     /// Whether it may be a band of columns of a wider matrix.
@@ -107,7 +107,14 @@ impl<'a> Operands<'a> {
         Self::default()
     }
 
-    fn and(mut self, access: Access, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
+    fn and(
+        mut self,
+        access: Access,
+        name: &'static str,
+        kind: ElementKind,
+        tensor: &'a Tensor,
+        dims: &[usize],
+    ) -> Self {
         let at = self.list.iter().position(Option::is_none).expect("an operation has at most twelve operands");
         let dims = Shape::new(dims);
         let moved = tensor.len();
@@ -117,27 +124,27 @@ impl<'a> Operands<'a> {
     }
 
     /// An operand that is read, of shape `dims`.
-    pub fn read(self, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
+    pub fn read(self, name: &'static str, kind: ElementKind, tensor: &'a Tensor, dims: &[usize]) -> Self {
         self.and(Access::Read, name, kind, tensor, dims)
     }
 
     /// An operand that is overwritten.
-    pub fn write(self, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
+    pub fn write(self, name: &'static str, kind: ElementKind, tensor: &'a Tensor, dims: &[usize]) -> Self {
         self.and(Access::Write, name, kind, tensor, dims)
     }
 
     /// An operand that is added to.
-    pub fn add(self, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
+    pub fn add(self, name: &'static str, kind: ElementKind, tensor: &'a Tensor, dims: &[usize]) -> Self {
         self.and(Access::Add, name, kind, tensor, dims)
     }
 
     /// An operand that is changed in place.
-    pub fn update(self, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
+    pub fn update(self, name: &'static str, kind: ElementKind, tensor: &'a Tensor, dims: &[usize]) -> Self {
         self.and(Access::Update, name, kind, tensor, dims)
     }
 
     /// An operand that is working memory.
-    pub fn scratch(self, name: &'static str, kind: Kind, tensor: &'a Tensor, dims: &[usize]) -> Self {
+    pub fn scratch(self, name: &'static str, kind: ElementKind, tensor: &'a Tensor, dims: &[usize]) -> Self {
         self.and(Access::Scratch, name, kind, tensor, dims)
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -71,10 +71,10 @@ impl Op for RewardHeadForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (s, hidden) = (self.x.rows(), self.x.cols());
         Operands::new()
-            .write("scores", Kind::Sum, self.scores, &[s])
-            .read("x", Kind::Float, self.x, &[s, hidden])
-            .read("norm", Kind::Float, self.norm, &[hidden])
-            .read("head", Kind::Float, self.head, &[1, hidden])
+            .write("scores", ElementKind::Sum, self.scores, &[s])
+            .read("x", ElementKind::Float, self.x, &[s, hidden])
+            .read("norm", ElementKind::Float, self.norm, &[hidden])
+            .read("head", ElementKind::Float, self.head, &[1, hidden])
     }
 
     fn work(&self, _: &ReadIndices) -> Result<Work> {
@@ -110,15 +110,15 @@ impl Op for RewardHeadLoss<'_> {
     fn operands(&self) -> Operands<'_> {
         let (s, hidden) = (self.x.rows(), self.x.cols());
         Operands::new()
-            .write("scores", Kind::Sum, self.scores, &[s])
-            .add("loss", Kind::Sum, self.loss, &[1])
-            .write("dx", Kind::Float, self.grads.dx, &[s, hidden])
-            .add("dnorm", Kind::Sum, self.grads.dnorm, &[hidden])
-            .add("dhead", Kind::Sum, self.grads.dhead, &[1, hidden])
-            .read("x", Kind::Float, self.x, &[s, hidden])
-            .read("norm", Kind::Float, self.norm, &[hidden])
-            .read("head", Kind::Float, self.head, &[1, hidden])
-            .read("pairs", Kind::Index, self.pairs, &[self.pairs.rows(), 2])
+            .write("scores", ElementKind::Sum, self.scores, &[s])
+            .add("loss", ElementKind::Sum, self.loss, &[1])
+            .write("dx", ElementKind::Float, self.grads.dx, &[s, hidden])
+            .add("dnorm", ElementKind::Sum, self.grads.dnorm, &[hidden])
+            .add("dhead", ElementKind::Sum, self.grads.dhead, &[1, hidden])
+            .read("x", ElementKind::Float, self.x, &[s, hidden])
+            .read("norm", ElementKind::Float, self.norm, &[hidden])
+            .read("head", ElementKind::Float, self.head, &[1, hidden])
+            .read("pairs", ElementKind::Index, self.pairs, &[self.pairs.rows(), 2])
             .below(s)
     }
 

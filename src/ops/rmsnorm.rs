@@ -1,6 +1,6 @@
 //! Root mean square layer normalisation: Zhang and Sennrich, arXiv 1910.07467, equation 4.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -23,10 +23,10 @@ impl Op for RmsnormForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (t, hidden) = (self.x.rows(), self.x.cols());
         Operands::new()
-            .write("y", Kind::Float, self.y, &[t, hidden])
-            .write("rstd", Kind::Sum, self.rstd, &[t])
-            .read("x", Kind::Float, self.x, &[t, hidden])
-            .read("weight", Kind::Float, self.weight, &[hidden])
+            .write("y", ElementKind::Float, self.y, &[t, hidden])
+            .write("rstd", ElementKind::Sum, self.rstd, &[t])
+            .read("x", ElementKind::Float, self.x, &[t, hidden])
+            .read("weight", ElementKind::Float, self.weight, &[hidden])
     }
 
     fn work(&self, _: &ReadIndices) -> Result<Work> {
@@ -56,12 +56,12 @@ impl Op for RmsnormBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (t, hidden) = (self.x.rows(), self.x.cols());
         Operands::new()
-            .add("dx", Kind::Float, self.dx, &[t, hidden])
-            .add("dweight", Kind::Sum, self.dweight, &[hidden])
-            .read("dy", Kind::Float, self.dy, &[t, hidden])
-            .read("x", Kind::Float, self.x, &[t, hidden])
-            .read("rstd", Kind::Sum, self.rstd, &[t])
-            .read("weight", Kind::Float, self.weight, &[hidden])
+            .add("dx", ElementKind::Float, self.dx, &[t, hidden])
+            .add("dweight", ElementKind::Sum, self.dweight, &[hidden])
+            .read("dy", ElementKind::Float, self.dy, &[t, hidden])
+            .read("x", ElementKind::Float, self.x, &[t, hidden])
+            .read("rstd", ElementKind::Sum, self.rstd, &[t])
+            .read("weight", ElementKind::Float, self.weight, &[hidden])
     }
 
     fn work(&self, _: &ReadIndices) -> Result<Work> {

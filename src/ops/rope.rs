@@ -1,7 +1,7 @@
 //! Rotary position embeddings (Su et al., arXiv 2104.09864, in the half-split form of GPT-NeoX), and the split of a
 //! fused projection into heads.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -102,9 +102,9 @@ impl<'a> Qkv<'a> {
     fn operands(&self, mut operands: Operands<'a>, write: bool, rows: usize, heads: Heads) -> Operands<'a> {
         let mut part = |name, t, dims: &[usize]| {
             operands = if write {
-                operands.write(name, Kind::Float, t, dims)
+                operands.write(name, ElementKind::Float, t, dims)
             } else {
-                operands.read(name, Kind::Float, t, dims)
+                operands.read(name, ElementKind::Float, t, dims)
             };
         };
         if let Some(q) = self.q {
@@ -143,8 +143,8 @@ impl Op for RopeForward<'_> {
         let rows = self.positions.len();
         self.dst
             .operands(Operands::new(), true, rows, self.heads)
-            .read("src", Kind::Float, self.src, &[rows, self.dst.columns(self.heads)])
-            .read("positions", Kind::Index, self.positions, &[rows])
+            .read("src", ElementKind::Float, self.src, &[rows, self.dst.columns(self.heads)])
+            .read("positions", ElementKind::Index, self.positions, &[rows])
     }
 
     fn check(&self) -> Result<(), String> {
@@ -174,9 +174,10 @@ pub struct RopeBackward<'a> {
 impl Op for RopeBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let rows = self.positions.len();
-        let dsrc = Operands::new().write("dsrc", Kind::Float, self.dsrc, &[rows, self.grads.columns(self.heads)]);
+        let dsrc =
+            Operands::new().write("dsrc", ElementKind::Float, self.dsrc, &[rows, self.grads.columns(self.heads)]);
         let operands = self.grads.operands(dsrc, false, rows, self.heads);
-        operands.read("positions", Kind::Index, self.positions, &[rows])
+        operands.read("positions", ElementKind::Index, self.positions, &[rows])
     }
 
     fn check(&self) -> Result<(), String> {

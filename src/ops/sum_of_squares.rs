@@ -1,7 +1,7 @@
 //! The sum of the squares of a flat buffer: the norm that gradients are clipped by, before its root (Pascanu et al.,
 //! arXiv 1211.5063, section 3.2). Sums of several ranges of one gradient can be added; roots cannot.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -16,7 +16,12 @@ pub struct SumOfSquares<'a> {
 
 impl Op for SumOfSquares<'_> {
     fn operands(&self) -> Operands<'_> {
-        Operands::new().write("sum", Kind::Sum, self.sum, &[1]).read("x", Kind::Sum, self.x, &[self.x.len()])
+        Operands::new().write("sum", ElementKind::Sum, self.sum, &[1]).read(
+            "x",
+            ElementKind::Sum,
+            self.x,
+            &[self.x.len()],
+        )
     }
 
     fn work(&self, _: &ReadIndices) -> Result<Work> {

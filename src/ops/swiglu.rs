@@ -1,6 +1,6 @@
 //! SwiGLU: Shazeer, arXiv 2002.05202.
 
-use super::{Kind, Op, Operands, ReadIndices, Work};
+use super::{ElementKind, Op, Operands, ReadIndices, Work};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -16,7 +16,12 @@ pub struct SwigluForward<'a> {
 impl Op for SwigluForward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (t, f) = (self.y.rows(), self.y.cols());
-        Operands::new().write("y", Kind::Float, self.y, &[t, f]).read("gate_up", Kind::Float, self.gate_up, &[t, 2 * f])
+        Operands::new().write("y", ElementKind::Float, self.y, &[t, f]).read(
+            "gate_up",
+            ElementKind::Float,
+            self.gate_up,
+            &[t, 2 * f],
+        )
     }
 
     fn work(&self, _: &ReadIndices) -> Result<Work> {
@@ -40,9 +45,9 @@ impl Op for SwigluBackward<'_> {
     fn operands(&self) -> Operands<'_> {
         let (t, f) = (self.dy.rows(), self.dy.cols());
         Operands::new()
-            .write("dgate_up", Kind::Float, self.dgate_up, &[t, 2 * f])
-            .read("dy", Kind::Float, self.dy, &[t, f])
-            .read("gate_up", Kind::Float, self.gate_up, &[t, 2 * f])
+            .write("dgate_up", ElementKind::Float, self.dgate_up, &[t, 2 * f])
+            .read("dy", ElementKind::Float, self.dy, &[t, f])
+            .read("gate_up", ElementKind::Float, self.gate_up, &[t, 2 * f])
             .or_same_as("dgate_up")
     }
 

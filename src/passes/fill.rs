@@ -64,7 +64,7 @@ impl InOrder {
 
 /// Sequences that are computed together, their beginning once.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct PassRow {
     /// Places among the sequences given; equal sequences stand in one row.
     pub members: Vec<usize>,
     /// What it takes of a pass.
@@ -83,7 +83,7 @@ struct Open {
 /// Divides sequences that may share their beginnings into rows for scores, none larger than a pass unless it is one
 /// sequence: each goes where it costs the fewest tokens. Those whose beginnings differ, because their prompts are cut
 /// differently, do not take the others' shared beginning away.
-pub fn rows(sequences: &[&[u32]], capacity: Capacity) -> Vec<Row> {
+pub fn rows(sequences: &[&[u32]], capacity: Capacity) -> Vec<PassRow> {
     let distinct = Distinct::of(sequences);
     let mut rows: Vec<Open> = Vec::new();
     for (index, ids) in distinct.sequences.iter().enumerate() {
@@ -113,11 +113,11 @@ pub fn rows(sequences: &[&[u32]], capacity: Capacity) -> Vec<Row> {
         }
     }
     let mut row_of = vec![0; distinct.sequences.len()];
-    let mut closed: Vec<Row> = Vec::with_capacity(rows.len());
+    let mut closed: Vec<PassRow> = Vec::with_capacity(rows.len());
     for (row, open) in rows.iter().enumerate() {
         open.members.iter().for_each(|&member| row_of[member] = row);
         let load = Load { tokens: open.tokens, candidates: open.members.len() };
-        closed.push(Row { members: Vec::new(), load });
+        closed.push(PassRow { members: Vec::new(), load });
     }
     for (given, &place) in distinct.places.iter().enumerate() {
         closed[row_of[place]].members.push(given);
@@ -193,7 +193,7 @@ mod tests {
             let of_group = |(i, group): (usize, &Vec<Vec<u32>>)| {
                 rows(&slices(group), capacity).into_iter().map(move |row| (i, row)).collect::<Vec<_>>()
             };
-            let rows: Vec<(usize, Row)> = groups.iter().enumerate().flat_map(of_group).collect();
+            let rows: Vec<(usize, PassRow)> = groups.iter().enumerate().flat_map(of_group).collect();
             let loads: Vec<Load> = rows.iter().map(|(_, row)| row.load).collect();
             let mut seen = Vec::new();
             for pass in best_fit(&loads, capacity) {

@@ -10,7 +10,7 @@ mod packer;
 mod sharing;
 
 pub use capacity::{Capacity, Load};
-pub use fill::{InOrder, Pass, Row, best_fit, rows};
-pub use pack::{Pack, Parts};
+pub use fill::{InOrder, Pass, PassRow, best_fit, rows};
+pub use pack::{Pack, PackParts};
 pub use packer::Packer;
 pub use sharing::{Wanted, load, packed_tokens};

@@ -9,7 +9,7 @@ use crate::ops::attention::check_spans;
 /// Sequences of token ids laid out for one forward pass, as plain data: [`super::Packer`] makes it, [`Pack::new`] finds
 /// out whether it holds together.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Parts {
+pub struct PackParts {
     /// Token ids, `[T]`.
     pub ids: Vec<u32>,
     /// Position of each token in its sequence, `[T]`.
@@ -32,7 +32,7 @@ pub struct Parts {
     pub separate_tokens: usize,
 }
 
-impl Parts {
+impl PackParts {
     /// Number of tokens to compute.
     pub fn tokens(&self) -> usize {
         self.ids.len()
@@ -57,14 +57,14 @@ impl Parts {
 /// its operand, provided that the model has the vocabulary, which it looks at.
 #[derive(Clone, Debug)]
 pub struct Pack {
-    parts: Parts,
+    parts: PackParts,
     vocabulary: usize,
 }
 
 impl Deref for Pack {
-    type Target = Parts;
+    type Target = PackParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &PackParts {
         &self.parts
     }
 }
@@ -74,7 +74,7 @@ impl Pack {
     ///
     /// # Errors
     /// The user's, for a token id that the vocabulary does not have; else the program's, with what does not hold.
-    pub fn new(parts: Parts, vocabulary: usize) -> Result<Self> {
+    pub fn new(parts: PackParts, vocabulary: usize) -> Result<Self> {
         parts.check(vocabulary)?;
         Ok(Self { parts, vocabulary })
     }
@@ -85,12 +85,12 @@ impl Pack {
     }
 
     /// The data, to be changed and checked again.
-    pub fn into_parts(self) -> Parts {
+    pub fn into_parts(self) -> PackParts {
         self.parts
     }
 }
 
-impl Parts {
+impl PackParts {
     fn check(&self, vocabulary: usize) -> Result<()> {
         let (tokens, selected, candidates) = (self.tokens(), self.selected.len(), self.candidates());
         if tokens == 0 || u32::try_from(tokens).is_err() || selected == 0 {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     /// All that an operation does with an index, with bounds that are asserted here and not in a kernel.
-    fn walk(parts: &Parts) -> std::result::Result<(), TestCaseError> {
+    fn walk(parts: &PackParts) -> std::result::Result<(), TestCaseError> {
         let (t, s) = (parts.tokens() as u32, parts.selected.len() as u32);
         prop_assert!(parts.ids.iter().chain(&parts.targets).all(|&id| id < VOCABULARY));
         prop_assert!(parts.positions.len() == t as usize && parts.positions.iter().all(|&position| position < t));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     /// Changes one number somewhere, or the length of one list.
-    fn mutate(parts: &mut Parts, list: usize, place: prop::sample::Index, field: usize, value: u32) {
+    fn mutate(parts: &mut PackParts, list: usize, place: prop::sample::Index, field: usize, value: u32) {
         fn at<T>(list: &mut [T], place: prop::sample::Index) -> Option<&mut T> {
             (!list.is_empty()).then(|| place.get_mut(list))
         }
@@ -294,12 +294,12 @@ mod tests {
         packer.push_pair(&[1, 2, 3, 9], &[1, 2, 4, 9]).unwrap();
         let pack = packer.finish(10).unwrap();
         assert_eq!(pack.vocabulary(), 10);
-        let refused = |change: &dyn Fn(&mut Parts)| {
+        let refused = |change: &dyn Fn(&mut PackParts)| {
             let mut parts = pack.clone().into_parts();
             change(&mut parts);
             Pack::new(parts, 10).unwrap_err().to_string()
         };
-        type Change<'a> = &'a dyn Fn(&mut Parts);
+        type Change<'a> = &'a dyn Fn(&mut PackParts);
         let cases: [(Change, &str); 13] = [
             (&|parts| parts.ids[2] = 10, "token id 10 is not below"),
             (&|parts| parts.targets[0] = 17, "token id 17 is not below"),
@@ -313,7 +313,7 @@ mod tests {
             (&|parts| parts.pairs[0][1] = 2, "candidate 2 of 2"),
             (&|parts| parts.target_weights[0] = f32::NAN, "the weight NaN"),
             (&|parts| parts.targets.truncate(6), "6 targets and 7 weights"),
-            (&|parts| *parts = Parts::default(), "0 tokens"),
+            (&|parts| *parts = PackParts::default(), "0 tokens"),
         ];
         for (change, part) in cases {
             let message = refused(change);

@@ -1,7 +1,7 @@
 //! Packed rows with a shared prefix: `[prefix | candidate | candidate | …]`, many rows to a forward pass.
 
 use super::sharing::Distinct;
-use super::{Load, Pack, Parts, Wanted};
+use super::{Load, Pack, PackParts, Wanted};
 use crate::backend::Span;
 use crate::error::{Error, Result};
 
@@ -12,13 +12,13 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Packer {
     wanted: Wanted,
-    parts: Parts,
+    parts: PackParts,
 }
 
 impl Packer {
     /// An empty one.
     pub fn new(wanted: Wanted) -> Self {
-        Self { wanted, parts: Parts::default() }
+        Self { wanted, parts: PackParts::default() }
     }
 
     /// What has been laid out so far.

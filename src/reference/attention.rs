@@ -10,14 +10,14 @@ use crate::tensor::Tensor;
 
 /// Vectors of `D`: queries `[K S G]`, keys and values `[K T]`.
 #[derive(Clone, Copy)]
-pub struct Qkv<'a> {
+pub struct AttentionVectors<'a> {
     pub q: &'a [&'a [f64]],
     pub k: &'a [&'a [f64]],
     pub v: &'a [&'a [f64]],
 }
 
-/// The gradients of [`Qkv`].
-pub struct QkvMut<'a, 'b> {
+/// The gradients of [`AttentionVectors`].
+pub struct AttentionGradients<'a, 'b> {
     pub q: &'a mut [&'b mut [f64]],
     pub k: &'a mut [&'b mut [f64]],
     pub v: &'a mut [&'b mut [f64]],
@@ -61,7 +61,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// `s_j = scale q . k_j`, `lse = log sum_j exp(s_j)`, `out = sum_j exp(s_j - lse) v_j`.
-pub fn forward(out: &mut [&mut [f64]], lse: &mut [f64], qkv: Qkv, queries: &[Query], scale: f64) {
+pub fn forward(out: &mut [&mut [f64]], lse: &mut [f64], qkv: AttentionVectors, queries: &[Query], scale: f64) {
     for query in queries {
         let scores: Vec<f64> = query.keys.iter().map(|&j| scale * dot(qkv.q[query.index], qkv.k[j])).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -78,8 +78,16 @@ pub fn forward(out: &mut [&mut [f64]], lse: &mut [f64], qkv: Qkv, queries: &[Que
 
 /// With `p_j = exp(s_j - lse)`: `dv_j += p_j dout`; `dp_j = dout . v_j`; the softmax gives
 /// `ds_j = p_j (dp_j - sum_i p_i dp_i)`, whose sum is `dout . out`; `dq = scale sum_j ds_j k_j`, `dk_j += scale ds_j q`.
-pub fn backward(grads: QkvMut, dout: &[&[f64]], out: &[&[f64]], lse: &[f64], qkv: Qkv, queries: &[Query], scale: f64) {
-    let QkvMut { q: dq, k: dk, v: dv } = grads;
+pub fn backward(
+    grads: AttentionGradients,
+    dout: &[&[f64]],
+    out: &[&[f64]],
+    lse: &[f64],
+    qkv: AttentionVectors,
+    queries: &[Query],
+    scale: f64,
+) {
+    let AttentionGradients { q: dq, k: dk, v: dv } = grads;
     for vector in dq.iter_mut().chain(dk.iter_mut()).chain(dv.iter_mut()) {
         vector.fill(0.0);
     }
@@ -101,7 +109,7 @@ impl Run<AttentionForward<'_>> for Reference {
     fn run(&self, op: &AttentionForward) -> Result<()> {
         let AttentionForward { out, lse, q, k, v, args } = *op;
         let dim = args.heads.dim;
-        let qkv = Qkv { q: &vectors(q, dim), k: &vectors(k, dim), v: &vectors(v, dim) };
+        let qkv = AttentionVectors { q: &vectors(q, dim), k: &vectors(k, dim), v: &vectors(v, dim) };
         let queries = queries_of(&args, k);
         forward(&mut vectors_mut(out, dim), values_mut(lse), qkv, &queries, args.scale);
         Ok(())
@@ -115,8 +123,8 @@ impl Run<AttentionBackward<'_>> for Reference {
         let queries = queries_of(&args, qkv[1]);
         let [q, k, v] = qkv.map(|t| vectors(t, dim));
         let [mut dq, mut dk, mut dv] = dqkv.map(|t| vectors_mut(t, dim));
-        let grads = QkvMut { q: &mut dq, k: &mut dk, v: &mut dv };
-        let (dout, out, qkv) = (&vectors(dout, dim), &vectors(out, dim), Qkv { q: &q, k: &k, v: &v });
+        let grads = AttentionGradients { q: &mut dq, k: &mut dk, v: &mut dv };
+        let (dout, out, qkv) = (&vectors(dout, dim), &vectors(out, dim), AttentionVectors { q: &q, k: &k, v: &v });
         backward(grads, dout, out, values(lse), qkv, &queries, args.scale);
         Ok(())
     }

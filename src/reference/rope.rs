@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::{RopeBackward, RopeForward, Run};
 
 /// The vectors of the heads that take part: queries `[K rows G]`, keys and values `[K rows]`.
-pub struct Parts<V> {
+pub struct HeadVectors<V> {
     pub q: Option<Vec<V>>,
     pub kv: Option<(Vec<V>, Vec<V>)>,
 }
@@ -26,7 +26,7 @@ fn turn(out: &mut [f64], x: &[f64], position: u32, rotary: Rotary, forward: bool
 }
 
 /// `q[k][t][g] = R(t) src[t][k, g]`, `k[k][t] = R(t) src[t][k, G]`, `v[k][t] = src[t][k, G + 1]`.
-pub fn forward(mut dst: Parts<&mut [f64]>, src: &[&[f64]], positions: &[u32], heads: Heads, rotary: Rotary) {
+pub fn forward(mut dst: HeadVectors<&mut [f64]>, src: &[&[f64]], positions: &[u32], heads: Heads, rotary: Rotary) {
     let (rows, group) = (positions.len(), heads.group());
     for t in 0..rows {
         let mut columns = src[t].chunks_exact(heads.dim);
@@ -46,7 +46,7 @@ pub fn forward(mut dst: Parts<&mut [f64]>, src: &[&[f64]], positions: &[u32], he
 }
 
 /// A rotation's transpose is the rotation back: `dsrc[t][k, g] = R(-t) dq[k][t][g]`, and likewise for the keys.
-pub fn backward(dsrc: &mut [&mut [f64]], grads: Parts<&[f64]>, positions: &[u32], heads: Heads, rotary: Rotary) {
+pub fn backward(dsrc: &mut [&mut [f64]], grads: HeadVectors<&[f64]>, positions: &[u32], heads: Heads, rotary: Rotary) {
     let (rows, group) = (positions.len(), heads.group());
     for t in 0..rows {
         let mut columns = dsrc[t].chunks_exact_mut(heads.dim);
@@ -70,7 +70,7 @@ impl Run<RopeForward<'_>> for Reference {
         let dim = op.heads.dim;
         let q = op.dst.q.map(|q| vectors_mut(q, dim));
         let kv = op.dst.kv.map(|(k, v)| (vectors_mut(k, dim), vectors_mut(v, dim)));
-        forward(Parts { q, kv }, &rows(op.src), values(op.positions), op.heads, op.rotary);
+        forward(HeadVectors { q, kv }, &rows(op.src), values(op.positions), op.heads, op.rotary);
         Ok(())
     }
 }
@@ -80,7 +80,7 @@ impl Run<RopeBackward<'_>> for Reference {
         let dim = op.heads.dim;
         let q = op.grads.q.map(|q| vectors(q, dim));
         let kv = op.grads.kv.map(|(k, v)| (vectors(k, dim), vectors(v, dim)));
-        backward(&mut rows_mut(op.dsrc), Parts { q, kv }, values(op.positions), op.heads, op.rotary);
+        backward(&mut rows_mut(op.dsrc), HeadVectors { q, kv }, values(op.positions), op.heads, op.rotary);
         Ok(())
     }
 }

@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 
-use super::engine::{Failure, Job, Sequences};
+use super::engine::{Failure, Job, RequestSequences};
 use super::error::ApiError;
 use super::lanes::{GivenUp, Preparation};
 use super::metrics::Metrics;
 use super::normalise::{Plan, Running};
 use super::routes::{About, Action, ROUTES, known};
 use super::stream::Progress;
-use super::work::{Context, MAX_IDS, Usage, Work, bounded, now};
+use super::work::{Context, MAX_IDS, ScoreWork, Usage, bounded, now};
 use super::{Info, Options, Phase, cors, openapi};
 
 /// All bodies together take at most this many times the largest one.
@@ -150,14 +150,15 @@ impl App {
         let specials = info.tokenizer.specials();
         // Another one each time.
         let id = self.probed.fetch_add(1, Ordering::Relaxed) % info.vocab_size.max(1) as u32;
-        let ids = [specials.bos, Some(id), specials.separator, Some(id), specials.score].into_iter().flatten().collect();
+        let ids =
+            [specials.bos, Some(id), specials.separator, Some(id), specials.score].into_iter().flatten().collect();
         let busy = |_| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "others ask for this already");
         let permits = [
             self.probes.clone().try_acquire_owned().map_err(busy)?,
             self.probes.clone().try_acquire_owned().map_err(busy)?,
         ];
         let (reply, receiver) = oneshot::channel();
-        let sequences = Sequences::new(vec![ids], &info, self.options.pack_length);
+        let sequences = RequestSequences::new(vec![ids], &info, self.options.pack_length);
         let failed = || Failure::Engine("a thread of the server ended before its work was done".into());
         self.jobs.send(Job { sequences, reply, permits }).map_err(|_| failed())?;
         let late = |_| {
@@ -171,7 +172,7 @@ impl App {
     /// Answers a request to score.
     async fn score(
         &self,
-        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
         request: Request,
     ) -> Result<Json<Value>, ApiError> {
         // Counted before it is asked whether the server stops: it waits for what counts when it begins to.
@@ -211,7 +212,7 @@ impl App {
 
     async fn answer(
         &self,
-        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
         context: Context,
         body: Vec<u8>,
         held: Held,
@@ -237,7 +238,7 @@ impl App {
             let memory = ids_of_all.try_acquire_many_owned(tokens as u32).map_err(|_| {
                 memory_full("the sequences of other requests take all the memory that there is for them")
             })?;
-            let sequences = Sequences::new(ids, &context.info, pack_length);
+            let sequences = RequestSequences::new(ids, &context.info, pack_length);
             Ok::<_, ApiError>((context, sequences, (plan, answered), reply, usage, held, [place, memory]))
         });
         let failed = || Failure::Engine("a thread of the server ended before its work was done".into());

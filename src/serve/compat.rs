@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::input::{Input, parse};
-use super::work::{Compat, Context, Usage, Work};
+use super::work::{Compat, Context, ScoreWork, Usage};
 
 /// `{text}` or `{input_ids}` in SGLang's form, `{input}` in vLLM's.
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ struct Pooling {
 }
 
 /// `POST /classify`: SGLang's form, or vLLM's, told apart by the key.
-pub fn classify(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+pub fn classify(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
     match parse(body, &["text", "input_ids", "input"])? {
         Classify { text: Some(input @ (Input::Text(_) | Input::Texts(_))), input_ids: None, input: None } => {
             sglang(context, "text", input)
@@ -44,7 +44,7 @@ pub fn classify(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
                 );
                 listed(context, "classify", data, usage)
             };
-            Ok(Work::new(sequences(context, "input", input)?, reply))
+            Ok(ScoreWork::new(sequences(context, "input", input)?, reply))
         }
         Classify { text: None, input_ids: None, input: None } => {
             Err(ApiError::invalid("there is nothing to score: give \"text\" (SGLang's form) or \"input\" (vLLM's)"))
@@ -54,7 +54,7 @@ pub fn classify(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
 }
 
 /// SGLang answers an object for one input and a list for a list.
-fn sglang(context: &Context, key: &str, input: Input) -> Result<Work, ApiError> {
+fn sglang(context: &Context, key: &str, input: Input) -> Result<ScoreWork, ApiError> {
     let single = matches!(input, Input::Text(_) | Input::Ids(_));
     let reply = move |context: &Context, scores: &[f32], usage: &Usage| {
         let entry = |(score, tokens): (&f32, &usize)| {
@@ -68,11 +68,11 @@ fn sglang(context: &Context, key: &str, input: Input) -> Result<Work, ApiError> 
         let mut all: Vec<Value> = scores.iter().zip(&usage.tokens).map(entry).collect();
         if single { all.pop().unwrap_or_default() } else { Value::Array(all) }
     };
-    Ok(Work::new(sequences(context, key, input)?, reply))
+    Ok(ScoreWork::new(sequences(context, key, input)?, reply))
 }
 
 /// `POST /pooling` as the server's `--compat` says.
-pub fn pooling(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+pub fn pooling(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
     match context.compat {
         Compat::Vllm => vllm_pooling(context, body),
         Compat::Lmdeploy => lmdeploy_pooling(context, body),
@@ -85,16 +85,16 @@ pub fn pooling(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
 
 /// vLLM's `/pooling`: a list of vectors for each sequence. vLLM gives one for each token; here is only the last, at
 /// the score token, which is the one that the client reads.
-pub fn vllm_pooling(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
-    Ok(Work::new(pooled(context, body)?, |context, scores, usage| {
+pub fn vllm_pooling(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
+    Ok(ScoreWork::new(pooled(context, body)?, |context, scores, usage| {
         let entry = |index, score| json!({"index": index, "object": "pooling", "data": [[score]]});
         listed(context, "pool", numbered(scores, entry), usage)
     }))
 }
 
 /// LMDeploy's `/pooling`: a number for each sequence.
-pub fn lmdeploy_pooling(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
-    Ok(Work::new(pooled(context, body)?, |context, scores, usage| {
+pub fn lmdeploy_pooling(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
+    Ok(ScoreWork::new(pooled(context, body)?, |context, scores, usage| {
         let entry = |index, score| json!({"index": index, "object": "pooling", "data": score});
         listed(context, "pool", numbered(scores, entry), usage)
     }))

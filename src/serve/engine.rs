@@ -33,14 +33,14 @@ pub enum Failure {
 }
 
 /// The sequences of a request, prepared for the engine.
-pub struct Sequences {
+pub struct RequestSequences {
     ids: Vec<Vec<u32>>,
     keys: Vec<Key>,
     /// Sequences that share a prefix and fit a pass together, as indices.
     groups: VecDeque<Vec<usize>>,
 }
 
-impl Sequences {
+impl RequestSequences {
     /// Hashes sequences and finds those that share their prompt and reference: the ids up to the separator.
     pub fn new(ids: Vec<Vec<u32>>, info: &Info, pack_length: usize) -> Self {
         let keys = ids.iter().map(|ids| key(&info.weights, ids)).collect();
@@ -81,7 +81,7 @@ fn group(sequences: &[Vec<u32>], separator: Option<u32>, capacity: Capacity) -> 
 /// A request on its way through the engine.
 pub struct Job {
     /// What to score.
-    pub sequences: Sequences,
+    pub sequences: RequestSequences,
     /// Where the scores go; a receiver that is gone wants none.
     pub reply: oneshot::Sender<Result<Vec<f32>, Failure>>,
     /// The request's place in the queue, and its ids' in memory.

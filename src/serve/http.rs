@@ -22,7 +22,7 @@ use super::app::{self, App};
 use super::engine::{Engine, Job};
 use super::lanes::{Clients, cores, threads};
 use super::stream::{Progress, Stream};
-use super::{Loaded, Options, Phase};
+use super::{LoadedModel, Options, Phase};
 use crate::error::{Error, Result};
 
 /// Connections beyond those that are allowed, at a time: they are told so, and how the server does. More wait in the
@@ -70,7 +70,7 @@ impl Server {
     /// Those of `load`, and the machine's.
     pub fn run(
         self,
-        load: impl FnOnce() -> Result<Loaded> + Send + 'static,
+        load: impl FnOnce() -> Result<LoadedModel> + Send + 'static,
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
         let failed = |error| Error::machine(format!("cannot start the server: {error}"));
@@ -102,7 +102,7 @@ impl Server {
 fn engine(
     options: Options,
     app: &App,
-    load: impl FnOnce() -> Result<Loaded> + Send + 'static,
+    load: impl FnOnce() -> Result<LoadedModel> + Send + 'static,
     jobs: mpsc::Receiver<Job>,
     failure: oneshot::Sender<Error>,
 ) -> impl FnOnce() + Send + 'static {
@@ -112,7 +112,7 @@ fn engine(
         catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(panicked)
     };
     move || match load() {
-        Ok(Loaded { info, score }) => {
+        Ok(LoadedModel { info, score }) => {
             let info = Arc::new(info);
             phase.send_if_modified(|phase| {
                 let loading = matches!(phase, Phase::Loading);

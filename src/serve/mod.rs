@@ -92,7 +92,7 @@ pub struct Info {
 }
 
 /// A model that is ready to score, on the thread that loaded it.
-pub struct Loaded {
+pub struct LoadedModel {
     /// What requests need to know.
     pub info: Info,
     /// Scores groups of sequences.

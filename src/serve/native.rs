@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
 use super::normalise::Normalise;
-use super::work::{Context, Usage, Work, bounded};
+use super::work::{Context, ScoreWork, Usage, bounded};
 use crate::data::Wrapper;
 use crate::polar::{ClientEncoder, Cut, CutReport, CutSide, TemplateConfig};
 
@@ -39,7 +39,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// Scores all candidates with their common prefix computed once.
-pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+pub fn score(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
     let request: Score = parse(body, KEYS)?;
     if let Some(model) = request.model.as_deref().filter(|model| **model != *context.model) {
         return Err(ApiError::new(
@@ -82,7 +82,7 @@ pub fn score(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
     let count = cuts.len();
     let reply =
         move |context: &Context, scores: &[f32], usage: &Usage| answer(context, normalise, &cuts, scores, usage);
-    Ok(Work::new(sequences, reply).normalising(count))
+    Ok(ScoreWork::new(sequences, reply).normalising(count))
 }
 
 /// The model's template with the request's own values.

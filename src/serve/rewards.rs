@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::Info;
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
-use super::work::{Context, Work};
+use super::work::{Context, ScoreWork};
 use crate::polar::{ClientEncoder, CutSide};
 
 /// How chat templates end a turn. A query of OpenRLHF is decoded with its special tokens, and the reference has none.
@@ -21,7 +21,7 @@ struct Queries {
 }
 
 /// `POST /get_reward`: OpenRLHF's form.
-pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+pub fn openrlhf(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
     let Queries { query, prompts, labels } = parse(body, &["query", "prompts", "labels"])?;
     let count = query.0.len();
     if prompts.0.len() != count || labels.0.len() != count {
@@ -39,7 +39,7 @@ pub fn openrlhf(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
             .ok_or_else(|| ApiError::invalid(format!("{at_query}: it does not begin with {at_prompt}")))?;
         row(context, &keys, prompt, label, response)
     };
-    Ok(Work::new(
+    Ok(ScoreWork::new(
         rows.map(sequence).collect::<Result<_, _>>()?,
         |_, scores, _| json!({"rewards": scores, "scores": scores, "extra_logs": Map::new()}),
     ))
@@ -137,11 +137,11 @@ struct Response {
 }
 
 /// `POST /reward`: `{prompt, response, label}`, as slime's remote reward model asks; the answer is a number.
-pub fn reward(context: &Context, body: &[u8]) -> Result<Work, ApiError> {
+pub fn reward(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
     let Response { prompt, response, label } = parse(body, &["prompt", "response", "label"])?;
     let keys = ["prompt", "label", "response"].map(String::from);
     let ids = row(context, &keys, &prompt.0, &label.0, &response.0)?;
-    Ok(Work::new(vec![ids], |_, scores, _| scores.first().copied().map_or(Value::Null, Value::from)))
+    Ok(ScoreWork::new(vec![ids], |_, scores, _| scores.first().copied().map_or(Value::Null, Value::from)))
 }
 
 /// A sequence cut as the official client does, to the lengths of the model's template; `keys` are where the three texts stand.

@@ -4,7 +4,7 @@ use super::compat;
 use super::error::ApiError;
 use super::native;
 use super::rewards;
-use super::work::{Context, Work};
+use super::work::{Context, ScoreWork};
 
 /// A path with what it does.
 pub struct Route {
@@ -22,7 +22,7 @@ pub enum Action {
     /// `POST`: sequences to score; with the names of the schemas of request and answer.
     Score {
         /// Makes work of a body.
-        endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+        endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
         /// Schema of the body.
         request: &'static str,
         /// Schema of the answer.
@@ -54,7 +54,7 @@ pub enum About {
 const fn score(
     path: &'static str,
     summary: &'static str,
-    endpoint: fn(&Context, &[u8]) -> Result<Work, ApiError>,
+    endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
     request: &'static str,
     reply: &'static str,
 ) -> Route {

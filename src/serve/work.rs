@@ -45,7 +45,7 @@ pub struct Context {
 }
 
 /// Sequences to score and what to answer.
-pub struct Work {
+pub struct ScoreWork {
     /// None is empty.
     pub sequences: Vec<Vec<u32>>,
     /// How many of them, from the first on, the answer is about, if it normalises by itself.
@@ -55,7 +55,7 @@ pub struct Work {
 
 type Reply = Box<dyn FnOnce(&Context, &[f32], &Usage) -> Value + Send>;
 
-impl Work {
+impl ScoreWork {
     /// `reply` gets a score and a number of tokens for each sequence, in order.
     pub fn new(
         sequences: Vec<Vec<u32>>,

@@ -7,7 +7,7 @@ use super::config_json::FILE;
 use super::foreign::{Family, ROPE_FACTORS, rope_factors};
 use super::layout::{Layout, Names};
 use super::pretrained::{self, Pretrained};
-use super::weights::{self, Target};
+use super::weights::{self, WriteOptions};
 use crate::error::{Error, Result};
 use crate::eval::companion;
 use crate::files::{self, StagedFolder};
@@ -112,7 +112,7 @@ pub fn convert(
                 notes.push("this is not InternLM2's network: the folder is for this program alone".into());
             }
             files::write_atomic(&folder.path().join(FILE), json.as_bytes())?;
-            let target = Target { format, layout, dtype, max_shard_bytes };
+            let target = WriteOptions { format, layout, dtype, max_shard_bytes };
             weights::write(folder.path(), &config, heads, target, &mut values)?;
             notes.extend(copy_companions(from, folder.path())?);
             folder.commit()?;

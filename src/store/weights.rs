@@ -20,7 +20,7 @@ pub const SINGLE: &str = "model.safetensors";
 
 /// How weights are written.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct WriteOptions {
     /// The files' format.
     pub format: Format,
     /// Names and order.
@@ -31,7 +31,7 @@ pub struct Target {
     pub max_shard_bytes: usize,
 }
 
-impl Target {
+impl WriteOptions {
     /// InternLM2's layout as safetensors.
     pub fn safetensors(dtype: Dtype, max_shard_bytes: usize) -> Self {
         Self { format: Format::Safetensors, layout: Layout::INTERNLM2, dtype, max_shard_bytes }
@@ -52,7 +52,7 @@ pub fn write(
     dir: &Path,
     config: &ModelConfig,
     heads: OutputHeads,
-    target: Target,
+    target: WriteOptions,
     source: &mut ReadTensor,
 ) -> Result<()> {
     let specs = config.tensors(heads);

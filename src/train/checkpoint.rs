@@ -41,7 +41,7 @@ const REPLACED: &str = ".replaced-";
 const PIECE: usize = 1 << 16;
 
 /// A range of a buffer that is to be saved.
-pub struct Part<'a> {
+pub struct SavedRange<'a> {
     /// The buffer.
     pub name: &'a str,
     /// Its elements.
@@ -97,7 +97,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the disk is full or fails, or a part cannot be read; the earlier checkpoints then still stand.
-    pub fn save(&self, step: u64, parts: &mut [Part], state: &impl Serialize) -> Result<()> {
+    pub fn save(&self, step: u64, parts: &mut [SavedRange], state: &impl Serialize) -> Result<()> {
         let target = self.place(step);
         let temporary = self.folder.join(format!("{TEMPORARY}{step:08}"));
         let written = write_folder(&temporary, step, parts, state).and_then(|()| self.put(&temporary, &target));
@@ -274,7 +274,7 @@ pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> 
 }
 
 /// Writes all files of a checkpoint into the new folder `folder`, the manifest last, and flushes them.
-fn write_folder(folder: &Path, step: u64, parts: &mut [Part], state: &impl Serialize) -> Result<()> {
+fn write_folder(folder: &Path, step: u64, parts: &mut [SavedRange], state: &impl Serialize) -> Result<()> {
     if folder.exists() {
         remove_folder(folder)?;
     }
@@ -316,7 +316,7 @@ fn write_file(folder: &Path, name: &str, content: &mut dyn FnMut(&mut Out) -> Re
     Ok(record)
 }
 
-fn write_part(out: &mut Out, part: &mut Part) -> Result<()> {
+fn write_part(out: &mut Out, part: &mut SavedRange) -> Result<()> {
     let (mut values, mut bytes) = (Vec::new(), Vec::new());
     for piece in pieces(part.range.clone()) {
         values.resize(piece.len(), 0.0);

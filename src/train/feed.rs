@@ -17,7 +17,7 @@ use crate::tokenizer::Tokenizer;
 use crate::zoo::{Split, Zoo};
 
 /// Where examples come from.
-pub enum Source {
+pub enum TrainingSource {
     /// The policy zoo: a new triple for every example.
     Zoo(Zoo),
     /// Trajectories of known policies, from which each epoch draws new triples.
@@ -30,7 +30,7 @@ pub enum Source {
     Sequences(Rows<Vec<u32>>),
 }
 
-impl Source {
+impl TrainingSource {
     /// Examples in an epoch; none for a source that never repeats.
     pub fn epoch_len(&self) -> Option<usize> {
         match self {
@@ -46,7 +46,7 @@ impl Source {
 /// What makes packs of examples.
 pub struct Feeder {
     /// The examples.
-    pub source: Source,
+    pub source: TrainingSource,
     /// Text to ids; none for a model without one, which learns from ids.
     pub tokenizer: Option<Tokenizer>,
     /// How strings are built and cut.
@@ -159,7 +159,7 @@ impl Feeder {
         let mut orders = Orders::new();
         let n = match &self.source {
             // Every epoch has the same ones.
-            Source::Preferences(triples) => n.min(triples.len() as u64),
+            TrainingSource::Preferences(triples) => n.min(triples.len() as u64),
             _ => n,
         };
         (0..n).map_while(|index| self.triple(index, &mut orders).transpose()).collect()
@@ -173,10 +173,10 @@ impl Feeder {
         let (epoch, len, position) = self.place(index);
         let mut row = || self.order(orders, epoch, len)[position] as usize;
         match &self.source {
-            Source::Zoo(zoo) => Ok(Some(zoo.triple(Split::Train, index))),
-            Source::Trajectories(source) => source.draw(row(), self.seed, epoch).map(Some),
-            Source::Preferences(triples) => triples.get(row()).map(Some),
-            Source::Pairs(_) | Source::Sequences(_) => Ok(None),
+            TrainingSource::Zoo(zoo) => Ok(Some(zoo.triple(Split::Train, index))),
+            TrainingSource::Trajectories(source) => source.draw(row(), self.seed, epoch).map(Some),
+            TrainingSource::Preferences(triples) => triples.get(row()).map(Some),
+            TrainingSource::Pairs(_) | TrainingSource::Sequences(_) => Ok(None),
         }
     }
 
@@ -192,7 +192,7 @@ impl Feeder {
         }
         let (epoch, len, position) = self.place(index);
         match &self.source {
-            Source::Zoo(zoo) => {
+            TrainingSource::Zoo(zoo) => {
                 let Triple { prompt, reference, .. } = zoo.triple(Split::Train, index);
                 let document = Document { prompt, output: reference };
                 for sequence in encode_document(self.tokenizer()?, &document, &self.template)? {
@@ -200,15 +200,17 @@ impl Feeder {
                 }
                 Ok(())
             }
-            Source::Pairs(pairs) => {
+            TrainingSource::Pairs(pairs) => {
                 let pair = pairs.get(self.order(orders, epoch, len)[position] as usize)?;
                 filling.push(&[&pair.chosen, &pair.rejected], true)
             }
-            Source::Sequences(sequences) => {
+            TrainingSource::Sequences(sequences) => {
                 let sequence = sequences.get(self.order(orders, epoch, len)[position] as usize)?;
                 filling.push(&[&sequence], false)
             }
-            Source::Trajectories(_) | Source::Preferences(_) => Err(Error::machine("triples without a ranking loss")),
+            TrainingSource::Trajectories(_) | TrainingSource::Preferences(_) => {
+                Err(Error::machine("triples without a ranking loss"))
+            }
         }
     }
 

@@ -4,18 +4,17 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::data::{ReferenceSource, SetFormat};
 use crate::error::{Error, Result};
-use crate::eval::group::ReferenceSource;
 use crate::eval::judge::{ModelJudge, Truncation};
 use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, example, measure};
-use crate::eval::sets::Format;
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files::{self, StagedFolder};
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::store::weights;
-use crate::store::weights::Target;
+use crate::store::weights::WriteOptions;
 use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
 use crate::train::rate::Ceiling;
@@ -104,7 +103,7 @@ pub fn finish(
                     Ok(())
                 })?;
                 let row = found.table.rows.into_iter().next().ok_or_else(|| Error::machine("a table without rows"))?;
-                if set.format == Format::Pairs {
+                if set.format == SetFormat::Pairs {
                     let accuracy = format!("{} of {} pairs", row.accuracies[0], row.pairs());
                     facts.push((format!("accuracy on {name}"), accuracy));
                 } else {
@@ -184,7 +183,13 @@ fn save_model(
     }
     companion.write(staged.path())?;
     let mut source = |spec: &TensorSpec| master.get(model, spec);
-    weights::write(staged.path(), &config, model.outputs(), Target::safetensors(dtype, SHARD_BYTES), &mut source)?;
+    weights::write(
+        staged.path(),
+        &config,
+        model.outputs(),
+        WriteOptions::safetensors(dtype, SHARD_BYTES),
+        &mut source,
+    )?;
     staged.commit()
 }
 

@@ -31,7 +31,7 @@ pub struct Sizes {
 
 /// One buffer, or several of a kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PlannedBuffer {
     /// What is in it.
     pub name: &'static str,
     /// Its size.
@@ -48,7 +48,7 @@ pub struct MemoryPlan {
     /// Candidates of a step, at most.
     pub candidates: usize,
     /// What is taken on the device.
-    pub parts: Vec<Part>,
+    pub parts: Vec<PlannedBuffer>,
     /// Bytes of the host's memory that the device reads from.
     pub staging: usize,
 }
@@ -64,7 +64,7 @@ impl Sizes {
     /// The plan on a device of such a `footprint` with the activations of `keep`.
     pub fn plan(&self, footprint: &Footprint, keep: Keep) -> MemoryPlan {
         let Self { config, outputs, capacity, candidates } = self;
-        let part = |name, bytes| Part { name, bytes };
+        let part = |name, bytes| PlannedBuffer { name, bytes };
         let elements = config.buffer_elements(*outputs);
         let [masters, moments] = OptimizerState::planned_bytes(footprint, elements);
         let mut parts = vec![part("weights", Model::bytes(footprint, config, *outputs))];

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, StagedFolder};
 use crate::model::TensorSpec;
 use crate::store::weights;
-use crate::store::weights::Target;
+use crate::store::weights::WriteOptions;
 use crate::tensor::Dtype;
 use crate::train::Trainer;
 use crate::train::checkpoint::{Checkpoints, Latest, RunLock};
@@ -171,7 +171,7 @@ impl Found {
         if setup.config.train.init.is_some() {
             let Initial { model, state, .. } = initial;
             let mut source = |spec: &TensorSpec| state.get(model, spec);
-            let target = Target::safetensors(Dtype::F32, usize::MAX);
+            let target = WriteOptions::safetensors(Dtype::F32, usize::MAX);
             weights::write(staged.path(), model.config(), model.outputs(), target, &mut source)?;
         }
         Origin::write(staged.path(), self.data.clone())?;

@@ -19,7 +19,7 @@ use crate::passes::Capacity;
 use crate::polar::TemplateConfig;
 use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::{Missing, Tokenizer};
-use crate::train::feed::{Feeder, Source};
+use crate::train::feed::{Feeder, TrainingSource};
 use crate::train::plan::Sizes;
 use crate::train::state::OptimizerState;
 use data::Data;
@@ -304,7 +304,7 @@ pub fn sizes_without_data(config: &Config, start: &Start) -> Result<Sizes> {
     Ok(Sizes { config: model, outputs, capacity, candidates: 2 * config.train.batch_size })
 }
 
-fn steps(config: &Config, source: &Source) -> Result<u64> {
+fn steps(config: &Config, source: &TrainingSource) -> Result<u64> {
     match (config.train.steps, source.epoch_len()) {
         (0, Some(len)) => Ok((len as u64).div_ceil(config.train.batch_size as u64)),
         (0, None) => Err(Error::machine("an epoch of a source without an end")),

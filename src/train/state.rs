@@ -8,7 +8,7 @@ use crate::backend::{AdamW, BackendExt, Footprint, Operations};
 use crate::error::{Error, Result};
 use crate::model::{Model, TensorSpec};
 use crate::tensor::Tensor;
-use crate::train::checkpoint::{Checkpoint, Checkpoints, Part, pieces};
+use crate::train::checkpoint::{Checkpoint, Checkpoints, SavedRange, pieces};
 
 /// The parameters of one range of the flat buffer in full precision.
 pub struct Masters {
@@ -146,9 +146,9 @@ impl OptimizerState {
         let [mut master, mut m, mut v] = self.buffers().map(reader);
         let [of_master, of_m, of_v] = Self::NAMES;
         let mut parts = [
-            Part { name: of_master, range: range.clone(), read: &mut master },
-            Part { name: of_m, range: range.clone(), read: &mut m },
-            Part { name: of_v, range: range.clone(), read: &mut v },
+            SavedRange { name: of_master, range: range.clone(), read: &mut master },
+            SavedRange { name: of_m, range: range.clone(), read: &mut m },
+            SavedRange { name: of_v, range: range.clone(), read: &mut v },
         ];
         checkpoints.save(step, &mut parts, totals)
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::{Around, values};
 use crate::backend::{Backend, Checked};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Kind, Operand};
+use crate::ops::{Access, ElementKind, Operand};
 use crate::tensor::Tensor;
 
 /// A backend that looks at every result: the first operation that writes an infinity or a NaN is an error, which names
@@ -49,7 +49,7 @@ impl Around for Guarded {
         unsafe { self.inner.execute(op) }?;
         let operands = op.op().op().operands();
         let counts = |operand: &&Operand| operand.access.writes() && operand.access != Access::Scratch;
-        let results = operands.iter().filter(counts).filter(|operand| operand.kind != Kind::Index);
+        let results = operands.iter().filter(counts).filter(|operand| operand.kind != ElementKind::Index);
         results.into_iter().try_for_each(|operand| self.look(op.op().name(), operand))
     }
 }

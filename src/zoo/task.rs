@@ -73,7 +73,7 @@ pub enum Task {
 
 /// One step: `left` equals, or leads to, `right`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct SolutionStep {
     /// What is worked on.
     pub left: Vec<Atom>,
     /// What comes out.
@@ -84,7 +84,7 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Working {
     /// The steps.
-    pub steps: [Step; STEPS],
+    pub steps: [SolutionStep; STEPS],
     /// The answer that they lead to.
     pub answer: Vec<Atom>,
 }
@@ -232,7 +232,7 @@ fn work_sum(terms: &[i64; 3], slip: Option<usize>, rng: &mut impl Rng) -> Workin
     let steps = std::array::from_fn(|i| {
         let left = vec![Atom::Number(total), Atom::text(sign(rest[i])), Atom::Number(rest[i].abs())];
         total = maybe_wrong(total + rest[i], slip == Some(i), rng);
-        Step { left, right: vec![Atom::Number(total)] }
+        SolutionStep { left, right: vec![Atom::Number(total)] }
     });
     Working { steps, answer: vec![Atom::Number(total)] }
 }
@@ -254,7 +254,7 @@ fn work_sort(numbers: &[i64; 3], slip: Option<usize>, rng: &mut impl Rng) -> Wor
             high.push(taken)
         }
         left.shuffle(rng);
-        Step { left: shown, right: vec![Atom::Number(taken)] }
+        SolutionStep { left: shown, right: vec![Atom::Number(taken)] }
     });
     let order = low.into_iter().chain(left).chain(high.into_iter().rev());
     Working { steps, answer: order.map(Atom::Number).collect() }
@@ -268,7 +268,7 @@ fn work_maximum(numbers: &[i64; 3], slip: Option<usize>, rng: &mut impl Rng) -> 
     let steps = std::array::from_fn(|i| {
         let (a, b) = (best, order[i + 1]);
         best = if slip == Some(i) { a.min(b) } else { a.max(b) };
-        Step { left: vec![Atom::Number(a), Atom::text("or"), Atom::Number(b)], right: vec![Atom::Number(best)] }
+        SolutionStep { left: vec![Atom::Number(a), Atom::text("or"), Atom::Number(b)], right: vec![Atom::Number(best)] }
     });
     Working { steps, answer: vec![Atom::Number(best)] }
 }
@@ -282,7 +282,7 @@ fn work_parts(slip: Option<usize>, rng: &mut impl Rng, part: impl Fn(usize) -> (
         let (left, value) = part(order[i]);
         let value = maybe_wrong(value, slip == Some(i), rng);
         total += value;
-        Step { left, right: vec![Atom::Number(value)] }
+        SolutionStep { left, right: vec![Atom::Number(value)] }
     });
     Working { steps, answer: vec![Atom::Number(total)] }
 }
@@ -297,7 +297,7 @@ fn work_reverse(letters: &[char; 4], slip: Option<usize>, rng: &mut impl Rng) ->
         let swapped = if slip == Some(i) { pair } else { [pair[1], pair[0]] };
         turned[2 - 2 * order[i]..][..2].copy_from_slice(&swapped);
         let text = |pair: [char; 2]| vec![Atom::Text(pair.iter().collect())];
-        Step { left: text(pair), right: text(swapped) }
+        SolutionStep { left: text(pair), right: text(swapped) }
     });
     Working { steps, answer: vec![Atom::Text(turned.iter().collect())] }
 }
@@ -313,7 +313,7 @@ fn work_date(day: i64, offset: i64, slip: Option<usize>, rng: &mut impl Rng) -> 
         if slip == Some(i) {
             now += if rng.random() { 1 } else { -1 };
         }
-        Step { left, right: vec![Atom::text(weekday(now))] }
+        SolutionStep { left, right: vec![Atom::text(weekday(now))] }
     });
     Working { steps, answer: vec![Atom::text(weekday(now))] }
 }

@@ -11,7 +11,7 @@ use polar_raw::cpu::Cpu;
 use polar_raw::model::{Model, ModelConfig};
 use polar_raw::rng;
 use polar_raw::store::Pretrained;
-use polar_raw::store::weights::{self, Target};
+use polar_raw::store::weights::{self, WriteOptions};
 use rand::RngExt;
 use serde_json::Value;
 
@@ -451,7 +451,7 @@ fn a_run_of_a_model_with_biases_resumes() {
     model.initialise(3).unwrap();
     config.write(&dir).unwrap();
     let mut get = |spec: &_| model.get(model.params(), spec);
-    let target = Target::safetensors(config.dtype, 1 << 30);
+    let target = WriteOptions::safetensors(config.dtype, 1 << 30);
     weights::write(&dir, &config, model.outputs(), target, &mut get).unwrap();
 
     let sets = ["train.steps=300", "train.checkpoint_every=10"];

@@ -15,9 +15,9 @@ use polar_raw::eval::{Companion, Scorer};
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Model, ModelConfig, OutputHeads};
 use polar_raw::polar::{CutSide, Form, TemplateConfig, encode_as_client};
-use polar_raw::serve::{Compat, Info, Loaded, Normalise, Options, Score, Server};
+use polar_raw::serve::{Compat, Info, LoadedModel, Normalise, Options, Score, Server};
 use polar_raw::store::weights;
-use polar_raw::store::weights::Target;
+use polar_raw::store::weights::WriteOptions;
 use polar_raw::tensor::Dtype;
 use polar_raw::tokenizer::{Names, Tokenizer};
 use rand::RngExt;
@@ -60,7 +60,7 @@ pub fn model() -> Rc<Model> {
 pub fn save(dir: &Path) {
     let (model, config) = (model(), config());
     config.write(dir).unwrap();
-    let target = Target::safetensors(Dtype::F32, 1 << 30);
+    let target = WriteOptions::safetensors(Dtype::F32, 1 << 30);
     weights::write(dir, &config, REWARD, target, &mut |spec| model.get(model.params(), spec)).unwrap();
     tokenizer().save(dir).unwrap();
     Companion { template: template(), baselines: None }.write(dir).unwrap();
@@ -173,14 +173,14 @@ impl Running {
 
     /// Serves with what `score` makes, on the engine's thread.
     pub fn with(options: Options, score: impl FnOnce() -> Score + Send + 'static) -> Self {
-        let running = Self::loading(options, move || Ok(Loaded { info: info(), score: score() }));
+        let running = Self::loading(options, move || Ok(LoadedModel { info: info(), score: score() }));
         while super::client::get(running.address, "/ready").status != 200 {
             std::thread::sleep(Duration::from_millis(2));
         }
         running
     }
 
-    pub fn loading(options: Options, load: impl FnOnce() -> Result<Loaded> + Send + 'static) -> Self {
+    pub fn loading(options: Options, load: impl FnOnce() -> Result<LoadedModel> + Send + 'static) -> Self {
         let server = Server::bind(options).unwrap();
         let address = server.address().unwrap();
         let (stop, stopped) = oneshot::channel();

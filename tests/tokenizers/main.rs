@@ -4,7 +4,7 @@ mod folders;
 mod refused;
 
 use polar_raw::config::{TokenRef, TokenizerKind, TokenizerSection};
-use polar_raw::error::Kind;
+use polar_raw::error::ErrorKind;
 use polar_raw::tokenizer::{GgufVocabulary, Missing, Names, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -185,7 +185,7 @@ fn other_keys_of_the_configuration_are_kept() {
 fn bad_files_are_the_users_mistake() {
     let refused = |json: Value, part: &str| {
         let error = from_json(&json, None).unwrap_err();
-        assert_eq!(error.kind(), Kind::User);
+        assert_eq!(error.kind(), ErrorKind::User);
         let message = error.to_string();
         assert!(message.contains("tokenizer.json") && message.contains(part), "{message}");
     };
@@ -338,7 +338,7 @@ fn vocabularies_of_gguf_files_are_saved_as_files_of_their_kind() {
 fn bad_vocabularies_of_gguf_files_are_the_users_mistake() {
     let refused = |vocabulary: GgufVocabulary, part: &str| {
         let error = Tokenizer::from_gguf(&vocabulary, Names::default(), Missing::Add).unwrap_err();
-        assert_eq!(error.kind(), Kind::User);
+        assert_eq!(error.kind(), ErrorKind::User);
         assert!(error.to_string().contains(part), "{error}");
     };
     let good = || byte_level("smollm");
@@ -385,7 +385,7 @@ fn special_tokens_by_id() {
 fn a_folder_that_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let error = ALL[0].save(&dir.path().join("missing")).unwrap_err();
-    assert_eq!(error.kind(), Kind::User);
+    assert_eq!(error.kind(), ErrorKind::User);
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
 }
 
@@ -470,7 +470,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "tokenizer.json", &json);
         match Tokenizer::load(dir.path(), Missing::Leave) {
-            Err(error) => prop_assert_eq!(error.kind(), Kind::User),
+            Err(error) => prop_assert_eq!(error.kind(), ErrorKind::User),
             Ok(tokenizer) => for text in ["", "ab <s> é", "<|reward|>aab"] {
                 if let Ok(ids) = tokenizer.encode(text) {
                     prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));

@@ -1,38 +1,73 @@
-//! Text for a language model: `{prompt, output}`, `{text}`, or the paragraphs of a `.txt` file.
+//! Text for a language model: `{prompt, output}`, `{text}`, or the paragraphs of a `.txt` file. Files of both kinds are
+//! read together.
 
-use super::Format;
+use super::{RowFormat, Training, read};
 use crate::Result;
 use crate::data::Document;
 use crate::data::records::Records;
-use crate::data::row::{Kind, Row};
-use crate::data::rows::Rows;
+use crate::data::row::Row;
 use crate::data::store::Raw;
 
+/// Rows {prompt, output}, and plain text.
 pub struct Documents;
 
-impl Format for Documents {
-    type Item = Document;
+/// Rows {text}.
+pub struct Texts;
 
-    fn item(mut row: Row, kind: Kind, _: Raw) -> Result<Document> {
-        match kind {
-            Kind::Text => Ok(Document { prompt: String::new(), output: row.text("text")? }),
-            _ => Ok(Document { prompt: row.text("prompt")?, output: row.text("output")? }),
-        }
+pub const TRAINING: Training = Training {
+    kind: Records::DOCUMENTS,
+    check: |row, raw| document(row, raw).map(drop),
+    records: |rows| Records::Documents(rows.read(read_document)),
+};
+
+impl RowFormat for Documents {
+    fn name(&self) -> &'static str {
+        Records::DOCUMENTS
     }
 
-    /// Of plain text each run of lines without a blank one is a document.
-    fn read(raw: Raw) -> Result<Document> {
-        if raw.plain_text {
-            let output = raw.text()?.lines().collect::<Vec<_>>().join("\n");
-            return Ok(Document { prompt: String::new(), output });
-        }
-        let row = Row::parse(raw.text()?)?;
-        let kind = row.kind()?;
-        row.check(kind)?;
-        Self::item(row, kind, raw)
+    fn keys(&self) -> &'static [&'static str] {
+        &["prompt", "output"]
     }
 
-    fn records(rows: Rows<Document>) -> Records {
-        Records::Documents(rows)
+    fn knows(&self, row: &Row) -> bool {
+        row.has("output")
     }
+
+    fn training(&self) -> Option<Training> {
+        Some(TRAINING)
+    }
+}
+
+impl RowFormat for Texts {
+    fn name(&self) -> &'static str {
+        "texts"
+    }
+
+    fn keys(&self) -> &'static [&'static str] {
+        &["text"]
+    }
+
+    fn knows(&self, row: &Row) -> bool {
+        row.has("text")
+    }
+
+    fn training(&self) -> Option<Training> {
+        Some(TRAINING)
+    }
+}
+
+fn document(row: &mut Row, _: Raw) -> Result<Document> {
+    match row.has("text") {
+        true => Ok(Document { prompt: String::new(), output: row.text("text")? }),
+        false => Ok(Document { prompt: row.text("prompt")?, output: row.text("output")? }),
+    }
+}
+
+/// Of plain text each run of lines without a blank one is a document.
+fn read_document(raw: Raw) -> Result<Document> {
+    if !raw.plain_text {
+        return read(raw, document);
+    }
+    let text = raw.text().map_err(|error| error.context(raw.place()))?;
+    Ok(Document { prompt: String::new(), output: text.lines().collect::<Vec<_>>().join("\n") })
 }

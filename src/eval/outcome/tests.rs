@@ -1,16 +1,15 @@
 use super::*;
-use crate::eval::group::ReferenceSource;
-use crate::eval::group::{Candidate, Group, Rule};
+use crate::data::{Candidate, Group, ReferenceSource, Rule, SetFormat};
 use crate::eval::judge::Judge;
 use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, measure};
-use crate::eval::sets::{Format, Set};
+use crate::eval::sets::Set;
 use approx::abs_diff_eq;
 
 /// Subset and candidates, each a text and its gain.
 type TestRow<'a> = (&'a str, &'a [(&'a str, f64)]);
 
-fn set(format: Format, rule: Rule, rows: &[TestRow]) -> Set {
+fn set(format: SetFormat, rule: Rule, rows: &[TestRow]) -> Set {
     let group = |(i, (subset, candidates)): (usize, &TestRow)| Group {
         line: i + 1,
         id: None,
@@ -47,7 +46,7 @@ fn the_table_has_all_then_subsets_and_a_tie_is_wrong() {
         ("a", &[("3", 1.0), ("x", 0.0)]),
         ("", &[("5", 1.0), ("4", 0.0)]),
     ];
-    let set = set(Format::Preferences, Rule::Pairs, &rows);
+    let set = set(SetFormat::Preferences, Rule::Pairs, &rows);
     let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
     let task = Task { name: "numbers", set: &set, trials: &trials, baselines: None, seed: 1 };
     let mut seen = 0;
@@ -71,7 +70,7 @@ fn the_control_finds_a_judge_that_compares() {
     let texts: Vec<[String; 2]> = (0..40).map(|i| [format!("reference {i}!"), format!("other {i}")]).collect();
     let rows: Vec<Vec<(&str, f64)>> = texts.iter().map(|[a, b]| vec![(a.as_str(), 1.0), (b.as_str(), 0.0)]).collect();
     let rows: Vec<(&str, &[(&str, f64)])> = rows.iter().map(|row| ("", &row[..])).collect();
-    let set = set(Format::Preferences, Rule::Pairs, &rows);
+    let set = set(SetFormat::Preferences, Rule::Pairs, &rows);
     let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
     let mut judge = |_: &str, reference: &str, text: &str| f32::from(u8::from(text == format!("{reference}!")));
     let task = Task { name: "set", set: &set, trials: &trials, baselines: None, seed: 3 };
@@ -87,7 +86,7 @@ fn best_of_four_is_strict_and_chance_is_a_quarter() {
         ("Math", &[("3", 1.0), ("1", 0.0), ("2", 0.0), ("3.0", 0.0)]),
         ("Ties", &[("3", 1.0), ("9", 1.0), ("2", 0.0), ("4", 0.0)]),
     ];
-    let set = set(Format::RewardBench2, Rule::BestOfN, &rows);
+    let set = set(SetFormat::RewardBench2, Rule::BestOfN, &rows);
     let mut references = tempfile::NamedTempFile::new().unwrap();
     for i in 0..3 {
         std::io::Write::write_all(
@@ -111,10 +110,10 @@ fn sections_average_their_parts() {
     let right: &[(&str, f64)] = &[("1", 1.0), ("0", 0.0)];
     let wrong: &[(&str, f64)] = &[("0", 1.0), ("1", 0.0)];
     let rows = [("math-prm", right), ("hep-go", wrong), ("hep-cpp", wrong), ("hep-go", wrong), ("donotanswer", right)];
-    let set = set(Format::Preferences, Rule::Pairs, &rows);
+    let set = set(SetFormat::Preferences, Rule::Pairs, &rows);
     let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
     let judged = judgements(&set, &trials);
-    let averages = averages(Format::RewardBench, &trials, &judged);
+    let averages = averages(SetFormat::RewardBench, &trials, &judged);
     let sections: Vec<_> = averages.sections.iter().map(|s| (s.name.as_str(), s.pairs, s.accuracy)).collect();
     assert_eq!(sections, [("Safety", 1, 1.0), ("Reasoning", 4, 0.5)], "sections without judgements are left out");
     assert_eq!((averages.by_pairs, averages.by_section), (0.4, Some(0.75)));
@@ -138,7 +137,7 @@ fn spearman_of_known_cases() {
 fn lengths_say_what_the_judge_and_what_the_data_prefer() {
     let rows: [(&str, &[(&str, f64)]); 3] =
         [("", &[("1", 1.0), ("2", 0.0)]), ("", &[("4", 1.0), ("3", 0.0)]), ("", &[("6", 1.0), ("5", 0.0)])];
-    let set = set(Format::Preferences, Rule::Pairs, &rows);
+    let set = set(SetFormat::Preferences, Rule::Pairs, &rows);
     let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
     let tally = |tokens: [[usize; 2]; 3]| {
         let (questions, mut tally) = (questions(&set, &trials), LengthTally::default());

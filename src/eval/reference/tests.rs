@@ -1,5 +1,5 @@
 use super::*;
-use crate::eval::group::{Candidate, Rule};
+use crate::data::{Candidate, Rule};
 
 fn group(rule: Rule, prompt: &str, candidates: &[(&str, f64)]) -> Group {
     Group {
@@ -14,7 +14,7 @@ fn group(rule: Rule, prompt: &str, candidates: &[(&str, f64)]) -> Group {
     }
 }
 
-fn set(format: Format, groups: Vec<Group>) -> Set {
+fn set(format: SetFormat, groups: Vec<Group>) -> Set {
     Set { format, rows: groups.len(), groups: groups.into(), notes: Vec::new(), blake3: String::new() }
 }
 
@@ -50,7 +50,7 @@ fn question(better: &str, worse: &str) -> (String, String) {
 #[test]
 fn best_is_the_reference_and_is_not_judged() {
     let ranked = [("first", 9.0), ("third", 3.0), ("second", 5.0), ("last", 1.0)];
-    let set = set(Format::RmbRanked, vec![group(Rule::FirstTwo, "p", &ranked)]);
+    let set = set(SetFormat::RmbRanked, vec![group(Rule::FirstTwo, "p", &ranked)]);
     let found = trials(&set, ReferenceSource::Best, References::default()).unwrap();
     assert_eq!(asked(&set, &found), [("first".into(), vec![question("second", "third")])]);
     assert_eq!((found.left_out_candidates, found.left_out_groups), (0, 0));
@@ -59,7 +59,7 @@ fn best_is_the_reference_and_is_not_judged() {
 #[test]
 fn leave_one_out_asks_only_what_is_not_better_than_the_reference() {
     let candidates = [("good", 1.0), ("fine", 1.0), ("bad", 0.0), ("worse", 0.0)];
-    let set = set(Format::RmBench, vec![group(Rule::Pairs, "p", &candidates)]);
+    let set = set(SetFormat::RmBench, vec![group(Rule::Pairs, "p", &candidates)]);
     let found = trials(&set, ReferenceSource::LeaveOneOut, References::default()).unwrap();
     let of =
         |reference: &str, other: &str| (reference.to_string(), vec![question(other, "bad"), question(other, "worse")]);
@@ -70,7 +70,7 @@ fn leave_one_out_asks_only_what_is_not_better_than_the_reference() {
 fn a_candidate_with_the_references_text_is_left_out_and_counted() {
     let twins = [("same", 1.0), ("same", 1.0), ("other", 1.0), ("bad", 0.0)];
     let groups = vec![group(Rule::BestOfN, "p", &twins), group(Rule::BestOfN, "q", &[("x", 1.0), ("y", 0.0)])];
-    let set = set(Format::RewardBench2, groups);
+    let set = set(SetFormat::RewardBench2, groups);
     let found = trials(&set, ReferenceSource::Best, References::default()).unwrap();
     assert_eq!(asked(&set, &found), [("same".into(), vec![question("other", "bad")])]);
     assert_eq!((found.left_out_candidates, found.left_out_groups), (1, 1));
@@ -89,7 +89,13 @@ fn a_candidate_with_the_references_text_is_left_out_and_counted() {
 
 #[test]
 fn a_source_that_a_format_does_not_have_is_refused_with_what_to_choose() {
-    for format in [Format::RewardBench, Format::RewardBench2, Format::RmBench, Format::JudgeBench, Format::RmbRanked] {
+    for format in [
+        SetFormat::RewardBench,
+        SetFormat::RewardBench2,
+        SetFormat::RmBench,
+        SetFormat::JudgeBench,
+        SetFormat::RmbRanked,
+    ] {
         let set = set(format, vec![group(Rule::Pairs, "p", &[("a", 1.0), ("b", 0.0)])]);
         let message = trials(&set, ReferenceSource::Field, References::default()).unwrap_err().to_string();
         assert!(
@@ -97,7 +103,7 @@ fn a_source_that_a_format_does_not_have_is_refused_with_what_to_choose() {
             "{message}"
         );
     }
-    let pairs = set(Format::RewardBench, vec![group(Rule::Pairs, "p", &[("a", 1.0), ("b", 0.0)])]);
+    let pairs = set(SetFormat::RewardBench, vec![group(Rule::Pairs, "p", &[("a", 1.0), ("b", 0.0)])]);
     let message = trials(&pairs, ReferenceSource::Best, References::default()).unwrap_err().to_string();
     assert!(message.contains("best leaves nothing to judge") && message.contains("choose file"), "{message}");
     let message = trials(&pairs, ReferenceSource::File, References::default()).unwrap_err().to_string();
@@ -137,7 +143,7 @@ fn the_control_has_references_of_other_prompts_that_are_no_candidates() {
         group(Rule::Pairs, &format!("prompt {}", i % 5), &candidates)
     };
     let groups: Vec<Group> = (0..10).map(prompt).collect();
-    let set = |groups| set(Format::RmBench, groups);
+    let set = |groups| set(SetFormat::RmBench, groups);
     let all = set(groups.clone());
     let found = trials(&all, ReferenceSource::LeaveOneOut, References::default()).unwrap();
     for seed in 0..8 {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::eval::{Row, Table};
+use crate::eval::{Table, TableRow};
 use crate::page::plot::Plane;
 
 /// The section; nothing where nothing was scored.
@@ -23,7 +23,7 @@ pub fn section(table: &Table) -> Markup {
     }
 }
 
-fn draw(row: &Row) -> Markup {
+fn draw(row: &TableRow) -> Markup {
     let (chosen, rejected) = (finite(&row.chosen), finite(&row.rejected));
     let margins: Vec<f64> = row
         .chosen

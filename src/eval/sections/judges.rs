@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{bounds, figure};
-use crate::eval::{Accuracy, Row, Table};
+use crate::eval::{Accuracy, Table, TableRow};
 use crate::page::plot::{label, ticks};
 
 /// What the judges with known names are.
@@ -20,7 +20,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(rows: &[Row]) -> Self {
+    fn of(rows: &[TableRow]) -> Self {
         let lowest = rows.iter().flat_map(|row| &row.accuracies).filter(|a| a.pairs > 0).map(|a| a.interval().0);
         let chances = rows.iter().map(|row| row.chance - 0.05);
         let lowest = lowest.chain(chances).fold(0.45, f64::min);
@@ -61,7 +61,7 @@ pub fn titled(heading: &str, table: &Table) -> Markup {
 }
 
 /// Parts of a set, each with the accuracies of `names`: one line a part, or one for each name under the part's.
-pub fn parts(heading: &str, names: &[String], rows: &[Row]) -> Markup {
+pub fn parts(heading: &str, names: &[String], rows: &[TableRow]) -> Markup {
     let scale = Scale::of(rows);
     html! {
         section {
@@ -104,11 +104,11 @@ fn head(what: &str, scale: &Scale) -> Markup {
     }
 }
 
-fn caption(row: &Row) -> Markup {
+fn caption(row: &TableRow) -> Markup {
     html! { tr.set { th colspan="3" scope="rowgroup" { (row.name) " " span { (row.pairs()) " pairs" } } } }
 }
 
-fn line(name: Markup, kind: &str, accuracy: &Accuracy, row: &Row, scale: &Scale) -> Markup {
+fn line(name: Markup, kind: &str, accuracy: &Accuracy, row: &TableRow, scale: &Scale) -> Markup {
     html! {
         tr class=(kind) {
             th scope="row" { (name) }
@@ -124,7 +124,7 @@ fn line(name: Markup, kind: &str, accuracy: &Accuracy, row: &Row, scale: &Scale)
     }
 }
 
-fn set(table: &Table, row: &Row, scale: &Scale) -> Markup {
+fn set(table: &Table, row: &TableRow, scale: &Scale) -> Markup {
     let best = table.best_baseline(row);
     html! {
         tbody {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_control_that_was_not_run_has_no_dot() {
         let accuracies = vec![Accuracy::of(90, 100), Accuracy::default()];
-        let row = Row { name: "set".into(), accuracies, chance: 0.5, chosen: Vec::new(), rejected: Vec::new() };
+        let row = TableRow { name: "set".into(), accuracies, chance: 0.5, chosen: Vec::new(), rejected: Vec::new() };
         assert_eq!(Scale::of(std::slice::from_ref(&row)).low, 0.4);
         let table = Table { columns: ["model", "shuffled reference"].map(String::from).into(), rows: vec![row] };
         let page = section(&table).into_string();

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::eval::group::{Level, Rule};
+use crate::data::{Row, Rule};
+use crate::eval::judgement::Level;
 
 struct File(tempfile::TempDir);
 
@@ -20,12 +21,12 @@ impl File {
     }
 }
 
-fn set(rows: &[Value], format: Option<Format>) -> Result<Set> {
+fn set(rows: &[Value], format: Option<SetFormat>) -> Result<Set> {
     let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
     read(&File::new(lines).path(), format, 1)
 }
 
-fn refusal(rows: &[Value], format: Option<Format>) -> String {
+fn refusal(rows: &[Value], format: Option<SetFormat>) -> String {
     set(rows, format).unwrap_err().to_string()
 }
 
@@ -77,37 +78,37 @@ fn named(expected: &[(&str, f64)]) -> Vec<(String, f64)> {
 fn every_format_is_known_by_its_keys_and_read_whole() {
     let read = set(&[reward_bench()], None).unwrap();
     let group = &first(&read);
-    assert_eq!((read.format, group.rule, group.line), (Format::RewardBench, Rule::Pairs, 1));
+    assert_eq!((read.format, group.rule, group.line), (SetFormat::RewardBench, Rule::Pairs, 1));
     assert_eq!((group.subset.as_str(), group.id.as_deref()), ("llmbar-natural", Some("30")));
     assert_eq!(candidates(&read), named(&[("A wren.", 1.0), ("A pike.", 0.0)]));
 
     let read = set(&[reward_bench_2()], None).unwrap();
-    assert_eq!((read.format, first(&read).rule), (Format::RewardBench2, Rule::BestOfN));
+    assert_eq!((read.format, first(&read).rule), (SetFormat::RewardBench2, Rule::BestOfN));
     assert_eq!(candidates(&read), named(&[("w-r-e-n", 1.0), ("r-e-n", 0.0), ("w-e-n", 0.0), ("wern", 0.0)]));
 
     let read = set(&[judge_bench()], None).unwrap();
-    assert_eq!((read.format, first(&read).subset.as_str()), (Format::JudgeBench, "mmlu-pro-law"));
+    assert_eq!((read.format, first(&read).subset.as_str()), (SetFormat::JudgeBench, "mmlu-pro-law"));
     assert_eq!(candidates(&read), named(&[("this", 0.0), ("that", 1.0)]));
     let mut row = judge_bench();
     row["label"] = json!("A > B");
     assert_eq!(candidates(&set(&[row], None).unwrap()), named(&[("this", 1.0), ("that", 0.0)]));
 
     let read = set(&[rmb_list()], None).unwrap();
-    assert_eq!((read.format, first(&read).rule), (Format::RmbBestOfN, Rule::BestOfN));
+    assert_eq!((read.format, first(&read).rule), (SetFormat::RmbBestOfN, Rule::BestOfN));
     assert_eq!(first(&read).subset, "Harmlessness/S1");
     assert_eq!(candidates(&read), named(&[("yes", 1.0), ("no", 0.0), ("never", 0.0)]));
 
-    let read = set(&[rmb_pair("a", 5.0, "b", 3.0)], Some(Format::RmbPairs)).unwrap();
+    let read = set(&[rmb_pair("a", 5.0, "b", 3.0)], Some(SetFormat::RmbPairs)).unwrap();
     assert_eq!((first(&read).subset.as_str(), first(&read).prompt.as_str()), ("Helpfulness/Code", "Help?"));
     assert_eq!(candidates(&read), named(&[("by a", 1.0), ("by b", 0.0)]));
 
     let own = json!({"prompt": "p", "reference": "r", "chosen": "c", "rejected": "d"});
     let read = set(&[own], None).unwrap();
-    assert_eq!((read.format, first(&read).reference.as_deref()), (Format::Preferences, Some("r")));
-    assert_eq!(set(&[json!({"chosen_ids": [1, 4], "rejected_ids": [2, 4]})], None).unwrap().format, Format::Pairs);
+    assert_eq!((read.format, first(&read).reference.as_deref()), (SetFormat::Preferences, Some("r")));
+    assert_eq!(set(&[json!({"chosen_ids": [1, 4], "rejected_ids": [2, 4]})], None).unwrap().format, SetFormat::Pairs);
     let sample = |policy, output| json!({"prompt": "p", "policy": policy, "output": output});
     let read = set(&[sample("a", "x"), sample("a", "y"), sample("b", "z")], None).unwrap();
-    assert_eq!((read.format, read.rows, read.groups.len()), (Format::Trajectories, 3, 1));
+    assert_eq!((read.format, read.rows, read.groups.len()), (SetFormat::Trajectories, 3, 1));
 }
 
 #[test]
@@ -125,15 +126,56 @@ fn preferences_keep_line_id_and_subset() {
 
 #[test]
 fn a_null_does_not_hide_the_next_key() {
-    let row = JsonRow::parse(1, r#"{"id": 1, "reference": null, "output": "x"}"#).unwrap();
-    assert_eq!(row.text(&["reference", "output"]).unwrap(), "x");
+    let mut row = Row::parse(r#"{"id": 1, "reference": null, "output": "x"}"#, |_| true).unwrap();
+    assert_eq!(row.one_of(&["reference", "output"]).and_then(|key| row.text(key)).unwrap(), "x");
+}
+
+/// What a file is read as does not hang on the order of its keys, and a format that is given is not guessed at.
+#[test]
+fn rows_are_of_the_first_format_that_knows_them() {
+    let with = |mut row: Value, key: &str, value: Value| {
+        row[key] = value;
+        row
+    };
+    let format = |row: Value| set(&[row], None).unwrap().format;
+    assert_eq!(format(with(reward_bench(), "reference", json!("r"))), SetFormat::Preferences);
+    assert_eq!(format(with(reward_bench(), "reference", Value::Null)), SetFormat::RewardBench);
+    assert_eq!(format(with(reward_bench_2(), "reference", json!("r"))), SetFormat::RewardBench2);
+    assert_eq!(format(with(rm_bench(), "domain", Value::Null)), SetFormat::RewardBench2);
+    assert_eq!(format(with(rmb_list(), "chosen", json!({"score": 1}))), SetFormat::RmbBestOfN);
+    let forced = set(&[with(reward_bench(), "reference", json!("r"))], Some(SetFormat::RewardBench)).unwrap();
+    assert_eq!((forced.format, first(&forced).reference), (SetFormat::RewardBench, None));
+
+    let own = with(reward_bench(), "reference", json!("r"));
+    let message = refusal(std::slice::from_ref(&own), Some(SetFormat::Trajectories));
+    assert!(message.ends_with("rows: the rows are preferences, not trajectories"), "{message}");
+    let message = refusal(&[reward_bench()], Some(SetFormat::Preferences));
+    assert!(message.contains("rows:1: missing key \"reference\""), "{message}");
+    let message = refusal(&[own, reward_bench()], None);
+    assert!(message.contains("rows:2: missing key \"reference\""), "{message}");
+    let message = refusal(&[json!({"prompt": "p", "output": "o"})], None);
+    assert!(message.contains("documents, which cannot be ranked"), "{message}");
+    let message = refusal(&[json!({"prompt": "p", "reference": "r", "output": "o"})], None);
+    assert!(
+        message.contains("`polar-raw score`") && message.contains("evaluation also reads judge-bench"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_if_it_means_something() {
+    let row = reward_bench().to_string();
+    let twice = |key: &str| row.replacen('{', &format!("{{\"{key}\": 1, \"{key}\": 2, "), 1);
+    let message = read(&File::new(twice("num_correct")).path(), None, 1).unwrap_err().to_string();
+    assert!(message.contains("\"num_correct\" is there twice"), "{message}");
+    assert!(read(&File::new(twice("whatever")).path(), None, 1).is_ok());
 }
 
 /// The three by three matrix: below its diagonal the better answer is the plainer one.
 #[test]
 fn styles_of_rm_bench_make_levels() {
     let read = set(&[rm_bench()], None).unwrap();
-    assert_eq!((read.format, first(&read).subset.as_str()), (Format::RmBench, "chat"));
+    assert_eq!((read.format, first(&read).subset.as_str()), (SetFormat::RmBench, "chat"));
     let judgements = first(&read).judgements(&[0, 1, 2, 3, 4, 5]);
     assert_eq!(judgements.len(), 9);
     let level = |better: usize, worse: usize| {
@@ -153,7 +195,7 @@ fn scored_pairs_of_rmb_become_ranked_lists() {
         rmb_pair("b", 4.5, "d", 1.0),
     ];
     let read = set(&rows, None).unwrap();
-    assert_eq!((read.format, read.rows, read.groups.len()), (Format::RmbRanked, 4, 1));
+    assert_eq!((read.format, read.rows, read.groups.len()), (SetFormat::RmbRanked, 4, 1));
     assert_eq!(candidates(&read), named(&[("by a", 5.0), ("by b", 4.5), ("by c", 3.5), ("by d", 1.0)]));
     assert_eq!((first(&read).rule, first(&read).line), (Rule::FirstTwo, 1));
     let mut bare = rmb_pair("a", 1.0, "b", 0.0);
@@ -176,7 +218,7 @@ fn lines_arrays_and_zstd_are_alike_and_keep_their_lines() {
     }
     let own = json!({"prompt": "p", "reference": "r", "chosen": "c", "rejected": "d"});
     let array = read(&File::new(format!("[\n{own},\n{own}]")).path(), None, 1).unwrap();
-    assert_eq!((array.format, array.groups.len()), (Format::Preferences, 2));
+    assert_eq!((array.format, array.groups.len()), (SetFormat::Preferences, 2));
     let broken = read(&File::new(format!("[\n{own},\n\n{{\"prompt\": 1}}]")).path(), None, 1).unwrap_err().to_string();
     assert!(broken.contains("rows:4"), "{broken}");
 }
@@ -236,17 +278,17 @@ fn hostile_files_are_refused() {
     }
     assert!(refused(b"{\"prompt\": \"\xff\"}").contains("UTF-8"));
     assert!(refused(&[0x28, 0xB5, 0x2F, 0xFD, 1, 2, 3]).contains("zstd"));
-    let forced = refusal(&[reward_bench()], Some(Format::JudgeBench));
+    let forced = refusal(&[reward_bench()], Some(SetFormat::JudgeBench));
     assert!(forced.contains("missing key \"label\"") && forced.contains("judge-bench {question"), "{forced}");
 }
 
 #[test]
 fn sections_are_those_of_the_papers() {
-    let part = |format: Format, section: usize, subset: &str| format.sections()[section].part(subset);
-    assert_eq!(part(Format::RewardBench, 3, "math-prm"), Some(0));
-    assert_eq!(part(Format::RewardBench, 3, "hep-rust"), Some(1));
-    assert_eq!(part(Format::RewardBench, 1, "llmbar-adver-GPTOut"), Some(0));
-    assert_eq!(part(Format::RewardBench, 0, "mt-bench-hard"), None);
-    assert_eq!(part(Format::RmBench, 3, "safety-refuse"), Some(0));
-    assert_eq!(part(Format::RmbPairs, 1, "Harmlessness/S1"), Some(0));
+    let part = |format: SetFormat, section: usize, subset: &str| format.sections()[section].part(subset);
+    assert_eq!(part(SetFormat::RewardBench, 3, "math-prm"), Some(0));
+    assert_eq!(part(SetFormat::RewardBench, 3, "hep-rust"), Some(1));
+    assert_eq!(part(SetFormat::RewardBench, 1, "llmbar-adver-GPTOut"), Some(0));
+    assert_eq!(part(SetFormat::RewardBench, 0, "mt-bench-hard"), None);
+    assert_eq!(part(SetFormat::RmBench, 3, "safety-refuse"), Some(0));
+    assert_eq!(part(SetFormat::RmbPairs, 1, "Harmlessness/S1"), Some(0));
 }

@@ -15,7 +15,7 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 fn file() -> Vec<u8> {
     let tensors: [(&str, &[usize], Encoding); 3] =
         [("a", &[2, 3], Encoding::F32), ("b", &[5], Encoding::BF16), ("c", &[], Encoding::F16)];
-    let mut writer = super::Writer::new(Cursor::new(Vec::new()), &tensors).unwrap();
+    let mut writer = super::StorageWriter::new(Cursor::new(Vec::new()), &tensors).unwrap();
     for (number, (_, shape, encoding)) in tensors.iter().enumerate() {
         let bytes = encoding.bytes(shape.iter().product()).unwrap();
         writer.next(bytes).unwrap();

@@ -11,7 +11,7 @@ use crate::model::config::{Architecture, ScoreMap, SpecialIds};
 use crate::rng;
 use crate::store::convert::{ModelFormat, convert};
 use crate::store::inspect::inspect;
-use crate::store::weights::{Target, write};
+use crate::store::weights::{WriteOptions, write};
 use crate::tensor::Dtype;
 use rand::RngExt;
 
@@ -44,7 +44,7 @@ fn values(seed: u64, spec: &TensorSpec) -> Vec<f32> {
 fn save(dir: &Path, config: &ModelConfig, seed: u64) {
     fs::create_dir_all(dir).unwrap();
     config.write(dir).unwrap();
-    let target = Target::safetensors(config.dtype, usize::MAX);
+    let target = WriteOptions::safetensors(config.dtype, usize::MAX);
     write(dir, config, config.architecture.heads(), target, &mut |spec| Ok(values(seed, spec))).unwrap();
 }
 
@@ -151,7 +151,7 @@ fn what_cannot_be_represented_is_refused_and_leaves_nothing() {
     let first = folder.path().join("first");
     let config = config(12, true, Architecture::RewardModel);
     save(&first, &config, 3);
-    let target = Target::safetensors(Dtype::F32, usize::MAX);
+    let target = WriteOptions::safetensors(Dtype::F32, usize::MAX);
     write(&first, &config, config.architecture.heads(), target, &mut |spec| Ok(vec![0.5; spec.elements()])).unwrap();
     for kind in [ModelFormat::HuggingFace(Family::Qwen2), ModelFormat::Gguf] {
         let to = folder.path().join("to");

@@ -26,7 +26,7 @@ fn values(spec: &TensorSpec) -> Vec<f32> {
 
 fn save(dir: &Path, heads: OutputHeads, dtype: Dtype, max_shard_bytes: usize) {
     config().write(dir).unwrap();
-    let target = Target::safetensors(dtype, max_shard_bytes);
+    let target = WriteOptions::safetensors(dtype, max_shard_bytes);
     write(dir, &config(), heads, target, &mut |spec| Ok(values(spec))).unwrap();
 }
 
@@ -150,12 +150,12 @@ fn a_failure_while_writing_leaves_the_former_model() {
     let folder = tempfile::tempdir().unwrap();
     save(folder.path(), REWARD, Dtype::F32, usize::MAX);
     let before = fs::read(folder.path().join(SINGLE)).unwrap();
-    let target = Target::safetensors(Dtype::F16, 1000);
+    let target = WriteOptions::safetensors(Dtype::F16, 1000);
     let overflow = write(folder.path(), &config(), REWARD, target, &mut |spec| {
         Ok(if spec.name == "model.norm.weight" { vec![1e6; 8] } else { values(spec) })
     });
     assert!(overflow.unwrap_err().to_string().contains("`model.norm.weight` holds values too large for F16"));
-    let target = Target::safetensors(Dtype::F32, 1000);
+    let target = WriteOptions::safetensors(Dtype::F32, 1000);
     let short = write(folder.path(), &config(), REWARD, target, &mut |_| Ok(vec![0.0]));
     assert_eq!(short.unwrap_err().exit_code(), 1);
     assert_eq!(names(folder.path()), ["config.json", SINGLE]);

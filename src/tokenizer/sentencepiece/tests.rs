@@ -179,7 +179,7 @@ fn saved_it_is_the_same_and_the_file_is_kept() {
 fn what_cannot_be_encoded_exactly_is_refused() {
     let refused = |file: Vec<u8>, config: Value, part: &str| {
         let error = tokenizer(file, config).unwrap_err();
-        assert_eq!(error.kind(), error::Kind::User);
+        assert_eq!(error.kind(), error::ErrorKind::User);
         assert!(error.to_string().contains(part), "{error}");
     };
     let edit = |change: &dyn Fn(&mut ModelProto)| edited("plain", change);
@@ -263,7 +263,7 @@ proptest! {
             file.truncate(cut.index(file.len()));
         }
         match tokenizer(file, json!({})) {
-            Err(error) => prop_assert_eq!(error.kind(), error::Kind::User),
+            Err(error) => prop_assert_eq!(error.kind(), error::ErrorKind::User),
             Ok(tokenizer) => {
                 let ids = tokenizer.encode(&text).unwrap();
                 prop_assert!(ids.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));

@@ -22,9 +22,9 @@ fn from(values: &[f32]) -> impl FnMut(usize, &mut [f32]) -> Result<()> {
 fn save(checkpoints: &Checkpoints, step: u64) -> Result<()> {
     let values = buffer(step);
     let mut parts = [
-        Part { name: "params", range: 0..LENGTH, read: &mut from(&values) },
-        Part { name: "m", range: 0..LENGTH - 1, read: &mut from(&values[1..]) },
-        Part { name: "v", range: 0..0, read: &mut from(&[]) },
+        SavedRange { name: "params", range: 0..LENGTH, read: &mut from(&values) },
+        SavedRange { name: "m", range: 0..LENGTH - 1, read: &mut from(&values[1..]) },
+        SavedRange { name: "v", range: 0..0, read: &mut from(&[]) },
     ];
     checkpoints.save(step, &mut parts, &json!({ "seed": u64::MAX, "step": step }))
 }
@@ -101,7 +101,7 @@ fn ranges_come_together() {
     let values = buffer(1);
     let written = |ranges: &[Range<usize>], step: u64| {
         let mut readers: Vec<_> = ranges.iter().map(|_| from(&values)).collect();
-        let part = |(range, read): (&Range<usize>, _)| Part { name: "m", range: range.clone(), read };
+        let part = |(range, read): (&Range<usize>, _)| SavedRange { name: "m", range: range.clone(), read };
         let mut parts: Vec<_> = ranges.iter().zip(readers.iter_mut().map(|r| r as _)).map(part).collect();
         checkpoints.save(step, &mut parts, &json!({})).unwrap();
         checkpoints.latest().unwrap().checkpoint.unwrap()
@@ -174,7 +174,7 @@ fn an_interrupted_save_leaves_the_last_checkpoint() {
     // While writing: whatever stands in the temporary folder, even all of it.
     let temporary = checkpoints.folder.join(".tmp-00000002");
     let values = buffer(2);
-    let mut parts = [Part { name: "params", range: 0..LENGTH, read: &mut from(&values) }];
+    let mut parts = [SavedRange { name: "params", range: 0..LENGTH, read: &mut from(&values) }];
     write_folder(&temporary, 2, &mut parts, &json!({})).unwrap();
     assert_eq!(latest(&checkpoints).0, Some(1));
     assert_eq!(names(&open(&run, 1)), ["step-00000001"]);
@@ -202,14 +202,14 @@ fn a_failing_save_leaves_the_last_checkpoint() {
     let checkpoints = open(&run, 1);
     save(&checkpoints, 1).unwrap();
     let values = buffer(2);
-    let mut parts = [Part { name: "params", range: 0..LENGTH, read: &mut from(&values) }];
+    let mut parts = [SavedRange { name: "params", range: 0..LENGTH, read: &mut from(&values) }];
     let error = checkpoints.save(2, &mut parts, &Unwritable).unwrap_err();
     assert!(error.to_string().starts_with("checkpoint of step 2 not saved"), "{error}");
     assert_eq!((names(&checkpoints), latest(&checkpoints).0), (vec!["step-00000001".to_string()], Some(1)));
 
     // What cannot be read is not saved either, and is the error that is told.
     let mut unreadable = |_: usize, _: &mut [f32]| Err(Error::machine("the card is gone"));
-    let mut parts = [Part { name: "params", range: 0..LENGTH, read: &mut unreadable }];
+    let mut parts = [SavedRange { name: "params", range: 0..LENGTH, read: &mut unreadable }];
     let error = checkpoints.save(2, &mut parts, &json!({})).unwrap_err();
     assert!(error.to_string().contains("the card is gone"), "{error}");
     assert_eq!((names(&checkpoints), latest(&checkpoints).0), (vec!["step-00000001".to_string()], Some(1)));

@@ -4,7 +4,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::{Report, curves};
 use crate::eval::sections::{bounds, figure};
-use crate::eval::{Accuracy, Row, Table};
+use crate::eval::{Accuracy, Table, TableRow};
 use crate::objective;
 
 /// How the model stands to the best baseline, or to chance where there is none. The intervals decide: they belong to
@@ -16,7 +16,7 @@ enum Standing {
     Behind,
 }
 
-fn standing(table: &Table, row: &Row) -> Standing {
+fn standing(table: &Table, row: &TableRow) -> Standing {
     let (low, high) = interval(row.accuracies.first());
     let (rival_low, rival_high) = match table.best_baseline(row) {
         Some(column) => interval(row.accuracies.get(column)),
@@ -35,7 +35,7 @@ fn interval(accuracy: Option<&Accuracy>) -> (f64, f64) {
     accuracy.copied().unwrap_or_default().interval()
 }
 
-fn measured(table: &Table) -> impl Iterator<Item = &Row> {
+fn measured(table: &Table) -> impl Iterator<Item = &TableRow> {
     table.rows.iter().filter(|row| row.pairs() > 0)
 }
 
@@ -83,7 +83,7 @@ pub fn readings(table: &Table) -> Markup {
     html! { @for row in measured(table) { (reading(table, row)) } }
 }
 
-fn reading(table: &Table, row: &Row) -> Markup {
+fn reading(table: &Table, row: &TableRow) -> Markup {
     let of = |column: Option<usize>| {
         let column = column?;
         Some((table.columns.get(column)?, row.accuracies.get(column).filter(|a| a.pairs > 0)?))

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::ObjectiveKind;
-use crate::eval::{Accuracy, Row};
+use crate::eval::{Accuracy, TableRow};
 use crate::objective::ScoreStats;
 use crate::page::plot;
 use crate::rng::stream;
@@ -52,11 +52,11 @@ impl Sample {
     }
 }
 
-fn row(name: &str, right: [usize; 5]) -> Row {
+fn row(name: &str, right: [usize; 5]) -> TableRow {
     let mut rng = stream(1, name, 0);
     let mut scores =
         |mean: f32| (0..2000).map(|_| mean + (0..6).map(|_| rng.random_range(-1.0..1.0)).sum::<f32>()).collect();
-    Row {
+    TableRow {
         name: name.into(),
         accuracies: right.map(|right| Accuracy::of(right, 2000)).into(),
         chance: 0.5,
@@ -178,7 +178,7 @@ fn whatever_is_missing_or_no_number_leaves_a_page() {
     sample.table.rows[1].rejected = vec![2.0; 5];
     sample.table.rows[1].accuracies = vec![Accuracy::default(); 5];
     sample.table.rows[2] =
-        Row { name: "empty".into(), accuracies: vec![], chance: 0.5, chosen: vec![], rejected: vec![] };
+        TableRow { name: "empty".into(), accuracies: vec![], chance: 0.5, chosen: vec![], rejected: vec![] };
     sample.examples[0].scores = [f32::NAN, 0.0];
     let page = sample.page();
     assert!(page.contains("not scored: too long"));

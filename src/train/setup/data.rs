@@ -9,7 +9,7 @@ use crate::eval::set_name;
 use crate::model::ModelConfig;
 use crate::polar::TemplateConfig;
 use crate::tokenizer::Tokenizer;
-use crate::train::feed::Source;
+use crate::train::feed::TrainingSource;
 use crate::zoo::{Split, Zoo};
 
 /// The data as read, before it is turned into examples.
@@ -125,12 +125,12 @@ impl Data {
         template: &TemplateConfig,
         model: &ModelConfig,
         notes: &mut Vec<String>,
-    ) -> Result<(Source, Vec<EvalSet>)> {
+    ) -> Result<(TrainingSource, Vec<EvalSet>)> {
         let examples = Examples { config, tokenizer, template, model };
         match self {
             Self::Zoo(zoo) => {
                 let sets = examples.zoo_sets(&zoo)?;
-                Ok((Source::Zoo(zoo), sets))
+                Ok((TrainingSource::Zoo(zoo), sets))
             }
             Self::Files { train, eval } => {
                 let files: Vec<_> = config.data.train.iter().map(|path| path.display().to_string()).collect();

@@ -11,7 +11,7 @@ use crate::model::ModelConfig;
 use crate::objective::{self, LearnsFrom};
 use crate::polar::{TemplateConfig, encode_document};
 use crate::tokenizer::Tokenizer;
-use crate::train::feed::Source;
+use crate::train::feed::TrainingSource;
 use crate::zoo::{Split, Zoo};
 
 /// Turns records into what the objective trains and is measured on.
@@ -24,20 +24,20 @@ pub(super) struct Examples<'a> {
 
 impl Examples<'_> {
     /// What the objective trains on, made of the records of what messages call `from`.
-    pub fn source(&self, records: Records, from: &str) -> Result<Source> {
+    pub fn source(&self, records: Records, from: &str) -> Result<TrainingSource> {
         let kind = records.kind();
         Ok(match (self.learns_from(), records) {
             (LearnsFrom::Documents, records) => {
-                Source::Sequences(self.sequences(records).map_err(|e| e.context(from))?)
+                TrainingSource::Sequences(self.sequences(records).map_err(|e| e.context(from))?)
             }
             (_, Records::Trajectories(rows)) => {
-                Source::Trajectories(TripleSource::new(rows).map_err(|e| e.context(from))?)
+                TrainingSource::Trajectories(TripleSource::new(rows).map_err(|e| e.context(from))?)
             }
-            (_, Records::Preferences(triples)) => Source::Preferences(triples),
+            (_, Records::Preferences(triples)) => TrainingSource::Preferences(triples),
             (_, Records::Pairs(pairs)) => {
                 let (vocab, most) = (self.model.vocab_size, self.model.max_position_embeddings);
                 pairs.iter().try_for_each(|pair| pair?.check(vocab, most, self.model.special.reward))?;
-                Source::Pairs(pairs)
+                TrainingSource::Pairs(pairs)
             }
             (_, Records::Documents(_)) => {
                 return Err(Error::user(format!(
@@ -55,13 +55,15 @@ impl Examples<'_> {
     pub fn eval_set(&self, name: String, records: Records) -> Result<EvalSet> {
         let most = self.config.eval.pairs;
         Ok(match self.source(records, &format!("evaluation data {name}"))? {
-            Source::Trajectories(source) => {
+            TrainingSource::Trajectories(source) => {
                 EvalSet::Ranked(name, Set::of_triples(first(source.epoch(self.config.train.seed, 0), most)?))
             }
-            Source::Preferences(triples) => EvalSet::Ranked(name, Set::of_triples(first(triples.iter(), most)?)),
-            Source::Pairs(pairs) => EvalSet::Ranked(name, Set::of_pairs(first(pairs.iter(), most)?)),
-            Source::Sequences(sequences) => EvalSet::Sequences(name, first(sequences.iter(), most)?),
-            Source::Zoo(_) => return Err(Error::machine("the zoo is not a file")),
+            TrainingSource::Preferences(triples) => {
+                EvalSet::Ranked(name, Set::of_triples(first(triples.iter(), most)?))
+            }
+            TrainingSource::Pairs(pairs) => EvalSet::Ranked(name, Set::of_pairs(first(pairs.iter(), most)?)),
+            TrainingSource::Sequences(sequences) => EvalSet::Sequences(name, first(sequences.iter(), most)?),
+            TrainingSource::Zoo(_) => return Err(Error::machine("the zoo is not a file")),
         })
     }
 

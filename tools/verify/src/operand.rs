@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use polar_raw::Result;
 use polar_raw::backend::{Backend, Checked};
-use polar_raw::ops::{Access, Kind};
+use polar_raw::ops::{Access, ElementKind};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::Tensor;
 use polar_raw::wrap::Around;
@@ -27,7 +27,7 @@ pub struct Operand<'a> {
 struct Said {
     name: &'static str,
     access: Access,
-    kind: Kind,
+    kind: ElementKind,
     tensor: Tensor,
 }
 
@@ -93,9 +93,10 @@ impl Described {
 /// The class that the operation asks for; the row's own where the operation takes more than one.
 fn class(said: &Said, given: &Given) -> Result<Class, String> {
     match (said.kind, given.class) {
-        (Kind::Float, None) => Ok(Class::Float),
-        (Kind::Sum, None) => Ok(Class::Sum),
-        (Kind::FloatOrSum | Kind::Any, Some(class)) | (Kind::Index, Some(class @ Class::Index)) => Ok(class),
+        (ElementKind::Float, None) => Ok(Class::Float),
+        (ElementKind::Sum, None) => Ok(Class::Sum),
+        (ElementKind::FloatOrSum | ElementKind::Any, Some(class))
+        | (ElementKind::Index, Some(class @ Class::Index)) => Ok(class),
         (kind, class) => Err(format!("{} is {kind:?}, and the row says {class:?}", said.name)),
     }
 }

@@ -1,86 +1,8 @@
-//! What every benchmark comes down to: groups of candidates of one prompt, and what is to score above what.
+//! What is to score above what.
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Wrapper;
-
-/// Where references come from. A candidate is never compared with itself: one whose text is the reference's is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReferenceSource {
-    /// The row's own reference
-    Field,
-    /// The best candidate of the row; the others are judged
-    Best,
-    /// Each candidate in turn, for the others that are not better than it
-    LeaveOneOut,
-    /// A file of references, given with --references, joined by id or prompt
-    File,
-    /// No reference, for models that are not of POLAR's form
-    None,
-}
-
-impl ReferenceSource {
-    /// What `--reference-source` calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Field => "field",
-            Self::Best => "best",
-            Self::LeaveOneOut => "leave-one-out",
-            Self::File => "file",
-            Self::None => "none",
-        }
-    }
-}
-
-/// What a candidate is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// A text, to be scored with a prompt and a reference.
-    Text(String),
-    /// A whole sequence of token ids, its reference in it.
-    Ids(Vec<u32>),
-}
-
-impl Answer {
-    /// The text, if it is one.
-    pub fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Ids(_) => None,
-        }
-    }
-}
-
-/// An answer with its quality.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// What is scored.
-    pub answer: Answer,
-    /// Higher is better; only the order within the group counts.
-    pub gain: f64,
-    /// How elaborate its style is, in sets that cross quality with style.
-    pub style: Option<u8>,
-}
-
-impl Candidate {
-    /// A text with its quality.
-    pub fn new(text: impl Into<String>, gain: f64) -> Self {
-        Self { answer: Answer::Text(text.into()), gain, style: None }
-    }
-}
-
-/// Turns candidates into judgements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rule {
-    /// One judgement for every two candidates of different quality.
-    Pairs,
-    /// One judgement: every best candidate above every other one. With one best candidate this is best-of-n.
-    BestOfN,
-    /// One judgement: the best candidate above the second best, for lists whose very best is the reference.
-    FirstTwo,
-}
+use crate::data::{Group, Rule};
 
 /// How the styles of a pair stand to its quality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -137,27 +59,6 @@ impl Judgement {
     }
 }
 
-/// A prompt with its candidates.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Group {
-    /// Line of the row in its file, from 1; of the first one where several rows make a group.
-    pub line: usize,
-    /// Its name in the set, if it has one.
-    pub id: Option<String>,
-    /// What all candidates answer; empty for token ids.
-    pub prompt: String,
-    /// The reference in the row, if there is one.
-    pub reference: Option<String>,
-    /// At least two.
-    pub candidates: Vec<Candidate>,
-    /// The part of the set that it belongs to; empty where there are none.
-    pub subset: String,
-    /// What is asked of the scores.
-    pub rule: Rule,
-    /// How prompt and answers are joined, if the row says so.
-    pub wrapper: Option<Wrapper>,
-}
-
 impl Group {
     /// What the scores of the candidates at `places` are asked; places in judgements are places in `places`.
     pub fn judgements(&self, places: &[usize]) -> Vec<Judgement> {
@@ -203,20 +104,12 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Candidate;
     use approx::abs_diff_eq;
 
     fn group(rule: Rule, gains: &[f64]) -> Group {
         let candidates = gains.iter().enumerate().map(|(i, &gain)| Candidate::new(format!("answer {i}"), gain));
-        Group {
-            line: 1,
-            id: None,
-            prompt: "p".into(),
-            reference: None,
-            candidates: candidates.collect(),
-            subset: String::new(),
-            rule,
-            wrapper: None,
-        }
+        Group::new("p".into(), candidates.collect(), rule)
     }
 
     fn asked(rule: Rule, gains: &[f64]) -> Vec<(Vec<usize>, Vec<usize>)> {
