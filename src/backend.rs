@@ -70,6 +70,15 @@ pub struct Footprint {
     pub staging: usize,
 }
 
+/// What of a host that computes decides the order of sums, and so their last bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Threads that work is divided among.
+    pub threads: usize,
+    /// The widest vector instructions that it has.
+    pub instructions: &'static str,
+}
+
 /// Memory and operations of one device.
 pub trait Backend {
     /// What a person calls it: `cpu`, `reference`, a card's name.
@@ -87,8 +96,8 @@ pub trait Backend {
         None
     }
 
-    /// Threads on whose number the bits of results depend, where they do.
-    fn threads(&self) -> Option<usize> {
+    /// The host, where it computes and so decides the bits of results.
+    fn host(&self) -> Option<Host> {
         None
     }
 

@@ -62,6 +62,10 @@ impl<'a> Trace<'a> {
             log("trace: nothing was computed, so nothing was written");
             return Ok(());
         }
+        if file.symlink_metadata().is_ok() {
+            // What the command has written meanwhile is not replaced.
+            return Err(Error::user(format!("--trace: {} exists by now: give it a name of its own", file.display())));
+        }
         let mut staged = Staged::create(file)?;
         traced.write_trace(BufWriter::new(&mut staged)).map_err(|e| Error::io("write", file, &e))?;
         staged.commit()?;

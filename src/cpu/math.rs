@@ -6,6 +6,20 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
+/// The widest vector instructions of this machine among those for which loops and products of matrices are compiled.
+pub fn instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "avx512";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "avx2";
+        }
+    }
+    std::env::consts::ARCH
+}
+
 /// `e^x` to about 1 ulp, with no branch: `2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`, a polynomial of degree 6
 /// for `e^r` (its Taylor series with the last coefficients adjusted by least squares would gain nothing at f32).
 /// Below -87 it is 0, above 88 it is infinite; NaN stays NaN.

@@ -12,7 +12,7 @@ operations!(modules);
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::backend::{Backend, Checked, Extent, Footprint, Rotary};
+use crate::backend::{Backend, Checked, Extent, Footprint, Host, Rotary};
 use crate::error::{Error, Result};
 use crate::ops::{modules, operations};
 use crate::tensor::host::{self, slice, slice_mut};
@@ -99,8 +99,8 @@ impl Backend for Cpu {
         "cpu".into()
     }
 
-    fn threads(&self) -> Option<usize> {
-        Some(rayon::current_num_threads())
+    fn host(&self) -> Option<Host> {
+        Some(Host { threads: rayon::current_num_threads(), instructions: math::instructions() })
     }
 
     fn float(&self) -> Dtype {

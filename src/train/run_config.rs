@@ -69,8 +69,10 @@ pub struct Machine {
     float: String,
     /// [`Backend::accumulator`].
     accumulator: String,
-    /// [`Backend::threads`].
+    /// Threads of the [`Backend::host`].
     threads: Option<usize>,
+    /// Its vector instructions.
+    instructions: Option<String>,
 }
 
 impl Machine {
@@ -80,7 +82,8 @@ impl Machine {
             device: backend.name(),
             float: backend.float().to_string(),
             accumulator: backend.accumulator().to_string(),
-            threads: backend.threads(),
+            threads: backend.host().map(|host| host.threads),
+            instructions: backend.host().map(|host| host.instructions.into()),
         }
     }
 
@@ -93,6 +96,7 @@ impl Machine {
                 ("float", m.float.clone()),
                 ("accumulator", m.accumulator.clone()),
                 ("threads", threads),
+                ("instructions", m.instructions.clone().unwrap_or_else(|| "any".into())),
             ]
         };
         let pairs = values(self).into_iter().zip(values(then));
@@ -160,8 +164,13 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_and_every_edit_is_found() {
         let run = tempfile::tempdir().unwrap();
-        let machine =
-            Machine { device: "a \"card\"".into(), float: "f32".into(), accumulator: "f64".into(), threads: Some(2) };
+        let machine = Machine {
+            device: "a \"card\"".into(),
+            float: "f32".into(),
+            accumulator: "f64".into(),
+            threads: Some(2),
+            instructions: None,
+        };
         let change =
             |after_step, key: &str| Change { after_step, key: key.into(), from: "\"#\n\"".into(), to: "2".into() };
         let mut config = Config::default();
@@ -181,8 +190,8 @@ mod tests {
             let error = RunConfig::read(run.path()).unwrap_err().to_string();
             assert!(error.contains("is not what the run wrote") && error.contains("--resume --set"), "{error}");
         }
-        let other = Machine { threads: None, ..machine.clone() };
+        let other = Machine { threads: None, instructions: Some("avx2".into()), ..machine.clone() };
         let differences: Vec<_> = other.differences(&machine).iter().map(Difference::to_string).collect();
-        assert_eq!(differences, ["threads: any number instead of 2"]);
+        assert_eq!(differences, ["threads: any number instead of 2", "instructions: avx2 instead of any"]);
     }
 }

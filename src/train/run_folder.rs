@@ -105,6 +105,7 @@ impl Found {
         };
         let back = match key.as_str() {
             "threads" => format!("set RAYON_NUM_THREADS={there}"),
+            "instructions" => "go on on a machine that has them".into(),
             _ => "go on there with --device".into(),
         };
         Err(Error::user(format!(

@@ -14,7 +14,7 @@ pub use traced::{Line, MOST_EVENTS, Traced};
 
 use std::rc::Rc;
 
-use crate::backend::{Backend, BackendExt, Checked, Extent, Footprint};
+use crate::backend::{Backend, BackendExt, Checked, Extent, Footprint, Host};
 use crate::error::Result;
 use crate::ops::{AnyOp, Work};
 use crate::tensor::{Dtype, Storage, Tensor};
@@ -45,8 +45,8 @@ impl<W: Around> Backend for W {
         self.inner().accumulator()
     }
 
-    fn threads(&self) -> Option<usize> {
-        self.inner().threads()
+    fn host(&self) -> Option<Host> {
+        self.inner().host()
     }
 
     fn wrapped(&self) -> Option<&dyn Backend> {

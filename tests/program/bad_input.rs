@@ -83,7 +83,11 @@ fn data() {
     let other = ["--data", "good.jsonl", "--data", "other.jsonl", "--run", "run"];
     folder.file("other.jsonl", trajectory);
     refused(&folder, &mut folder.train(&[], &other), &["other.jsonl", "good.jsonl", "one kind"]);
-    refused(&folder, &mut folder.train(&[], &["--data", "none.jsonl", "--run", "run"]), &["cannot read none.jsonl"]);
+    refused(
+        &folder,
+        &mut folder.train(&[], &["--data", "none.jsonl", "--run", "run"]),
+        &["cannot read ", "none.jsonl: "],
+    );
     refused(&folder, &mut folder.train(&[], &["--eval-data", "good.jsonl", "--run", "run"]), &["--data"]);
     let all = "data.eval_fraction=1.0";
     refused(&folder, &mut folder.train(&[all], &data), &["data.eval_fraction = 1", "every prompt"]);

@@ -166,6 +166,16 @@ fn damaged_metrics_are_refused_before_the_first_step() {
     succeed(&mut resume(&folder, &[]));
 }
 
+#[test]
+fn a_trace_takes_the_place_of_no_file_of_the_run() {
+    let folder = finished(&[]);
+    unfinish(&folder);
+    let output = run(&mut resume(&folder, &["--trace", "run/report.html"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("run/report.html exists by now"), "{}", stderr(&output));
+    assert!(fs::read_to_string(folder.path("run/report.html")).unwrap().contains("<html"));
+}
+
 /// A folder `start` of somebody else is no beginning of a run; one of ours that was interrupted is begun again.
 #[test]
 fn only_a_beginning_of_ours_is_begun_again() {
