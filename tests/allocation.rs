@@ -55,7 +55,7 @@ fn origin(trace: &Backtrace) -> String {
     // `  7: crate::module::function`; a method of a trait is `<crate::Type as crate::Trait>::function`.
     let named = trace.lines().filter_map(|line| line.split_once(": ")).map(|(_, name)| name.trim());
     let mut others = named.filter(|name| {
-        let library = ["std::", "core::", "alloc::", "allocation::"];
+        let library = ["std::", "core::", "alloc::", "allocation::", "__rustc::", "__rust"];
         name.contains("::") && !library.iter().any(|library| bare(name).starts_with(library))
     });
     others.next().unwrap_or("unknown").to_string()

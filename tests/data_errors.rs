@@ -156,7 +156,7 @@ fn files_that_cannot_be_opened() {
 #[test]
 fn rows_to_score() {
     let folder = Folder::new();
-    let rows = "\n{\"prompt\": \"p\", \"reference\": \"r\", \"output\": \"o\", \"policy\": \"x\"}\n{\"input_ids\": [3, 4]}\n{\"prompt\": \"p\", \"output\": \"o\"}\n{\"input_ids\": [3]}";
+    let rows = "\n{\"prompt\": \"p\", \"reference\": \"r\", \"output\": \"o\", \"policy\": \"x\"}\n{\"input_ids\": [3, 4]}\n{\"prompt\": \"p\", \"reference\": \"r\"}\n{\"input_ids\": [3]}";
     let rows: Vec<_> = ScoreRows::open(&folder.file("rows.jsonl", rows)).unwrap().collect();
     assert_eq!(rows.len(), 3, "nothing after the first error");
     assert_eq!(rows[0].as_ref().unwrap().line, 2);
@@ -164,7 +164,7 @@ fn rows_to_score() {
         matches!(&rows[0].as_ref().unwrap().input, ScoreInput::Text { output, wrapper: None, .. } if output == "o")
     );
     assert_eq!(rows[1].as_ref().unwrap().input, ScoreInput::Ids(vec![3, 4]));
-    check(rows[2].as_ref().unwrap_err(), &["rows.jsonl:4", "missing key \"reference\""]);
+    check(rows[2].as_ref().unwrap_err(), &["rows.jsonl:4", "missing key \"output\""]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod metrics;
 mod native;
 mod normalise;
 mod openapi;
+mod plan;
 mod rewards;
 mod routes;
 mod stream;
