@@ -10,8 +10,8 @@ use crate::files;
 /// A file that was named on the command line, with the option that names it.
 pub type Named<'a> = (&'a str, &'a Path);
 
-/// Checks that each of `outputs` is a file of its own: none of `inputs`, no file in a folder among them, and no other
-/// output, by whatever name or link. An input `-` is what standard input comes from.
+/// Checks that each of `outputs` is a file of its own: none of `inputs`, no file of a model in a folder among them, and no
+/// other output, by whatever name or link. An input `-` is what standard input comes from.
 ///
 /// # Errors
 /// The user's, with both options.
@@ -50,12 +50,34 @@ impl Place {
         }
     }
 
-    /// Whether this is `path`, or a file in that folder.
+    /// Whether this is `path`, or a file of the model in that folder.
     fn is_in(&self, path: &Path) -> bool {
         let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
-        let inside = || fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|e| *self == Self::of(&e.path())));
-        *self == Self::of(path) || inside()
+        let inside = |entries: fs::ReadDir| {
+            let mut files = entries.flatten().map(|entry| entry.path()).filter(|path| is_of_a_model(path));
+            files.any(|path| *self == Self::of(&path))
+        };
+        *self == Self::of(path) || fs::read_dir(path).is_ok_and(inside)
     }
+}
+
+/// Whether a model is read from a file of this name. Others in its folder may be outputs of before.
+fn is_of_a_model(path: &Path) -> bool {
+    const ENDINGS: [&str; 7] = ["safetensors", "bin", "gguf", "pt", "pth", "model", "jinja"];
+    const NAMES: [&str; 10] = [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "generation_config.json",
+        "vocab.json",
+        "model.safetensors.index.json",
+        "pytorch_model.bin.index.json",
+        "polar_raw.json",
+    ];
+    let ends = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+    ends || path.file_name().is_some_and(|name| NAMES.iter().any(|known| name == *known))
 }
 
 #[cfg(test)]
@@ -70,7 +92,9 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("model")).unwrap();
         fs::write(path("rows"), "").unwrap();
-        fs::write(path("model/weights"), "").unwrap();
+        fs::write(path("model/weights.safetensors"), "").unwrap();
+        fs::write(path("model/config.json"), "").unwrap();
+        fs::write(path("model/scores.jsonl"), "").unwrap();
         fs::write(path("other"), "").unwrap();
         symlink(path("rows"), path("link")).unwrap();
         symlink(path("model"), path("folder-link")).unwrap();
@@ -81,7 +105,8 @@ mod tests {
         for name in ["rows", "link", "hard", "./rows", "model/../rows"] {
             assert!(same("rows", name) && same(name, "rows"), "{name}");
         }
-        assert!(same("model", "model/weights") && same("model", "folder-link/weights"));
+        assert!(same("model", "model/weights.safetensors") && same("model", "folder-link/config.json"));
+        assert!(!same("model", "model/scores.jsonl"), "an output of before");
         assert!(!same("rows", "other") && !same("rows", "new") && !same("model", "model/new"));
         // Two outputs that are not there yet.
         let outputs = |a: &str, b: &str| check_distinct(&[], &[("--json", &path(a)), ("--html", &path(b))]);
