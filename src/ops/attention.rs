@@ -92,6 +92,23 @@ pub fn visible_pairs(spans: &[Span], query_tokens: &[u32]) -> u64 {
     spans.iter().map(of).sum()
 }
 
+/// How many of the `tokens` keys some query sees. Where not every token asks, those behind the last query of their run are
+/// seen by none.
+pub fn seen_keys(spans: &[Span], query_tokens: &[u32], tokens: usize) -> usize {
+    let mut seen = vec![false; tokens];
+    for span in spans {
+        let asking = span.query_start as usize..span.query_start as usize + span.queries as usize;
+        let Some(&last) = query_tokens.get(asking).and_then(<[u32]>::last) else { continue };
+        let (prefix, own) = (span.prefix_start as usize, span.own_start as usize);
+        for range in [prefix..prefix + span.prefix as usize, own..last as usize + 1] {
+            if let Some(keys) = seen.get_mut(range) {
+                keys.fill(true);
+            }
+        }
+    }
+    seen.into_iter().filter(|&seen| seen).count()
+}
+
 /// What attention needs besides its matrices.
 #[derive(Clone, Copy)]
 pub struct AttentionArgs<'a> {
@@ -122,11 +139,16 @@ impl<'a> AttentionArgs<'a> {
         }
     }
 
-    /// Matrix products of `2 D` operations for each visible pair and query head; `scalar` others for each.
-    fn work(&self, products: u64, scalar: u64, indices: &ReadIndices) -> Result<Work> {
-        let (spans, tokens) = (indices(self.spans)?, indices(self.query_tokens)?);
-        let pairs = self.heads.query as u64 * visible_pairs(bytemuck::cast_slice(&spans), &tokens);
-        Ok(Work { matrix: products * 2 * self.heads.dim as u64 * pairs, scalar: scalar * pairs, bytes: 0 })
+    /// Matrix products of `2 D` operations for each visible pair and query head; `scalar` others for each; and the bytes of
+    /// `operands`, less keys and values, like `k`, that nobody sees, and spans that ask nothing.
+    fn work(&self, operands: Operands, k: &Tensor, products: u64, scalar: u64, indices: &ReadIndices) -> Result<Work> {
+        let (spans, queries) = (indices(self.spans)?, indices(self.query_tokens)?);
+        let (spans, tokens): (&[Span], _) = (bytemuck::cast_slice(&spans), tokens_of(k));
+        let silent = spans.iter().filter(|span| span.queries == 0).count() * size_of::<Span>();
+        let pairs = self.heads.query as u64 * visible_pairs(spans, &queries);
+        let unseen = (tokens - seen_keys(spans, &queries, tokens)) * self.heads.kv * self.heads.dim;
+        let bytes = operands.moves().bytes - (2 * unseen * k.dtype().size() + silent) as u64;
+        Ok(Work { matrix: products * 2 * self.heads.dim as u64 * pairs, scalar: scalar * pairs, bytes })
     }
 }
 
@@ -174,7 +196,7 @@ impl Op for AttentionForward<'_> {
 
     fn work(&self, indices: &ReadIndices) -> Result<Work> {
         // Scores and their product with the values; scale, maximum, difference, exponential, sum.
-        Ok(self.operands().moves() + self.args.work(2, 5, indices)?)
+        self.args.work(self.operands(), self.k, 2, 5, indices)
     }
 }
 
@@ -226,6 +248,6 @@ impl Op for AttentionBackward<'_> {
         // The scores once more, the gradients of probabilities, values, queries and keys; scale, difference,
         // exponential, and three for the gradient of the scores.
         let rows = Work::elementwise(self.out.len(), 2);
-        Ok(self.operands().moves() + self.args.work(5, 6, indices)? + rows)
+        Ok(self.args.work(self.operands(), self.qkv[1], 5, 6, indices)? + rows)
     }
 }

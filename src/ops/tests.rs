@@ -167,6 +167,17 @@ fn work_of_attention_counts_what_is_visible() {
     attention::check_spans(&spans, &tokens, 10).unwrap();
     let visible = (1 + 2 + 3) + (4 + 5) + 4 + (1 + 2 + 3 + 4);
     assert_eq!(attention::visible_pairs(&spans, &tokens), visible);
+    assert_eq!(attention::seen_keys(&spans, &tokens, 10), 10);
+    // The last of the first candidate and of the second row do not ask; nor does anyone of the second candidate.
+    let some = [0, 1, 2, 3, 6, 7, 8];
+    let of_some = [
+        span([0, 3], [0, 3], 0, 0),
+        span([3, 1], [3, 2], 3, 0),
+        span([4, 0], [5, 1], 3, 0),
+        span([4, 3], [6, 4], 0, 1),
+    ];
+    attention::check_spans(&of_some, &some, 10).unwrap();
+    assert_eq!(attention::seen_keys(&of_some, &some, 10), 7);
     let heads = Heads { query: 4, kv: 2, dim: 6 };
     let (q, kv) = (tensor(&[2, 10, 2, 6]), tensor(&[2, 10, 6]));
     let (out, lse) = (tensor(&[10, 24]), tensor(&[2, 10, 2]));

@@ -97,8 +97,7 @@ impl Attention {
             ..64 => self.tokens() < 450,
             64.. => matches!(self.tokens(), 6 | 164),
         };
-        // Keys that nobody asks for count as moved.
-        Spec::new(self.label(), quick, move |d| draw(self, d)).with_less_to_do(!matches!(self.asking, Asking::All))
+        Spec::new(self.label(), quick, move |d| draw(self, d))
     }
 
     fn tokens(&self) -> usize {
