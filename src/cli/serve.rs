@@ -124,16 +124,13 @@ pub fn run(args: ServeArgs) -> Result<()> {
     if open {
         log(format_args!("warning: whoever reaches {} may use this server; --api-key-file asks for a key", args.host));
     }
-    let load = move || {
-        let loaded = load(&args)?;
-        let Info { parameters, device, max_length, .. } = &loaded.info;
+    let ready = move |Info { parameters, device, max_length, .. }: &Info| {
         let millions = *parameters as f64 / 1e6;
         log(format_args!(
             "ready: {name}, {millions:.1} M parameters, on {device}, sequences of up to {max_length} tokens"
         ));
-        Ok(loaded)
     };
-    server.run(load, stopped())
+    server.run(move || load(&args), ready, stopped())
 }
 
 /// Resolves at the first SIGTERM, Ctrl-C, SIGHUP or SIGUSR1; a later SIGTERM or Ctrl-C ends the program.

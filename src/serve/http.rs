@@ -22,7 +22,7 @@ use super::app::{self, App};
 use super::engine::{Engine, Job};
 use super::lanes::{Clients, cores, threads};
 use super::stream::{Progress, Stream};
-use super::{LoadedModel, Options, Phase};
+use super::{Info, LoadedModel, Options, Phase};
 use crate::error::{Error, Result};
 
 /// Connections beyond those that are allowed, at a time: they are told so, and how the server does. More wait in the
@@ -64,13 +64,15 @@ impl Server {
         self.listener.local_addr().map_err(|error| Error::machine(format!("no address: {error}")))
     }
 
-    /// Loads the model on a thread of its own, answers until `stop`, then answers what is in flight.
+    /// Loads the model on a thread of its own, answers until `stop`, then answers what is in flight. `ready` is called
+    /// when requests are answered, unless the server is being stopped by then.
     ///
     /// # Errors
     /// Those of `load`, and the machine's.
     pub fn run(
         self,
         load: impl FnOnce() -> Result<LoadedModel> + Send + 'static,
+        ready: impl FnOnce(&Info) + Send + 'static,
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
         let failed = |error| Error::machine(format!("cannot start the server: {error}"));
@@ -84,7 +86,7 @@ impl Server {
         let (sender, jobs) = mpsc::channel();
         let (failure, failures) = oneshot::channel();
         let app = Arc::new(App::new(self.options.clone(), sender));
-        let compute = engine(self.options, &app, load, jobs, failure);
+        let compute = engine(self.options, &app, load, ready, jobs, failure);
         let engine = thread::Builder::new().name("engine".into()).stack_size(STACK).spawn(compute).map_err(failed)?;
         let outcome = runtime.block_on(serve(self.listener, app.clone(), bounds, failures, stop));
         // Ends the connections that did not end by themselves, and with them the last senders of jobs.
@@ -103,6 +105,7 @@ fn engine(
     options: Options,
     app: &App,
     load: impl FnOnce() -> Result<LoadedModel> + Send + 'static,
+    ready: impl FnOnce(&Info) + Send + 'static,
     jobs: mpsc::Receiver<Job>,
     failure: oneshot::Sender<Error>,
 ) -> impl FnOnce() + Send + 'static {
@@ -114,13 +117,16 @@ fn engine(
     move || match load() {
         Ok(LoadedModel { info, score }) => {
             let info = Arc::new(info);
-            phase.send_if_modified(|phase| {
+            let answers = phase.send_if_modified(|phase| {
                 let loading = matches!(phase, Phase::Loading);
                 if loading {
-                    *phase = Phase::Ready(info);
+                    *phase = Phase::Ready(info.clone());
                 }
                 loading
             });
+            if answers {
+                ready(&info);
+            }
             Engine::new(score, options.pack_length, options.cache, phase, metrics).run(&jobs);
         }
         // Nobody listens if the server has been stopped meanwhile.

@@ -173,21 +173,32 @@ impl Running {
 
     /// Serves with what `score` makes, on the engine's thread.
     pub fn with(options: Options, score: impl FnOnce() -> Score + Send + 'static) -> Self {
-        let running = Self::loading(options, move || Ok(LoadedModel { info: info(), score: score() }));
-        while super::client::get(running.address, "/ready").status != 200 {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let (ready, loaded) = std::sync::mpsc::channel();
+        let load = move || Ok(LoadedModel { info: info(), score: score() });
+        let running = Self::started(options, load, move |_| ready.send(()).unwrap());
+        loaded.recv().unwrap();
+        assert_eq!(super::client::get(running.address, "/ready").status, 200, "it was called ready");
         running
     }
 
+    /// Serves what `load` gives, and does not wait for it.
     pub fn loading(options: Options, load: impl FnOnce() -> Result<LoadedModel> + Send + 'static) -> Self {
+        Self::started(options, load, |_| ())
+    }
+
+    fn started(
+        options: Options,
+        load: impl FnOnce() -> Result<LoadedModel> + Send + 'static,
+        ready: impl FnOnce(&Info) + Send + 'static,
+    ) -> Self {
         let server = Server::bind(options).unwrap();
         let address = server.address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            server.run(load, async {
+            let stop = async {
                 let _ = stopped.await;
-            })
+            };
+            server.run(load, ready, stop)
         });
         Self { address, stop: Some(stop), thread: Some(thread) }
     }
