@@ -4,14 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use polar_raw::cli::Cli;
-use polar_raw::log::log;
 
 fn main() -> ExitCode {
     polar_raw::cpu::keep_freed_memory();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log(format_args!("error: {error}"));
+            tracing::error!("{error}");
             ExitCode::from(error.exit_code())
         }
     }

@@ -184,7 +184,7 @@ fn a_set_need_not_fit_memory() {
             let set = sets::read(&path, None, 1).unwrap();
             let references = if given { References::read(&references).unwrap() } else { References::default() };
             let trials = trials(&set, source, references).unwrap();
-            let task = Task { name, set: &set, trials: &trials, baselines: None, seed: 1 };
+            let task = Task { name, set: &set, trials: &trials, baselines: Vec::new(), seed: 1 };
             let mut longer = |_: &str, _: &str, candidate: &str| candidate.len() as f32;
             measure(&task, &mut longer, |_, _| Ok(())).unwrap().judged.len()
         });

@@ -8,9 +8,11 @@
 //! - `ngram`: cosine of byte n-gram counts, the n and the weighting being the best on the training triples.
 
 pub mod features;
+mod length;
 mod logistic;
 mod ngram;
 
+pub use length::Length;
 pub use ngram::Ngram;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,6 @@ use crate::backend::Backend;
 use crate::cpu::Cpu;
 use crate::cuda::{self, Cuda};
 use crate::error::Result;
-use crate::log::log;
 
 /// The devices that this build can compute on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,13 +96,13 @@ impl Device {
             Self::Cuda(ordinal) => Ok(Rc::new(Cuda::open(ordinal)?)),
             Self::Emulator => Ok(Rc::new(Cuda::emulated()?)),
             Self::Auto if !cuda::is_present() => {
-                log("device: the CPU, because this machine has no CUDA driver");
+                tracing::info!("device: the CPU, because this machine has no CUDA driver");
                 Ok(Rc::new(Cpu::new()))
             }
             Self::Auto => match Cuda::open(0) {
                 Ok(card) => Ok(Rc::new(card)),
                 Err(error) if error.exit_code() == 2 => {
-                    log(format_args!("device: the CPU, because: {error}"));
+                    tracing::info!("device: the CPU, because: {error}");
                     Ok(Rc::new(Cpu::new()))
                 }
                 // A card that is there and fails is not to be passed over in silence.

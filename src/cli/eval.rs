@@ -7,9 +7,10 @@ use super::device::{Device, DeviceParser};
 use super::model::{self, Opened, Strings};
 use super::places;
 use super::trace::Trace;
+use crate::baselines::{Baseline, Baselines, Length};
 use crate::data::{ReferenceSource, SetFormat, Wrapper};
 use crate::error::{Error, Result};
-use crate::eval::compare::compare;
+use crate::eval::compare::{adjust, compare};
 use crate::eval::judge::{ModelJudge, Truncation, lengths};
 use crate::eval::outcome::{self, LengthTally, Part};
 use crate::eval::reference::{References, Trials, trials};
@@ -17,7 +18,7 @@ use crate::eval::result::{
     Comparison, Data, EvalResult, ModelResult, ReferenceFacts, Task, VERSION, around_mean, measure, scored,
 };
 use crate::eval::sets::{self, Set};
-use crate::eval::{Scorer, set_name, write_page};
+use crate::eval::{Scorer, set_name, warnings, write_page};
 use crate::files;
 use crate::polar::Form;
 use crate::store::hub;
@@ -153,6 +154,12 @@ pub fn run(mut args: EvalArgs) -> Result<()> {
     }
     args.html.as_ref().map_or(Ok(()), |path| write_page(path, &name, &result))?;
     super::print(&result)?;
+    for model in &result.models {
+        // The parts of a set are small as they are.
+        warnings(model.table.rows.get(..1).unwrap_or_default())
+            .iter()
+            .for_each(|warning| tracing::warn!("{}: {warning}", model.name));
+    }
     trace.finish()
 }
 
@@ -217,7 +224,9 @@ fn measured(args: &EvalArgs, subject: Subject<'_>, name: &str, set: &Set, trials
         path: &args.data,
         truncation: Truncation::default(),
     };
-    let task = Task { name, set, trials, baselines: opened.companion.baselines.as_ref(), seed: args.seed };
+    let learnt = opened.companion.baselines.iter().flat_map(Baselines::iter);
+    let baselines = std::iter::once(&Length as &dyn Baseline).chain(learnt).collect();
+    let task = Task { name, set, trials, baselines, seed: args.seed };
     let (mut scores, mut around, mut tally) = (Vec::new(), Vec::new(), LengthTally::default());
     // Of the group that was seen last: its trials stand together.
     let mut tokens: Option<(usize, Vec<usize>)> = None;
@@ -261,7 +270,11 @@ fn comparisons(models: &[ModelResult], parts: &[Part], seed: u64) -> Vec<Compari
         };
         models[i + 1..].iter().map(with).collect::<Vec<_>>()
     };
-    models.iter().enumerate().flat_map(pair).collect()
+    let mut comparisons: Vec<Comparison> = models.iter().enumerate().flat_map(pair).collect();
+    // Two families of tests: each two models on all of the set, and on its parts.
+    adjust(comparisons.iter_mut().flat_map(|c| c.rows.iter_mut().take(1)).collect());
+    adjust(comparisons.iter_mut().flat_map(|c| c.rows.iter_mut().skip(1)).collect());
+    comparisons
 }
 
 /// A short name for each folder, or the paths where short names are not different.

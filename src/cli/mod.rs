@@ -21,8 +21,10 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 
 use crate::error::{Error, Result};
+use crate::log::{self, LogFormat};
 
 /// Train, evaluate and use POLAR reward models, from scratch.
 ///
@@ -51,8 +53,36 @@ From the sources, write `cargo run --release --` for `polar-raw`.
 Exit status: 0 done, 1 the machine failed (disk, memory, driver), 2 something given was wrong."
 )]
 pub struct Cli {
+    #[command(flatten)]
+    said: Said,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What is written to the standard error.
+#[derive(Debug, clap::Args)]
+struct Said {
+    /// Say nothing but warnings and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Messages")]
+    quiet: bool,
+    /// Say what is done and how long it takes; twice for all there is. RUST_LOG says it by module.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Messages")]
+    verbose: u8,
+    /// How messages are written to the standard error.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Messages")]
+    log_format: LogFormat,
+}
+
+impl Said {
+    /// The lowest level that is written, where an option says it.
+    fn level(&self) -> Option<LevelFilter> {
+        match (self.quiet, self.verbose) {
+            (true, _) => Some(LevelFilter::WARN),
+            (false, 0) => None,
+            (false, 1) => Some(LevelFilter::DEBUG),
+            (false, _) => Some(LevelFilter::TRACE),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +103,7 @@ enum Command {
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> Result<()> {
+        log::init(self.said.level(), self.said.log_format)?;
         match self.command {
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::backend::Backend;
 use crate::data::Wrapper;
@@ -22,6 +23,7 @@ pub struct Opened {
 /// Reads configuration, weights and companion of a reward model, onto the backend that `device` opens.
 pub fn open(dir: &Path, device: impl FnOnce() -> Result<Rc<dyn Backend>>) -> Result<Opened> {
     const REWARD: OutputHeads = OutputHeads { reward: true, lm: false };
+    let started = Instant::now();
     let pretrained = Pretrained::open(dir)?;
     let no_head = || {
         let dir = dir.display();
@@ -41,6 +43,8 @@ pub fn open(dir: &Path, device: impl FnOnce() -> Result<Rc<dyn Backend>>) -> Res
     let model = Model::new(device()?, config.clone(), REWARD)?;
     pretrained.read_into(REWARD, &mut |spec, values| model.set(spec, values))?;
     let companion = Companion::read(dir, &config)?;
+    let (parameters, ms) = (config.parameters(REWARD), started.elapsed().as_millis() as u64);
+    tracing::debug!(parameters, ms, "read {}, {parameters} parameters, in {ms} ms", dir.display());
     Ok(Opened { model: Rc::new(model), companion })
 }
 

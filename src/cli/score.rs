@@ -19,7 +19,6 @@ use super::trace::Trace;
 use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
 use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
-use crate::log::log;
 use crate::model::Model;
 use crate::polar::{CutReport, CutSide, Form, TemplateConfig, encode_as_client};
 use crate::store::hub;
@@ -388,7 +387,13 @@ impl Job<'_> {
             0 => "nothing was cut".into(),
             _ => format!("{cut_tokens} tokens were cut off the texts of {cut} of them (--report-cuts says which)"),
         };
-        log(format_args!("{candidates} candidates in {rows} rows, {speed:.0} tok/s; {cuts}"));
+        tracing::info!(
+            candidates,
+            rows,
+            cut,
+            cut_tokens,
+            "{candidates} candidates in {rows} rows, {speed:.0} tok/s; {cuts}"
+        );
     }
 }
 

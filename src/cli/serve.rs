@@ -12,7 +12,6 @@ use super::signals;
 use crate::error::{Error, Result};
 use crate::eval::Scorer;
 use crate::files;
-use crate::log::log;
 use crate::model::Model;
 use crate::polar::Form;
 use crate::serve::{Compat, Info, LoadedModel, Normalise, Options, Server, cors, paths};
@@ -120,15 +119,15 @@ pub fn run(args: ServeArgs) -> Result<()> {
     let server = Server::bind(options)?;
     let address = server.address()?;
     let paths: Vec<&str> = paths().map(|(_, path)| path).collect();
-    log(format_args!("listening on http://{address}: {}", paths.join(" ")));
+    tracing::info!("listening on http://{address}: {}", paths.join(" "));
     if open {
-        log(format_args!("warning: whoever reaches {} may use this server; --api-key-file asks for a key", args.host));
+        tracing::warn!("whoever reaches {} may use this server; --api-key-file asks for a key", args.host);
     }
     let ready = move |Info { parameters, device, max_length, .. }: &Info| {
         let millions = *parameters as f64 / 1e6;
-        log(format_args!(
+        tracing::info!(
             "ready: {name}, {millions:.1} M parameters, on {device}, sequences of up to {max_length} tokens"
-        ));
+        );
     };
     server.run(move || load(&args), ready, stopped())
 }
@@ -137,7 +136,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
 async fn stopped() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        log("warning: cannot listen for signals: they end the program at once");
+        tracing::warn!("cannot listen for signals: they end the program at once");
         return std::future::pending().await;
     };
     tokio::select! {
@@ -146,7 +145,7 @@ async fn stopped() {
         () = heard(SignalKind::hangup()) => {}
         () = heard(SignalKind::user_defined1()) => {}
     }
-    log("stopping: what is in flight is answered; a second SIGTERM or Ctrl-C ends at once");
+    tracing::info!("stopping: what is in flight is answered; a second SIGTERM or Ctrl-C ends at once");
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         std::process::exit(1);

@@ -9,7 +9,6 @@ use super::device::Device;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::files::Staged;
-use crate::log::log;
 use crate::wrap::{MOST_EVENTS, Traced};
 
 /// A trace that was asked for, or not.
@@ -59,7 +58,7 @@ impl<'a> Trace<'a> {
     pub fn finish(&self) -> Result<()> {
         let (Some(file), Some(traced)) = (self.file, &*self.traced.borrow()) else { return Ok(()) };
         if traced.lines().is_empty() {
-            log("trace: nothing was computed, so nothing was written");
+            tracing::info!("trace: nothing was computed, so nothing was written");
             return Ok(());
         }
         if file.symlink_metadata().is_ok() {
@@ -69,11 +68,11 @@ impl<'a> Trace<'a> {
         let mut staged = Staged::create(file)?;
         traced.write_trace(BufWriter::new(&mut staged)).map_err(|e| Error::io("write", file, &e))?;
         staged.commit()?;
-        log(format_args!("\n{}", traced.table().trim_end()));
+        tracing::info!("\n{}", traced.table().trim_end());
         if traced.left_out() > 0 {
-            log(format_args!("the trace holds the first {MOST_EVENTS} calls and leaves out {}", traced.left_out()));
+            tracing::info!("the trace holds the first {MOST_EVENTS} calls and leaves out {}", traced.left_out());
         }
-        log(format_args!("trace   {}", file.display()));
+        tracing::info!("trace   {}", file.display());
         Ok(())
     }
 }

@@ -9,8 +9,8 @@ use crate::backend::Footprint;
 use crate::config::Config;
 use crate::cuda;
 use crate::error::{Error, Result};
+use crate::eval::warnings;
 use crate::files;
-use crate::log::log;
 use crate::model::Keep;
 use crate::store::hub;
 use crate::train::plan::{PlannedBuffer, Sizes, gib, memory_of};
@@ -106,7 +106,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     let trace = Trace::to(args.trace.as_deref())?;
     let backend = trace.open(args.device)?;
     let stop = signals::stop_flag()?;
-    log(format_args!("run folder: {}", folder.display()));
+    tracing::info!("run folder: {}", folder.display());
     let (resume, accept_other_bits) = (args.resume, args.accept_other_bits);
     let request = Request { config, run: folder, resume, accept_other_bits, backend, stop };
     let ended = run::run(request);
@@ -131,6 +131,7 @@ fn say(ended: Ended) -> Result<()> {
             print("")?;
             if !outcome.table.rows.is_empty() {
                 print(&outcome.table)?;
+                warnings(&outcome.table.rows).iter().for_each(|warning| tracing::warn!("{warning}"));
             }
             print(format_args!("model   {}", outcome.model.display()))?;
             print(format_args!("report  {}", outcome.report.display()))

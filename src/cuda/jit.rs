@@ -4,6 +4,7 @@ use std::ffi::{CString, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use cudarc::driver::{CudaContext, result, sys};
 
@@ -71,6 +72,7 @@ pub fn load_all(context: &Arc<CudaContext>, modules: &[&Module]) -> Result<Vec<L
 /// With the compiler's log.
 pub fn load(context: &Arc<CudaContext>, module: &Module) -> Result<LoadedModule> {
     use sys::CUjit_option as Option;
+    let started = Instant::now();
     let Module { name, target, kernels, ptx } = *module;
     let file = format!("ptx/{}/{name}.ptx", target.name);
     context.bind_to_thread().map_err(failed("use the card from this thread"))?;
@@ -114,5 +116,7 @@ pub fn load(context: &Arc<CudaContext>, module: &Module) -> Result<LoadedModule>
         let function = unsafe { result::module::get_function(handle, name) }.map_err(failed(&missing))?;
         loaded.kernels.push((entry, function));
     }
+    let ms = started.elapsed().as_millis() as u64;
+    tracing::debug!(ms, "loaded {file}, {} kernels, in {ms} ms", kernels.len());
     Ok(loaded)
 }

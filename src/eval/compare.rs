@@ -33,13 +33,15 @@ pub struct Difference {
     pub mcnemar_p: f64,
     /// Exact two-sided sign test over rows: how many speak for either model.
     pub rows_p: f64,
+    /// [`Self::rows_p`] after [`adjust`].
+    pub adjusted_p: f64,
 }
 
 impl Difference {
     /// Whether the interval leaves out zero and the rows agree: resampling a few rows that happen to agree never gives
-    /// zero.
+    /// zero, and of many parts one in twenty differs by chance.
     pub fn is_real(&self) -> bool {
-        (self.interval.0 > 0.0 || self.interval.1 < 0.0) && self.rows_p < 0.05
+        (self.interval.0 > 0.0 || self.interval.1 < 0.0) && self.adjusted_p < 0.05
     }
 }
 
@@ -60,6 +62,7 @@ pub fn compare(parts: &[Part], a: &[Judged], b: &[Judged], seed: u64) -> Vec<Dif
         }
         let groups: Vec<(i64, i64)> = groups.into_values().collect();
         let rows = |sign: i64| groups.iter().filter(|group| group.1.signum() == sign).count();
+        let rows_p = mcnemar(rows(1), rows(-1));
         Difference {
             name: part.name.clone(),
             a: first,
@@ -69,10 +72,23 @@ pub fn compare(parts: &[Part], a: &[Judged], b: &[Judged], seed: u64) -> Vec<Dif
             difference: second.value() - first.value(),
             interval: bootstrap(&groups, seed, &part.name),
             mcnemar_p: mcnemar(only_a, only_b),
-            rows_p: mcnemar(rows(1), rows(-1)),
+            rows_p,
+            adjusted_p: rows_p,
         }
     };
     parts.iter().map(difference).collect()
+}
+
+/// Adjusts the p-values of a family of tests for their number, so that the chance of any false difference in it stays 5 %
+/// (Holm, Scandinavian Journal of Statistics 6, 1979): the k-th smallest of n times n - k + 1, and not below the one before.
+pub fn adjust(mut family: Vec<&mut Difference>) {
+    family.sort_by(|a, b| a.rows_p.total_cmp(&b.rows_p));
+    let (mut least, mut left) = (0.0_f64, family.len());
+    for difference in family {
+        least = least.max((difference.rows_p * left as f64).min(1.0));
+        difference.adjusted_p = least;
+        left -= 1;
+    }
 }
 
 /// The 2.5th and the 97.5th of a hundred of the mean difference, over resampled groups `(judgements, difference)`.
@@ -175,6 +191,18 @@ mod tests {
         let (a, b) = (judged(&[false; 9], 9), judged(&[true; 9], 9));
         let d = &compare(&all(9), &a, &b, 1)[0];
         assert!(d.mcnemar_p < 0.01 && d.rows_p == 1.0 && !d.is_real(), "{d:?}");
+    }
+
+    #[test]
+    fn the_number_of_tests_counts() {
+        let d = compare(&all(1), &judged(&[true], 1), &judged(&[true], 1), 1).remove(0);
+        let mut family = [0.04, 0.01, 0.03, 0.9].map(|rows_p| Difference { rows_p, interval: (0.1, 0.2), ..d.clone() });
+        adjust(family.iter_mut().collect());
+        // As R's p.adjust(c(0.04, 0.01, 0.03, 0.9), "holm").
+        for (difference, p) in family.iter().zip([0.09, 0.04, 0.09, 0.9]) {
+            assert_abs_diff_eq!(difference.adjusted_p, p, epsilon = 1e-12);
+            assert_eq!(difference.is_real(), p < 0.05);
+        }
     }
 
     /// Nine judgements of a row that go the same way are little more than one.

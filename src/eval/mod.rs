@@ -13,12 +13,14 @@ mod scorer;
 pub mod sections;
 pub mod sets;
 mod table;
+mod warnings;
 
 pub use companion::Companion;
 pub use normalise::Normalise;
 pub use page::write as write_page;
 pub use scorer::Scorer;
 pub use table::{Accuracy, Example, Table, TableRow};
+pub use warnings::warnings;
 
 /// What a file of evaluation data is called in tables: its name without `.jsonl`, `.json` and `.zst`.
 pub fn set_name(path: &std::path::Path) -> String {

@@ -149,7 +149,8 @@ fn side_by_side(result: &EvalResult) -> Markup {
             h2 { "Differences" }
             p {
                 "The same judgements by two models. The interval is a paired bootstrap over rows of the file; where it "
-                "leaves out zero and the sign test over rows has p < 0.05, the difference is real and the line is bold. "
+                "leaves out zero and the sign test over rows has p < 0.05, times the number of parts or models that are "
+                "compared (Holm), the difference is real and the line is bold. "
                 "McNemar’s test takes judgements as independent."
             }
             @for comparison in &result.comparisons { (difference(comparison)) }

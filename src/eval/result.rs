@@ -10,7 +10,7 @@ use super::outcome::{self, Averages, Judged, Lengths, Margins, Part};
 use super::reference::{Question, Trials};
 use super::sets::Set;
 use super::table::{CONTROL, Example, MODEL, Table, TableRow};
-use crate::baselines::Baselines;
+use crate::baselines::Baseline;
 use crate::data::{ReferenceSource, SetFormat};
 use crate::error::Result;
 use crate::polar::{Form, TemplateConfig};
@@ -152,7 +152,7 @@ pub struct Task<'a> {
     /// With which references.
     pub trials: &'a Trials,
     /// What stands beside the model.
-    pub baselines: Option<&'a Baselines>,
+    pub baselines: Vec<&'a dyn Baseline>,
     /// Decides which reference takes which one's place in the control.
     pub seed: u64,
 }
@@ -179,7 +179,7 @@ pub fn measure<J: Judge>(
     const CHUNK: usize = 256;
     let (set, trials) = (task.set, task.trials);
     let with_text = set.format != SetFormat::Pairs;
-    let baselines: Vec<_> = task.baselines.into_iter().filter(|_| with_text).flat_map(Baselines::iter).collect();
+    let baselines = if with_text { &task.baselines[..] } else { &[] };
     let mut control = trials.control(set, task.seed).filter(|_| judge.uses_references());
     let mut columns = vec![MODEL.to_string()];
     columns.extend(baselines.iter().map(|baseline| baseline.name().to_string()));
@@ -193,7 +193,7 @@ pub fn measure<J: Judge>(
         }
         let scores = judge.scores(&some)?;
         judged[0].extend(outcome::judged(&some, &scores));
-        for (column, baseline) in judged[1..].iter_mut().zip(&baselines) {
+        for (column, baseline) in judged[1..].iter_mut().zip(baselines) {
             column.extend(outcome::judged(&some, &judge::of_baseline(*baseline).scores(&some)?));
         }
         if let (Some(others), Some(column)) = (control, judged.last_mut()) {
@@ -401,8 +401,8 @@ impl fmt::Display for Comparison {
         }
         writeln!(
             f,
-            "* the difference is real: the interval, a paired bootstrap over rows, leaves out zero and the sign test over \
-             rows has p < 0.05"
+            "* the difference is real: the interval, a paired bootstrap over rows, leaves out zero, and the sign test over \
+             rows has p < 0.05, times the number of parts or models that are compared (Holm)"
         )
     }
 }

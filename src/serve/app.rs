@@ -461,7 +461,8 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
     app.metrics.answered(path, status, seconds);
     if app.options.access_log {
-        crate::log::log(format_args!("{method} {path} {status} {:.1} ms", seconds * 1e3));
+        let ms = seconds * 1e3;
+        tracing::info!(%method, path, status, ms, "{method} {path} {status} {ms:.1} ms");
     }
     response
 }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
+use std::time::Instant;
 
 use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -231,6 +232,7 @@ impl Engine {
     fn compute(&mut self, batch: &Batch, wanted: usize) -> Result<Vec<f32>, String> {
         self.metrics.batch_tokens.observe(batch.load.tokens as f64);
         self.metrics.computed_tokens.inc_by(batch.load.tokens as u64);
+        let started = Instant::now();
         let score = &mut self.score;
         let outcome = catch_unwind(AssertUnwindSafe(|| score(&batch.groups)))
             .unwrap_or_else(|_| Err(Error::machine("the engine panicked; its message is in the server's log")))
@@ -238,9 +240,11 @@ impl Engine {
                 found if found == wanted => Ok(scores),
                 found => Err(Error::machine(format!("the engine gave {found} scores for {wanted} sequences"))),
             });
+        let (tokens, ms) = (batch.load.tokens, started.elapsed().as_secs_f64() * 1e3);
+        tracing::debug!(sequences = wanted, tokens, ms, "a pass of {wanted} sequences, {tokens} tokens: {ms:.1} ms");
         outcome.map_err(|error| {
             let reason = error.to_string();
-            crate::log::log(format_args!("error: the engine failed, every request is refused from now on: {reason}"));
+            tracing::error!("the engine failed, every request is refused from now on: {reason}");
             self.failed = Some(reason.clone());
             self.phase.send_if_modified(|phase| phase.fail(&reason));
             reason

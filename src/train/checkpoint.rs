@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -98,6 +99,7 @@ impl Checkpoints {
     /// # Errors
     /// When the disk is full or fails, or a part cannot be read; the earlier checkpoints then still stand.
     pub fn save(&self, step: u64, parts: &mut [SavedRange], state: &impl Serialize) -> Result<()> {
+        let started = Instant::now();
         let target = self.place(step);
         let temporary = self.folder.join(format!("{TEMPORARY}{step:08}"));
         let written = write_folder(&temporary, step, parts, state).and_then(|()| self.put(&temporary, &target));
@@ -106,6 +108,8 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&temporary);
         }
         written.map_err(|e| e.context(format!("checkpoint of step {step} not saved")))?;
+        let ms = started.elapsed().as_millis() as u64;
+        tracing::debug!(step, ms, "saved {} in {ms} ms", target.display());
         self.retain(step)
     }
 

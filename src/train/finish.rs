@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::baselines::Baselines;
 use crate::data::{ReferenceSource, SetFormat};
 use crate::error::{Error, Result};
 use crate::eval::judge::{ModelJudge, Truncation};
@@ -95,7 +96,8 @@ pub fn finish(
                     path: Path::new(&name),
                     truncation: Truncation::default(),
                 };
-                let (baselines, seed) = (companion.baselines.as_ref(), setup.config.train.seed);
+                let baselines = companion.baselines.iter().flat_map(Baselines::iter).collect();
+                let seed = setup.config.train.seed;
                 let task = Task { name: &name, set: &set, trials: &trials, baselines, seed };
                 let most = examples.len() + EXAMPLES;
                 let found = measure(&task, &mut judge, |question, scores| {

@@ -1,14 +1,13 @@
 //! How a run is going: a bar on a terminal, a line now and then where the output is piped.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::metrics::StepMetrics;
 use super::rate::{Ceiling, Share};
-use crate::log::log;
+use crate::log;
 use crate::objective::ScoreStats;
 
 /// Steps that shown figures are means over.
@@ -37,7 +36,7 @@ impl Progress {
     /// For a run of `steps` steps, of which `from_step` are done; `batch_note` says what a step is, `ceiling` what rates
     /// are compared with. A bar if the standard error is a terminal, lines otherwise.
     pub fn new(steps: u64, from_step: u64, batch_note: &str, ceiling: Ceiling) -> Self {
-        let display = if stderr().is_terminal() {
+        let display = if log::draws_progress() {
             Display::Bar(bar(steps, from_step))
         } else {
             Display::Lines { every: steps.div_ceil(LINES).max(1), header_printed: false }
@@ -69,9 +68,11 @@ impl Progress {
                 let first_or_last = metrics.step == self.from_step + 1 || metrics.step == self.steps;
                 if first_or_last || metrics.step.is_multiple_of(*every) {
                     if !std::mem::replace(header_printed, true) {
-                        log(figures.columns());
+                        tracing::info!("{}", figures.columns());
                     }
-                    log(figures.line());
+                    let Figures { step, loss, grad_norm, lr, tokens_per_s, .. } = figures;
+                    let accuracy = figures.scores.as_ref().map(|scores| scores.accuracy);
+                    tracing::info!(step, loss, accuracy, grad_norm, lr, tokens_per_s, "{}", figures.line());
                 }
             }
         }
@@ -80,8 +81,16 @@ impl Progress {
     /// Shows a line above the bar, or among the lines; below the bar once that is finished.
     pub fn note(&self, text: &str) {
         match &self.display {
-            Display::Bar(bar) if !bar.is_finished() => bar.suspend(|| log(text)),
-            Display::Bar(_) | Display::Lines { .. } => log(text),
+            Display::Bar(bar) if !bar.is_finished() => bar.suspend(|| tracing::info!("{text}")),
+            Display::Bar(_) | Display::Lines { .. } => tracing::info!("{text}"),
+        }
+    }
+
+    /// Warns above the bar, or among the lines.
+    pub fn warn(&self, text: &str) {
+        match &self.display {
+            Display::Bar(bar) if !bar.is_finished() => bar.suspend(|| tracing::warn!("{text}")),
+            Display::Bar(_) | Display::Lines { .. } => tracing::warn!("{text}"),
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Initial {
     pub state: OptimizerState,
     /// What a person wants to know of where the weights come from.
     pub notes: Vec<String>,
+    /// What a person should think about before the run has cost hours.
+    pub warnings: Vec<String>,
 }
 
 /// Where tokenizer and architecture come from.
@@ -166,7 +168,10 @@ impl Setup {
         let model = Model::new(backend, self.model_config.clone(), self.outputs)?;
         let state = OptimizerState::zeroed(&model, 0..model.params().len())?;
         state.initialise(&model, self.config.train.seed)?;
-        let Some(dir) = init else { return Ok(Initial { model, state, notes: Vec::new() }) };
+        let Some(dir) = init else {
+            let warnings = self.of_random_weights().into_iter().collect();
+            return Ok(Initial { model, state, notes: Vec::new(), warnings });
+        };
         let pretrained = Pretrained::open(dir)?;
         let loaded =
             pretrained.read_into(self.outputs, &mut |stored, values| self.take_over(&model, &state, stored, values))?;
@@ -196,7 +201,23 @@ impl Setup {
         if !loaded.unused.is_empty() {
             notes.push(format!("tensors not needed: {}", loaded.unused.join(", ")));
         }
-        Ok(Initial { model, state, notes })
+        Ok(Initial { model, state, notes, warnings: Vec::new() })
+    }
+
+    /// Given data are seldom enough for a small model that has read nothing else: on GSM8K's preferences such models stay
+    /// behind a bag of bytes (docs/results.md).
+    fn of_random_weights(&self) -> Option<String> {
+        const SMALL: usize = 100_000_000;
+        let parameters = self.model_config.parameters(self.outputs);
+        let small = self.outputs.reward && !self.config.data.train.is_empty() && parameters < SMALL;
+        small.then(|| {
+            format!(
+                "the weights are random: a model of {:.1} M parameters that has read nothing but these data will hardly \
+                 judge better than the baselines; begin with a trained one, --init DIR (a reward model, or a language model \
+                 of the Llama, Mistral, Qwen or InternLM2 family)",
+                parameters as f64 / 1e6
+            )
+        })
     }
 
     /// Gives the model one tensor of the model that it starts from.

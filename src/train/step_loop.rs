@@ -42,7 +42,7 @@ impl<'a> StepLoop<'a> {
         let ceiling = Ceiling::of(&*backend)?;
         let what = format!("{} on {}", describe(&setup), backend.name());
         let progress = Progress::new(setup.steps, step, &what, ceiling);
-        warnings.iter().for_each(|warning| progress.note(&format!("warning: {warning}")));
+        warnings.iter().for_each(|warning| progress.warn(warning));
         if step > 0 {
             progress.note(&format!("going on after step {step}"));
         }
@@ -54,6 +54,11 @@ impl<'a> StepLoop<'a> {
     /// Shows a line beside the progress.
     pub fn note(&self, text: &str) {
         self.progress.note(text);
+    }
+
+    /// Warns beside the progress.
+    pub fn warn(&self, text: &str) {
+        self.progress.warn(text);
     }
 
     /// Trains to the end, or until told to stop; says whether it reached the end. The state is saved either way.

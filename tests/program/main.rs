@@ -6,6 +6,7 @@ mod data_kinds;
 mod devices;
 mod foreign;
 mod going_on;
+mod messages;
 mod non_finite;
 mod resume;
 mod score;

@@ -1,11 +1,13 @@
 //! How far scoring is, on a terminal.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::log;
 
 /// A reader that counts what is read.
 pub struct Counted<R> {
@@ -40,7 +42,7 @@ impl Progress {
     /// For an input of `length` bytes, if that is known. `hidden` if the scores themselves go to the terminal.
     pub fn new(length: Option<u64>, bytes: Arc<AtomicU64>, hidden: bool) -> Self {
         let bar = match length {
-            _ if hidden || !io::stderr().is_terminal() => ProgressBar::hidden(),
+            _ if hidden || !log::draws_progress() => ProgressBar::hidden(),
             Some(length) => styled(ProgressBar::new(length), "{wide_bar} {percent} %  {eta} left\n{wide_msg}"),
             None => styled(ProgressBar::no_length(), "{spinner} {wide_msg}"),
         };

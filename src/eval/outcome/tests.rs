@@ -48,7 +48,7 @@ fn the_table_has_all_then_subsets_and_a_tie_is_wrong() {
     ];
     let set = set(SetFormat::Preferences, Rule::Pairs, &rows);
     let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
-    let task = Task { name: "numbers", set: &set, trials: &trials, baselines: None, seed: 1 };
+    let task = Task { name: "numbers", set: &set, trials: &trials, baselines: Vec::new(), seed: 1 };
     let mut seen = 0;
     let measured = measure(&task, &mut number, |_, scores| {
         seen += scores.len();
@@ -73,7 +73,7 @@ fn the_control_finds_a_judge_that_compares() {
     let set = set(SetFormat::Preferences, Rule::Pairs, &rows);
     let trials = trials(&set, ReferenceSource::Field, References::default()).unwrap();
     let mut judge = |_: &str, reference: &str, text: &str| f32::from(u8::from(text == format!("{reference}!")));
-    let task = Task { name: "set", set: &set, trials: &trials, baselines: None, seed: 3 };
+    let task = Task { name: "set", set: &set, trials: &trials, baselines: Vec::new(), seed: 3 };
     let table = measure(&task, &mut judge, |_, _| Ok(())).unwrap().table;
     assert_eq!((table.rows[0].accuracies[0].right, table.rows[0].accuracies[1].right), (40, 0));
     assert_eq!((table.rows.len(), table.rows[0].accuracies[1].pairs), (1, 40));

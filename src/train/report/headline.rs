@@ -110,7 +110,11 @@ fn reading(table: &Table, row: &TableRow) -> Markup {
                         ", above chance: part of its judgement does not need the right reference."
                     }
                     ((_, high), _) if high < 0.5 => ", below chance.",
-                    (_, (low, _)) if low > 0.5 => ", which is chance: its judgement needs the right reference.",
+                    ((_, high), (low, _)) if low > high => ", which is chance: its judgement needs the right reference.",
+                    (_, (low, _)) if low > 0.5 => {
+                        ", which is chance, but the intervals overlap: whether its judgement needs the right reference is \
+                         not shown."
+                    }
                     _ => ", which is chance.",
                 })
             }
