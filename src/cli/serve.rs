@@ -14,7 +14,7 @@ use crate::eval::Scorer;
 use crate::files;
 use crate::model::Model;
 use crate::polar::Form;
-use crate::serve::{Compat, Info, LoadedModel, Normalise, Options, Server, cors, paths};
+use crate::serve::{Compat, Info, LoadedModel, Normalisation, Options, Server, cors, paths};
 use crate::store::hub;
 use crate::train::finish;
 
@@ -48,7 +48,7 @@ pub struct ServeArgs {
     compat: Compat,
     /// What /v1/score adds unless its request says, and what the other endpoints answer in the place of raw scores.
     #[arg(long, value_enum, default_value_t)]
-    normalise: Normalise,
+    normalise: Normalisation,
     /// An origin, such as http://localhost:3000, whose pages may ask from a browser, or * for any; may be repeated.
     #[arg(long, value_name = "ORIGIN", value_parser = cors::check)]
     cors: Vec<String>,

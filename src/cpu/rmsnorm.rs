@@ -4,6 +4,8 @@ use super::{Cpu, values, values_mut};
 use crate::error::Result;
 use crate::ops::{RmsnormBackward, RmsnormForward, Run};
 
+/// Elements of a row at a time.
+const LANES: usize = 16;
 /// Rows whose contribution to the weight's gradient is summed first.
 const ROWS: usize = 128;
 
@@ -79,21 +81,30 @@ pub fn backward(
 pub fn row_backward(dx: &mut [f32], dweight: &mut [f32], dy: &[f32], x: &[f32], rstd: f32, weight: &[f32]) {
     let hidden = weight.len();
     let (dx, dweight, dy, x) = (&mut dx[..hidden], &mut dweight[..hidden], &dy[..hidden], &x[..hidden]);
-    let mut lanes = [0.0f32; 16];
-    let mut sum = 0.0;
-    let whole = hidden / 16 * 16;
-    for i in (0..whole).step_by(16) {
-        for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += dy[i + j] * weight[i + j] * x[i + j];
+    let ((dxs, dx), (dweights, dweight)) = (dx.as_chunks_mut::<LANES>(), dweight.as_chunks_mut::<LANES>());
+    let ((dys, dy), (xs, x)) = (dy.as_chunks::<LANES>(), x.as_chunks::<LANES>());
+    let (weights, weight) = weight.as_chunks::<LANES>();
+    let mut lanes = [0.0f32; LANES];
+    for ((dy, x), weight) in dys.iter().zip(xs).zip(weights) {
+        for i in 0..LANES {
+            lanes[i] += dy[i] * weight[i] * x[i];
         }
     }
-    for i in whole..hidden {
-        sum += dy[i] * weight[i] * x[i];
+    let rest: f32 = dy.iter().zip(x).zip(weight).map(|((dy, x), weight)| dy * weight * x).sum();
+    let correction = (lanes.iter().sum::<f32>() + rest) * rstd * rstd * rstd / hidden as f32;
+    // Read as a whole before anything is written: the compiler does not see that the two that change never overlap.
+    let add = |dx: f32, dweight: f32, dy: f32, x: f32, weight: f32| {
+        (dx + (dy * weight * rstd - x * correction), dweight + dy * x * rstd)
+    };
+    for ((((dx, dweight), dy), x), weight) in dxs.iter_mut().zip(dweights).zip(dys).zip(xs).zip(weights) {
+        let (mut a, mut b) = (*dx, *dweight);
+        for i in 0..LANES {
+            (a[i], b[i]) = add(a[i], b[i], dy[i], x[i], weight[i]);
+        }
+        (*dx, *dweight) = (a, b);
     }
-    let correction = (lanes.iter().sum::<f32>() + sum) * rstd * rstd * rstd / hidden as f32;
-    for i in 0..hidden {
-        dweight[i] += dy[i] * x[i] * rstd;
-        dx[i] += dy[i] * weight[i] * rstd - x[i] * correction;
+    for ((((dx, dweight), dy), x), weight) in dx.iter_mut().zip(dweight).zip(dy).zip(x).zip(weight) {
+        (*dx, *dweight) = add(*dx, *dweight, *dy, *x, *weight);
     }
 }
 

@@ -22,6 +22,22 @@ pub fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
     });
 }
 
+/// Elements of a row that are read before any of them is written. Both halves of `gate_up` change in one loop, and the
+/// compiler does not see that they never overlap: one element after another takes five times as long.
+const LANES: usize = 16;
+
+/// `(dg, du)`, the gradients of `N` gates and their values.
+#[inline(always)]
+fn gradients<const N: usize>(gate: [f32; N], up: [f32; N], dy: [f32; N]) -> ([f32; N], [f32; N]) {
+    let (mut dg, mut du) = ([0.0; N], [0.0; N]);
+    for i in 0..N {
+        let s = sigmoid(gate[i]);
+        dg[i] = dy[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+        du[i] = dy[i] * gate[i] * s;
+    }
+    (dg, du)
+}
+
 /// Turns `gate_up` into its gradient: `du = dy silu(g)`, `dg = dy u s (1 + g (1 - s))` with `s = sigmoid(g)`.
 pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
     let rows = parallel::rows_per_task(2 * width);
@@ -32,11 +48,13 @@ pub fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
             || {
                 for (both, dy) in gate_up.chunks_exact_mut(2 * width).zip(dy.chunks_exact(width)) {
                     let (gate, up) = both.split_at_mut(width);
-                    for ((g, u), dy) in gate.iter_mut().zip(up).zip(dy) {
-                        let s = sigmoid(*g);
-                        let (gate, value) = (*g, *u);
-                        *g = dy * value * s * (1.0 + gate * (1.0 - s));
-                        *u = dy * gate * s;
+                    let ((gates, gate), (ups, up)) = (gate.as_chunks_mut::<LANES>(), up.as_chunks_mut::<LANES>());
+                    let (dys, dy) = dy.as_chunks::<LANES>();
+                    for ((gate, up), dy) in gates.iter_mut().zip(ups).zip(dys) {
+                        (*gate, *up) = gradients(*gate, *up, *dy);
+                    }
+                    for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
+                        ([*gate], [*up]) = gradients([*gate], [*up], [*dy]);
                     }
                 }
             },

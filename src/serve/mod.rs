@@ -29,7 +29,7 @@ use std::time::Duration;
 
 pub use engine::Score;
 pub use http::Server;
-pub use normalise::Normalise;
+pub use normalise::Normalisation;
 pub use openapi::document;
 pub use routes::paths;
 pub use work::Compat;
@@ -47,7 +47,7 @@ pub struct Options {
     /// Whose `/pooling` a bare path means.
     pub compat: Compat,
     /// What endpoints answer in the place of raw scores.
-    pub normalise: Normalise,
+    pub normalise: Normalisation,
     /// Origins whose pages may ask; `*` is any. None of them, and no answer says anything about it.
     pub cors: Vec<String>,
     /// What a request must bear, if anything.

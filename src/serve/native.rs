@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::input::{Many, Text, parse};
-use super::normalise::Normalise;
+use super::normalise::Normalisation;
 use super::work::{Context, ScoreWork, Usage, bounded};
 use crate::data::Wrapper;
 use crate::polar::{ClientEncoder, Cut, CutReport, CutSide, TemplateConfig};
@@ -23,7 +23,7 @@ struct Score {
     max_response_length: Option<usize>,
     #[serde(default)]
     cut_side: CutSide,
-    normalise: Option<Normalise>,
+    normalise: Option<Normalisation>,
 }
 
 const KEYS: &[&str] = &[
@@ -75,7 +75,7 @@ pub fn score(context: &Context, body: &[u8]) -> Result<ScoreWork, ApiError> {
     for (index, candidate) in candidates.0.iter().enumerate() {
         add(format!("candidates[{index}]"), &candidate.0)?;
     }
-    if normalise == Normalise::Reference {
+    if normalise == Normalisation::Reference {
         add("reference".into(), &reference.0)?;
     }
     cuts.truncate(candidates.0.len());
@@ -103,7 +103,7 @@ fn template(context: &Context, request: &Score) -> Result<TemplateConfig, ApiErr
 }
 
 /// `scores` has the reference's own at its end where that is what is taken off.
-fn answer(context: &Context, normalise: Normalise, cuts: &[CutReport], scores: &[f32], usage: &Usage) -> Value {
+fn answer(context: &Context, normalise: Normalisation, cuts: &[CutReport], scores: &[f32], usage: &Usage) -> Value {
     let normalised = normalise.apply(scores, &context.running);
     let entry = |(index, (cut, score)): (usize, (&CutReport, &f32))| {
         let cut = json!({"prompt": cut.prompt, "reference": cut.reference, "candidate": cut.candidates});

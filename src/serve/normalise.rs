@@ -7,7 +7,7 @@ use crate::eval;
 /// How scores are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Normalise {
+pub enum Normalisation {
     /// Not at all.
     #[default]
     Raw,
@@ -21,7 +21,7 @@ pub enum Normalise {
     Running,
 }
 
-impl Normalise {
+impl Normalisation {
     /// The values of a group's scores, as [`eval::Normalise::apply`] takes them; `None` for [`Self::Raw`].
     pub fn apply(self, scores: &[f32], running: &Running) -> Option<Vec<f32>> {
         match self {
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn equal_scores_are_no_better_than_others() {
         let running = Running::default();
-        assert_eq!(Normalise::Running.apply(&[3.0], &running), Some(vec![0.0]));
+        assert_eq!(Normalisation::Running.apply(&[3.0], &running), Some(vec![0.0]));
         running.add(&[-2.0, -2.0]);
-        assert_eq!(Normalise::Running.apply(&[-2.0], &running), Some(vec![0.0]));
+        assert_eq!(Normalisation::Running.apply(&[-2.0], &running), Some(vec![0.0]));
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use super::error::ApiError;
-use super::normalise::{Normalise, Running};
+use super::normalise::{Normalisation, Running};
 use super::work::Context;
 
 /// How the scores of a request in a form without room for a second number are normalised.
 pub struct Plan {
-    normalise: Normalise,
-    /// Sequences of one prompt and reference; for [`Normalise::Reference`] the reference's own is the last.
+    normalise: Normalisation,
+    /// Sequences of one prompt and reference; for [`Normalisation::Reference`] the reference's own is the last.
     groups: Vec<Vec<usize>>,
     /// Sequences that are answered.
     count: usize,
@@ -23,9 +23,9 @@ impl Plan {
     pub fn new(context: &Context, ids: &mut Vec<Vec<u32>>) -> Result<Self, ApiError> {
         let (normalise, count) = (context.normalise, ids.len());
         let groups = match normalise {
-            Normalise::Raw | Normalise::Running => Vec::new(),
-            Normalise::ZScore | Normalise::Rank => groups(context, ids)?,
-            Normalise::Reference => {
+            Normalisation::Raw | Normalisation::Running => Vec::new(),
+            Normalisation::ZScore | Normalisation::Rank => groups(context, ids)?,
+            Normalisation::Reference => {
                 let mut groups = groups(context, ids)?;
                 for group in &mut groups {
                     let own = group.first().and_then(|first| own(context, ids.get(*first)?));
@@ -42,7 +42,7 @@ impl Plan {
 
     /// What is answered in the place of the scores of all sequences.
     pub fn apply(&self, mut scores: Vec<f32>, running: &Running) -> Vec<f32> {
-        if self.normalise == Normalise::Running {
+        if self.normalise == Normalisation::Running {
             return self.normalise.apply(&scores, running).unwrap_or(scores);
         }
         for group in &self.groups {

@@ -104,7 +104,7 @@ mod tests {
     use crate::data::Wrapper;
     use crate::polar::TemplateConfig;
     use crate::serve::work::{Compat, Context};
-    use crate::serve::{Info, Normalise};
+    use crate::serve::{Info, Normalisation};
     use crate::tokenizer::{Names, Tokenizer};
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
             "response": "c", "query": ["pc"], "prompts": ["p"], "text": "r<|reward|>c[UNUSED_TOKEN_130]"}"#;
         let given_up = Arc::new(AtomicBool::new(true));
         let (info, compat) = (Arc::new(info), Compat::Vllm);
-        let (normalise, running) = (Normalise::Raw, Arc::default());
+        let (normalise, running) = (Normalisation::Raw, Arc::default());
         let context = Context { info, model: "m".into(), compat, normalise, running, given_up };
         for route in &ROUTES {
             let Action::Score { endpoint, .. } = route.action else { continue };

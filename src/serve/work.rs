@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Info;
 use super::error::ApiError;
-use super::normalise::{Normalise, Running};
+use super::normalise::{Normalisation, Running};
 use crate::polar::{Form, encode_encoded};
 
 /// Tokens of all sequences of one request, at most: 64 MiB of ids.
@@ -37,7 +37,7 @@ pub struct Context {
     /// Whose `/pooling` a bare path means.
     pub compat: Compat,
     /// What is answered in the place of raw scores.
-    pub normalise: Normalise,
+    pub normalise: Normalisation,
     /// All scores that were given.
     pub running: Arc<Running>,
     /// Whether nobody waits for the answer any more.

@@ -1,7 +1,7 @@
 //! SGLang's questions about the server, pages of other origins, and normalised answers.
 
 use polar_raw::Error;
-use polar_raw::serve::{Normalise, Options};
+use polar_raw::serve::{Normalisation, Options};
 use serde_json::{Value, json};
 
 use super::client::{Answer, get, post, send};
@@ -97,15 +97,15 @@ fn bare_numbers_are_normalised_as_the_server_was_started() {
         scores(&[Row { output: row.reference.clone(), ..row.clone() }])[0]
     };
     for (normalise, wanted) in [
-        (Normalise::Raw, raw.clone()),
-        (Normalise::ZScore, by_group(&|_, scores| polar_raw::eval::normalise::z_scores(scores))),
-        (Normalise::Rank, by_group(&|_, scores| polar_raw::eval::normalise::ranks(scores))),
+        (Normalisation::Raw, raw.clone()),
+        (Normalisation::ZScore, by_group(&|_, scores| polar_raw::eval::normalise::z_scores(scores))),
+        (Normalisation::Rank, by_group(&|_, scores| polar_raw::eval::normalise::ranks(scores))),
         (
-            Normalise::Reference,
+            Normalisation::Reference,
             by_group(&|start, scores| scores.iter().map(|score| score - reference(start)).collect()),
         ),
         // All scores so far are these eight, as often as they were asked for.
-        (Normalise::Running, polar_raw::eval::normalise::z_scores(&raw)),
+        (Normalisation::Running, polar_raw::eval::normalise::z_scores(&raw)),
     ] {
         let server = Running::new(Options { normalise, ..options() });
         for found in forms(&server, &rows) {
@@ -118,7 +118,7 @@ fn bare_numbers_are_normalised_as_the_server_was_started() {
 
 #[test]
 fn a_sequence_without_a_reference_is_refused_where_one_is_needed() {
-    let server = Running::new(Options { normalise: Normalise::Reference, ..options() });
+    let server = Running::new(Options { normalise: Normalisation::Reference, ..options() });
     let score = tokenizer().specials().score;
     let answer = post(server.address, "/classify", &json!({"input_ids": [9, 9, score]}));
     assert!(answer.status == 400 && answer.error().contains("no separator"), "{answer:?}");

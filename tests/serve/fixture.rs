@@ -15,7 +15,7 @@ use polar_raw::eval::{Companion, Scorer};
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::model::{Model, ModelConfig, OutputHeads};
 use polar_raw::polar::{CutSide, Form, TemplateConfig, encode_as_client};
-use polar_raw::serve::{Compat, Info, LoadedModel, Normalise, Options, Score, Server};
+use polar_raw::serve::{Compat, Info, LoadedModel, Normalisation, Options, Score, Server};
 use polar_raw::store::weights;
 use polar_raw::store::weights::WriteOptions;
 use polar_raw::tensor::Dtype;
@@ -131,7 +131,7 @@ pub fn options() -> Options {
         address: "127.0.0.1:0".parse().unwrap(),
         model: "small".into(),
         compat: Compat::Vllm,
-        normalise: Normalise::Raw,
+        normalise: Normalisation::Raw,
         cors: Vec::new(),
         api_key: None,
         max_body: 1 << 20,
