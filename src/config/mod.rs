@@ -169,10 +169,7 @@ impl Difference {
     pub fn may_change(&self) -> bool {
         let whole = |section: &str| self.key.starts_with(section);
         let keys = ["steps", "epochs", "checkpoint_every", "keep_best", "patience"].map(|key| format!("train.{key}"));
-        keys.contains(&self.key)
-            || self.key == "optimizer.lr"
-            || whole("schedule.")
-            || whole("eval.")
+        keys.contains(&self.key) || self.key == "optimizer.lr" || whole("schedule.") || whole("eval.")
     }
 }
 

@@ -324,6 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn a_best_one_counts_while_it_compares_and_is_there() {
+        let on = |id: &str| HeldOut { packs: vec![], count: 1, over_long: 0, examples: vec![], id: id.into() };
+        let mut standing = Standing::default();
+        assert_eq!(standing.go_on_with(&on("a"), |_| false), None, "nothing to forget");
+        for (step, loss) in [(10, 0.5), (20, 0.6)] {
+            standing.count(step, &EvalMetrics { loss, ..EvalMetrics::default() });
+        }
+        let before = standing.clone();
+        assert_eq!(standing.go_on_with(&on("a"), |step| step == 10), None);
+        assert_eq!(standing, before);
+        let said = standing.go_on_with(&on("b"), |_| true).unwrap();
+        assert!(said.contains("at step 10") && said.contains("other data"), "{said}");
+        assert_eq!((standing.best, standing.since_best), (None, 0));
+        let said = before.clone().go_on_with(&on("a"), |step| step == 20).unwrap();
+        assert!(said.contains("its checkpoint was not kept"), "{said}");
+    }
+
+    #[test]
     fn an_evaluation_is_due_after_every_so_many_steps_and_the_last() {
         let due = |every| (1..=7).filter(|&step| is_due(every, step, 7)).collect::<Vec<_>>();
         assert_eq!(due(3), [3, 6, 7]);

@@ -324,7 +324,7 @@ mod tests {
         hidden.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         progress.display = Display::Bar(hidden.clone());
         let evaluation = Some(EvalMetrics { loss: 0.5, ..Default::default() });
-        progress.step(&StepMetrics { evaluation, ..metrics(1, true) });
+        progress.step(&StepMetrics { evaluation, ..metrics(2, true) });
         progress.step(&metrics(2, true));
         progress.finish();
         assert_eq!(hidden.position(), 2);

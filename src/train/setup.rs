@@ -246,12 +246,7 @@ impl Setup {
 ///
 /// # Errors
 /// The user's, when something goes by such evaluations and nothing is held out.
-fn held_out(
-    config: &Config,
-    sets: &[EvalSet],
-    feeder: &Feeder,
-    notes: &mut Vec<String>,
-) -> Result<Option<HeldOut>> {
+fn held_out(config: &Config, sets: &[EvalSet], feeder: &Feeder, notes: &mut Vec<String>) -> Result<Option<HeldOut>> {
     if config.eval.every == 0 {
         return Ok(None);
     }

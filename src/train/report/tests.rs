@@ -219,7 +219,8 @@ fn evaluations_while_training_are_shown_with_the_scores_of_the_same_pairs() {
     let mut sample = Sample::new();
     let losses = [0.7, 0.4, 0.45, 0.5];
     for (i, loss) in losses.into_iter().enumerate() {
-        let found = EvalMetrics { loss, accuracy: Some(0.8), pairs: 50, seconds: 1.5, best: i < 2, ..Default::default() };
+        let found =
+            EvalMetrics { loss, accuracy: Some(0.8), pairs: 50, seconds: 1.5, best: i < 2, ..Default::default() };
         sample.steps[250 * i + 249].evaluation = Some(found);
         let scores = [i as f32, -1.0];
         sample.watched.push(ScoredExamples {
