@@ -84,7 +84,8 @@ fn examples_are_logged_with_their_scores() {
     for line in &lines {
         let examples = line["examples"].as_array().unwrap();
         let [example] = &examples[..] else { panic!("{line}") };
-        let score = |place: usize| example["scores"][place].as_f64().unwrap();
+        // As the model gave it, in f32.
+        let score = |place: usize| f64::from(example["scores"][place].as_f64().unwrap() as f32);
         assert_eq!((&example["row"], &example["chosen"]), (&Value::from("held-out"), &Value::from("c")));
         let prompt = example["prompt"].as_str().unwrap();
         assert!(prompt.len() < 420 && prompt.ends_with("x [...]"), "{prompt}");
