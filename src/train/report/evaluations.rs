@@ -13,15 +13,15 @@ const SHOWN: usize = 8;
 /// The section; nothing where there was no evaluation.
 pub fn section(steps: &[StepMetrics], watched: &[ScoredExamples]) -> Markup {
     let evaluations = || steps.iter().filter_map(|m| Some((m.step, m.evaluation?)));
-    let best = evaluations().filter(|(_, found)| found.best).last();
-    let Some(((last_step, last), (best_step, best))) = evaluations().last().zip(best) else { return html! {} };
+    let best = evaluations().rfind(|(_, found)| found.best);
+    let Some(((last_step, last), (best_step, best))) = evaluations().next_back().zip(best) else { return html! {} };
     let seconds: f64 = evaluations().map(|(_, found)| found.seconds).sum();
     html! {
         section {
             h2 { "Evaluation while training" }
             p {
-                (evaluations().count()) " evaluations on the same " (last.pairs) " held-out pairs or documents took "
-                (format!("{seconds:.1}")) " s. The lowest loss was " b { (format!("{:.4}", best.loss)) } " at step "
+                (evaluations().count()) " evaluations took " (format!("{seconds:.1}")) " s, the last one on " (last.pairs)
+                " held-out pairs or documents. The lowest loss was " b { (format!("{:.4}", best.loss)) } " at step "
                 (best_step) ", the last one " b { (format!("{:.4}", last.loss)) } " at step " (last_step) "."
                 @if let Some(why) = steps.iter().rev().find_map(|m| m.ended.as_ref()) { " The run ended early: " (why) "." }
             }

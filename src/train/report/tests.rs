@@ -231,8 +231,8 @@ fn evaluations_while_training_are_shown_with_the_scores_of_the_same_pairs() {
     sample.steps[999].ended = Some("no lower held-out loss".into());
     let page = sample.page();
     for part in [
-        "4 evaluations on the same 50 held-out pairs or documents took 6.0 s. The lowest loss was <b>0.4000</b> at step 500, \
-         the last one <b>0.5000</b> at step 1000. The run ended early: no lower held-out loss.",
+        "4 evaluations took 6.0 s, the last one on 50 held-out pairs or documents. The lowest loss was <b>0.4000</b> at \
+         step 500, the last one <b>0.5000</b> at step 1000. The run ended early: no lower held-out loss.",
         "Chosen and rejected by step: 250: +0.00 and −1.00; 500: +1.00 and −1.00; 750: +2.00 and −1.00; 1000: +3.00 and \
          −1.00.",
         "&lt;b&gt;Again?",
