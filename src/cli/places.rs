@@ -64,7 +64,7 @@ impl Place {
 /// Whether a model is read from a file of this name. Others in its folder may be outputs of before.
 fn is_of_a_model(path: &Path) -> bool {
     const ENDINGS: [&str; 7] = ["safetensors", "bin", "gguf", "pt", "pth", "model", "jinja"];
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 12] = [
         "config.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -75,6 +75,9 @@ fn is_of_a_model(path: &Path) -> bool {
         "model.safetensors.index.json",
         "pytorch_model.bin.index.json",
         "polar_raw.json",
+        // Of a checkpoint.
+        "state.json",
+        "COMPLETE",
     ];
     let ends = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
     ends || path.file_name().is_some_and(|name| NAMES.iter().any(|known| name == *known))

@@ -67,8 +67,8 @@ pub struct TrainArgs {
     /// The run's folder. [default: runs/NAME, with a number if that exists]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Go on with an interrupted run; without --run, with the last of its name. --set then changes steps, learning rate,
-    /// checkpoints or evaluation of the run, and --data says where its data lie now.
+    /// Go on with an interrupted run; without --run, with the last of its name. --set then changes steps or epochs,
+    /// learning rate, checkpoints, patience or evaluation of the run, and --data says where its data lie now.
     #[arg(long)]
     resume: bool,
     /// With --resume: go on on another device or with another number of threads, and so to weights with other bits.
@@ -199,9 +199,7 @@ impl TrainArgs {
             None if own => RunConfig::read(folder)?.config,
             None => Config::preset(self.preset())?,
         };
-        for assignment in &self.set {
-            config.set(assignment)?;
-        }
+        config.set_all(&self.set)?;
         // Over a run's own configuration they say where the same data lie now.
         let place = |files: &mut Vec<PathBuf>, given: &[PathBuf]| match own && !given.is_empty() {
             true => *files = given.to_vec(),

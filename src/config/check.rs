@@ -65,13 +65,36 @@ impl Config {
         schedule.ratio("decay_ratio", self.schedule.decay_ratio)?;
         let train = Checks("train.");
         train.count("steps", self.train.steps, 0, LARGE)?;
+        train.count("epochs", self.train.epochs, 0, LARGE)?;
+        if self.train.epochs > 0 && self.train.steps > 0 {
+            return Err(Error::user(format!(
+                "train.epochs = {} and train.steps = {}: both say how long the run is; give one of them",
+                self.train.epochs, self.train.steps
+            )));
+        }
         train.count("batch_size", self.train.batch_size, 1, 1 << 20)?;
         train.seed("seed", self.train.seed)?;
         train.count("checkpoint_every", self.train.checkpoint_every, 0, LARGE)?;
         train.count("keep_checkpoints", self.train.keep_checkpoints, 1, LARGE)?;
         let eval = Checks("eval.");
         eval.count("pairs", self.eval.pairs, 1, 1 << 24)?;
-        eval.count("baseline_triples", self.eval.baseline_triples, 1, 1 << 24)
+        eval.count("baseline_triples", self.eval.baseline_triples, 1, 1 << 24)?;
+        eval.count("every", self.eval.every, 0, LARGE)?;
+        eval.count("every_pairs", self.eval.every_pairs, 1, 1 << 24)?;
+        train.count("patience", self.train.patience, 0, LARGE)?;
+        match self.needs_evaluations() {
+            Some(key) if self.eval.every == 0 => Err(Error::user(format!(
+                "{key}: it goes by evaluations while training, and eval.every = 0 makes none: set the steps between \
+                 them, as in --set eval.every=100"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The first setting, with its value, that means nothing without evaluations while training.
+    pub fn needs_evaluations(&self) -> Option<String> {
+        let best = self.train.keep_best.then(|| "train.keep_best = true".into());
+        best.or_else(|| (self.train.patience > 0).then(|| format!("train.patience = {}", self.train.patience)))
     }
 }
 

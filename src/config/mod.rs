@@ -44,7 +44,10 @@ impl Config {
         toml::from_str::<Self>(text).map_err(refuse)?;
         // Read a second time through a table, which also refuses a list with too many elements.
         let table: Table = toml::from_str(text).map_err(refuse)?;
-        let config = Value::Table(table).try_into::<Self>().map_err(refuse)?;
+        let given = |key: &str| table.get("train").is_some_and(|train| train.get(key).is_some());
+        let lengths = ["steps", "epochs"].map(given);
+        let mut config = Value::Table(table).try_into::<Self>().map_err(refuse)?;
+        config.settle_length(lengths);
         config.validate().map_err(|e| e.context(source))?;
         Ok(config)
     }
@@ -87,6 +90,28 @@ impl Config {
         keys.insert(key.to_string(), parse_value(value.trim()));
         *self = Self::deserialize(Value::Table(table)).map_err(|e| refuse(explain::error(&e)))?;
         Ok(())
+    }
+
+    /// [`Config::set`] of all `assignments`, of which one of `train.steps` or `train.epochs` takes the place of the other.
+    ///
+    /// # Errors
+    /// As [`Config::set`].
+    pub fn set_all(&mut self, assignments: &[String]) -> Result<()> {
+        assignments.iter().try_for_each(|assignment| self.set(assignment))?;
+        let key = |assignment: &String| assignment.split_once('=').map(|(key, _)| key.trim().to_string());
+        let keys: Vec<String> = assignments.iter().filter_map(key).collect();
+        self.settle_length(["train.steps", "train.epochs"].map(|length| keys.iter().any(|key| key == length)));
+        Ok(())
+    }
+
+    /// Of the two keys that say how long a run is, the one that was `given`, steps first, holds and not what the other one
+    /// was before. Where both were given, [`Config::validate`] says so.
+    fn settle_length(&mut self, given: [bool; 2]) {
+        match given {
+            [false, true] if self.train.epochs > 0 => self.train.steps = 0,
+            [true, false] => self.train.epochs = 0,
+            _ => {}
+        }
     }
 
     /// The configuration as TOML with every key. Reading it gives an equal configuration.
@@ -143,9 +168,8 @@ impl Difference {
     /// Whether a run may go on with another value of this key: it decides what is still to come, and nothing that was.
     pub fn may_change(&self) -> bool {
         let whole = |section: &str| self.key.starts_with(section);
-        ["train.steps", "train.checkpoint_every", "optimizer.lr"].contains(&self.key.as_str())
-            || whole("schedule.")
-            || whole("eval.")
+        let keys = ["steps", "epochs", "checkpoint_every", "keep_best", "patience"].map(|key| format!("train.{key}"));
+        keys.contains(&self.key) || self.key == "optimizer.lr" || whole("schedule.") || whole("eval.")
     }
 }
 

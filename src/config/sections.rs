@@ -221,8 +221,10 @@ pub enum ScheduleKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
-    /// Optimiser steps. 0 means one epoch over the files.
+    /// Optimiser steps. 0 means `epochs`, or one epoch over the files.
     pub steps: usize,
+    /// Passes over the files, in place of `steps`; 0 leaves it to that.
+    pub epochs: usize,
     /// Pairs (or documents, for `lm`) in a step; they are packed into as many forward passes as they need.
     pub batch_size: usize,
     /// Seed of weights and order.
@@ -231,6 +233,10 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Checkpoints kept; older ones are deleted.
     pub keep_checkpoints: usize,
+    /// Whether the checkpoint with the lowest held-out loss is kept as well, and is what the run ends with.
+    pub keep_best: bool,
+    /// Evaluations in a row without a lower held-out loss after which the run ends; 0 for never.
+    pub patience: usize,
     /// Which activations stay in memory for the backward pass; the rest is computed again, to the same bits.
     pub keep: KeepChoice,
     /// A model's folder to start from: weights, tokenizer and architecture. `--init` sets it.
@@ -298,6 +304,10 @@ pub struct EvalSection {
     pub pairs: usize,
     /// Triples that the baselines learn from, at most.
     pub baseline_triples: usize,
+    /// Steps between evaluations while training; 0 for one at the end only.
+    pub every: usize,
+    /// Pairs (or documents, for `lm`) of each set that an evaluation while training looks at, at most.
+    pub every_pairs: usize,
 }
 
 impl Default for ModelSection {
@@ -378,10 +388,13 @@ impl Default for TrainSection {
     fn default() -> Self {
         Self {
             steps: 1000,
+            epochs: 0,
             batch_size: 16,
             seed: 1,
             checkpoint_every: 100,
             keep_checkpoints: 2,
+            keep_best: false,
+            patience: 0,
             keep: KeepChoice::Auto,
             init: None,
             save_dtype: Dtype::F32,
@@ -391,6 +404,6 @@ impl Default for TrainSection {
 
 impl Default for EvalSection {
     fn default() -> Self {
-        Self { pairs: 2000, baseline_triples: 20_000 }
+        Self { pairs: 2000, baseline_triples: 20_000, every: 0, every_pairs: 200 }
     }
 }

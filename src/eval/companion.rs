@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelConfig;
 use crate::polar::TemplateConfig;
+use crate::store::RunCheckpoint;
 
 /// The file in a model's folder. Other programs ignore it.
 pub const FILE: &str = "polar_raw.json";
@@ -28,8 +29,12 @@ pub struct Companion {
 }
 
 impl Companion {
-    /// Reads it from a model's folder. A model from elsewhere has none: it gets the official client's lengths.
+    /// Reads it from a model's folder. A checkpoint of a run has that of the run, without baselines, which are fitted at
+    /// the end. A model from elsewhere has none: it gets the official client's lengths.
     pub fn read(dir: &Path, model: &ModelConfig) -> Result<Self> {
+        if let Some(checkpoint) = RunCheckpoint::at(dir)? {
+            return Ok(Self { template: checkpoint.template(model)?, baselines: None });
+        }
         let path = dir.join(FILE);
         if !path.exists() {
             let max_length = model.max_position_embeddings.min(16_384);

@@ -91,7 +91,7 @@ pub struct TableRow {
 }
 
 /// A pair to read.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Example {
     /// The row that it is from.
     pub row: String,

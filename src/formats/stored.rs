@@ -73,7 +73,8 @@ impl fmt::Display for Format {
 /// The tensors of a folder or file by name.
 pub struct Tensors {
     path: PathBuf,
-    format: Format,
+    /// None of a checkpoint of a run, which has them one after the other without names.
+    format: Option<Format>,
     files: Vec<Mapped>,
     /// Each tensor's file and its place there.
     homes: BTreeMap<String, (usize, TensorEntry)>,
@@ -143,7 +144,7 @@ impl Tensors {
         let file = Mapped::open(path.clone())?;
         let (entries, metadata) = file.entries(format)?;
         let homes = entries.into_iter().map(|(name, entry)| (name, (0, entry))).collect();
-        Ok(Self { path, format, files: vec![file], homes, metadata })
+        Ok(Self { path, format: Some(format), files: vec![file], homes, metadata })
     }
 
     fn open_shards(dir: &Path, index: PathBuf, format: Format) -> Result<Self> {
@@ -176,7 +177,25 @@ impl Tensors {
             };
         }
         let files = shards.into_iter().map(|(shard, _)| shard).collect();
-        Ok(Self { path: index, format, files, homes, metadata: BTreeMap::new() })
+        Ok(Self { path: index, format: Some(format), files, homes, metadata: BTreeMap::new() })
+    }
+
+    /// Maps the files of weights of the checkpoint in `folder`, which the caller has verified: `homes` has the name of each
+    /// tensor, the place of its file in `files`, and where it lies there.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or ends before a tensor does.
+    pub(crate) fn of_checkpoint(
+        folder: &Path,
+        files: Vec<PathBuf>,
+        homes: Vec<(String, usize, TensorEntry)>,
+    ) -> Result<Self> {
+        let files = files.into_iter().map(Mapped::open).collect::<Result<Vec<_>>>()?;
+        if let Some((name, ..)) = homes.iter().find(|(_, home, entry)| entry.bytes.end > files[*home].map.len()) {
+            return Err(Error::user(format!("{}: the file ends before tensor `{name}`", folder.display())));
+        }
+        let homes = homes.into_iter().map(|(name, home, entry)| (name, (home, entry))).collect();
+        Ok(Self { path: folder.to_path_buf(), format: None, files, homes, metadata: BTreeMap::new() })
     }
 
     /// The file to name when a tensor is missing: of shards, the index.
@@ -184,9 +203,9 @@ impl Tensors {
         &self.path
     }
 
-    /// The format.
-    pub fn format(&self) -> Format {
-        self.format
+    /// The name of the format.
+    pub fn format(&self) -> String {
+        self.format.map_or_else(|| "checkpoint of a run".into(), |format| format.to_string())
     }
 
     /// Number of files that hold tensors.

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use super::checkpoint::RunCheckpoint;
 use super::config_json::FILE;
 use super::foreign::{Family, ROPE_FACTORS, rope_factors};
 use super::layout::{Layout, Names};
 use super::pretrained::{self, Pretrained};
 use super::weights::{self, WriteOptions};
 use crate::error::{Error, Result};
-use crate::eval::companion;
+use crate::eval::{Companion, companion};
 use crate::files::{self, StagedFolder};
 use crate::formats::gguf::MetadataValue;
 use crate::formats::{Encoding, Format, Piece, Writer};
@@ -114,7 +115,7 @@ pub fn convert(
             files::write_atomic(&folder.path().join(FILE), json.as_bytes())?;
             let target = WriteOptions { format, layout, dtype, max_shard_bytes };
             weights::write(folder.path(), &config, heads, target, &mut values)?;
-            notes.extend(copy_companions(from, folder.path())?);
+            notes.extend(copy_companions(from, folder.path(), &config)?);
             folder.commit()?;
         }
     }
@@ -188,7 +189,12 @@ fn write_gguf(
     if bare {
         notes.push("the GGUF file has no vocabulary: put the tokenizer's files beside it, or give it token ids".into());
     }
-    if beside(from).join(companion::FILE).exists() {
+    if RunCheckpoint::at(from)?.is_some() {
+        notes.push(format!(
+            "the GGUF file does not say how strings are built: put {} beside it, which a conversion to a folder writes",
+            companion::FILE
+        ));
+    } else if pretrained::folder_of(from)?.join(companion::FILE).exists() {
         notes.push(format!("the GGUF file does not say how strings are built: put {} beside it", companion::FILE));
     }
     if let Some(id) = config.special.reward {
@@ -203,20 +209,18 @@ fn write_gguf(
     Ok(notes)
 }
 
-/// The folder of a model.
-fn beside(from: &Path) -> &Path {
-    if from.is_dir() { from } else { files::parent(from) }
-}
-
 /// Takes the tokenizer along: the vocabulary of a GGUF file, or else the files beside the weights.
-fn copy_companions(from: &Path, to: &Path) -> Result<Option<String>> {
+fn copy_companions(from: &Path, to: &Path, config: &ModelConfig) -> Result<Option<String>> {
     let from = &pretrained::resolve(from);
     match pretrained::vocabulary(from, Missing::Leave) {
         Ok(Some(tokenizer)) => return tokenizer.save(to).map(|()| None),
         Ok(None) => {}
         Err(error) => return Ok(Some(format!("no tokenizer: {error}"))),
     }
-    let folder = beside(from);
+    if RunCheckpoint::at(from)?.is_some() {
+        Companion::read(from, config)?.write(to)?;
+    }
+    let folder = pretrained::folder_of(from)?;
     for name in COMPANIONS {
         let file = folder.join(name);
         if file.is_file() {

@@ -14,7 +14,7 @@ use crate::tokenizer::Missing;
 /// All that can be said of a model without computing with it.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
-    /// `safetensors`, `PyTorch` or `GGUF`.
+    /// `safetensors`, `PyTorch`, `GGUF` or `checkpoint of a run`.
     pub format: String,
     /// Files with tensors.
     pub files: usize,
@@ -198,7 +198,7 @@ fn of_tensors(tensors: &Tensors, statistics: bool) -> Result<Inspection> {
         });
     }
     Ok(Inspection {
-        format: tensors.format().to_string(),
+        format: tensors.format(),
         files: tensors.file_count(),
         model: None,
         tokenizer: None,

@@ -1,5 +1,6 @@
 //! Models on the disk: other families' configurations and layouts, opening, writing, converting, inspecting.
 
+pub mod checkpoint;
 pub mod config_json;
 pub mod convert;
 mod foreign;
@@ -10,6 +11,7 @@ pub mod pretrained;
 mod unsupported;
 pub mod weights;
 
+pub use checkpoint::RunCheckpoint;
 pub use foreign::Family;
 pub use layout::{Layout, Names};
 pub use pretrained::Pretrained;

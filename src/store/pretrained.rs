@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::checkpoint::RunCheckpoint;
 use super::config_json::{FILE, Keys, MAX_BYTES};
 use super::foreign::{self, Family, ROPE_FACTORS};
 use super::layout::{Layout, Names, REWARD_HEADS};
@@ -44,7 +45,7 @@ pub struct Pretrained {
 
 impl Pretrained {
     /// Opens a folder (InternLM2, Llama, Mistral, Qwen2 or Qwen3, as safetensors or PyTorch files, or a single GGUF
-    /// file in it) or a GGUF file. Reads configuration and headers; the weights are mapped. Another program must not
+    /// file in it), a GGUF file, or the folder of a checkpoint in that of its run. Reads configuration and headers; the weights are mapped. Another program must not
     /// shorten the files meanwhile.
     ///
     /// # Errors
@@ -57,7 +58,11 @@ impl Pretrained {
             return Self { config, layout, tensors }.with_head();
         }
         let (config, layout) = read_folder(path)?;
-        Self { config, layout, tensors: Tensors::open(path)? }.with_head()
+        let tensors = match RunCheckpoint::at(path)? {
+            Some(checkpoint) => checkpoint.tensors(&config)?,
+            None => Tensors::open(path)?,
+        };
+        Self { config, layout, tensors }.with_head()
     }
 
     /// Settles under which name the reward head is stored, and what becomes of its product.
@@ -276,7 +281,7 @@ pub fn is_gguf(path: &Path) -> bool {
 fn read_folder(path: &Path) -> Result<(ModelConfig, Layout)> {
     // Of a name that is nothing the parent's configuration would say nothing.
     path.metadata().map_err(|e| Error::io("read the model", path, &e))?;
-    let dir = if path.is_dir() { path } else { files::parent(path) };
+    let dir = folder_of(path)?;
     let (own, inner) = (dir.join(FILE), dir.join("model"));
     if path.is_dir() && !own.exists() && inner.join(FILE).exists() {
         let (dir, inner) = (dir.display(), inner.display());
@@ -310,8 +315,21 @@ pub fn tokenizer(path: &Path, missing: Missing) -> Result<Option<Tokenizer>> {
     if let Some(own) = vocabulary(path, missing)? {
         return Ok(Some(own));
     }
-    let dir = if path.is_dir() { path } else { files::parent(path) };
-    tokenizer::exists(dir).then(|| Tokenizer::load(dir, missing)).transpose()
+    let dir = folder_of(path)?;
+    tokenizer::exists(&dir).then(|| Tokenizer::load(&dir, missing)).transpose()
+}
+
+/// The folder with the configuration and the tokenizer of the model at `path`: its own, that of the file, or that of
+/// the run of a checkpoint.
+///
+/// # Errors
+/// The user's, for a checkpoint without its run.
+pub fn folder_of(path: &Path) -> Result<PathBuf> {
+    Ok(match RunCheckpoint::at(path)? {
+        Some(checkpoint) => checkpoint.start(),
+        None if path.is_dir() => path.to_path_buf(),
+        None => files::parent(path).to_path_buf(),
+    })
 }
 
 /// [`tokenizer()`], where one is needed.
@@ -325,7 +343,7 @@ pub fn required_tokenizer(path: &Path, missing: Missing) -> Result<Tokenizer> {
             "{} has no vocabulary, and there is no tokenizer.json beside it: put the model's there",
             path.display()
         ))),
-        None => Tokenizer::load(path, missing),
+        None => Tokenizer::load(&folder_of(path)?, missing),
     }
 }
 

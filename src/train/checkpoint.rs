@@ -56,6 +56,8 @@ pub struct SavedRange<'a> {
 pub struct Checkpoints {
     folder: PathBuf,
     keep: usize,
+    /// The step of one that is kept whatever its age.
+    best: Option<u64>,
 }
 
 /// A whole, verified checkpoint.
@@ -87,14 +89,32 @@ impl Checkpoints {
     pub fn open(lock: &RunLock, keep: usize) -> Result<Self> {
         let folder = lock.run().join(FOLDER);
         fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, &e))?;
-        let checkpoints = Self { folder, keep: keep.max(1) };
+        let checkpoints = Self { folder, keep: keep.max(1), best: None };
         checkpoints.clean_up()?;
         Ok(checkpoints)
     }
 
+    /// Keeps the checkpoint after `step` steps beside the last ones, and no other one.
+    pub fn keep_best(&mut self, step: Option<u64>) {
+        self.best = step;
+    }
+
+    /// Whether there is a checkpoint after `step` steps, be it whole or not.
+    pub fn has(&self, step: u64) -> bool {
+        self.place(step).join(COMPLETE).exists()
+    }
+
+    /// The checkpoint after `step` steps, verified.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn at(&self, step: u64) -> Result<Checkpoint, String> {
+        Checkpoint::open(self.place(step), step).map_err(|damage| format!("{}: {damage}", self.place(step).display()))
+    }
+
     /// Saves `parts` of buffers (files `NAME-START.bin`, little-endian f32) and `state` as the checkpoint after `step`
-    /// steps, then deletes those that are no longer kept: all but the last `keep` up to `step`, and any beyond
-    /// `step`, which a resumed run has left behind.
+    /// steps, then deletes those that are no longer kept: all but the last `keep` up to `step` and the best one, and any
+    /// beyond `step`, which a resumed run has left behind.
     ///
     /// # Errors
     /// When the disk is full or fails, or a part cannot be read; the earlier checkpoints then still stand.
@@ -179,7 +199,8 @@ impl Checkpoints {
     fn retain(&self, step: u64) -> Result<()> {
         let (kept, beyond): (Vec<u64>, Vec<u64>) = self.steps()?.into_iter().partition(|&s| s <= step);
         let old = &kept[..kept.len().saturating_sub(self.keep)];
-        old.iter().chain(&beyond).try_for_each(|&step| remove_folder(&self.place(step)))
+        let old = old.iter().filter(|&&step| Some(step) != self.best);
+        old.chain(&beyond).try_for_each(|&step| remove_folder(&self.place(step)))
     }
 
     fn clean_up(&self) -> Result<()> {
@@ -266,7 +287,12 @@ impl Checkpoint {
     }
 }
 
-/// The folder of the checkpoint after `step` steps.
+/// The folder of the checkpoint after `step` steps of the run in the folder `run`.
+pub fn folder_of(run: &Path, step: u64) -> PathBuf {
+    run.join(FOLDER).join(folder_name(step))
+}
+
+/// The name of the folder of the checkpoint after `step` steps.
 fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }

@@ -2,6 +2,7 @@
 //! resuming is a matter of one number.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -59,6 +60,8 @@ pub struct Feeder {
     pub vocabulary: usize,
     /// Examples in a step.
     pub batch_size: usize,
+    /// Examples in all, where the run is so many epochs long: the last step has what is left.
+    pub examples: Option<u64>,
     /// Decides the order.
     pub seed: u64,
 }
@@ -144,11 +147,21 @@ impl Feeder {
 
     fn batch_with(&self, step: u64, orders: &mut Orders) -> Result<Batch> {
         let mut filling = Filling::new(self);
-        let first = step * self.batch_size as u64;
-        for index in first..first + self.batch_size as u64 {
+        for index in self.examples_of(step) {
             self.add(index, &mut filling, orders)?;
         }
         filling.finish()
+    }
+
+    /// The examples of step `step`.
+    fn examples_of(&self, step: u64) -> Range<u64> {
+        let first = step * self.batch_size as u64;
+        first..(first + self.batch_size as u64).min(self.examples.unwrap_or(u64::MAX))
+    }
+
+    /// The examples of the first `steps` steps, in all.
+    pub fn examples_before(&self, steps: u64) -> u64 {
+        steps.saturating_mul(self.batch_size as u64).min(self.examples.unwrap_or(u64::MAX))
     }
 
     /// The first `n` different triples that are trained on; none where the source has no triples of text.

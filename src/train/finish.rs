@@ -17,13 +17,15 @@ use crate::passes::{Capacity, InOrder, Pack, Wanted};
 use crate::store::weights;
 use crate::store::weights::WriteOptions;
 use crate::tensor::Dtype;
+use crate::train::evaluation::ScoredExamples;
 use crate::train::feed::Feeder;
+use crate::train::metrics::StepMetrics;
 use crate::train::rate::Ceiling;
 use crate::train::report::{self, Report};
 use crate::train::setup::{EvalSet, Setup};
 use crate::train::state::Masters;
 use crate::train::totals::Totals;
-use crate::train::{Trainer, metrics};
+use crate::train::{Trainer, evaluation, step_log};
 
 /// The final model in a run's folder.
 pub const MODEL: &str = "model";
@@ -50,26 +52,40 @@ pub struct Outcome {
     pub facts: Vec<(String, String)>,
 }
 
+/// How far training came.
+pub struct Trained<'a> {
+    /// The run's counters.
+    pub totals: &'a Totals,
+    /// Steps done.
+    pub step: u64,
+    /// Steps after which the model was as it is saved.
+    pub exported: u64,
+    /// Why the run ended before its last step.
+    pub ended: Option<String>,
+}
+
 /// Saves, evaluates and reports a trained model; `None` if `stop` was set before the report was written.
 pub fn finish(
     run: &Path,
     setup: Setup,
     trainer: Trainer,
-    totals: &Totals,
+    trained: &Trained,
     ceiling: Ceiling,
     stop: &AtomicBool,
 ) -> Result<Option<Outcome>> {
     // The workspace and the moments of training are not needed any more, and the evaluation plans its own.
     let (model, state) = trainer.into_parts();
     let master = state.into_masters();
-    let baselines = setup.baselines()?;
+    let baselines = setup.baselines(trained.step)?;
     let folder = run.join(MODEL);
     let companion = Companion { template: setup.feeder.template, baselines };
     let dtype = round_weights(&model, &master)?;
     save_model(&folder, &model, &master, dtype, &setup.feeder, &companion)?;
     drop(master);
 
-    let mut facts = facts(&setup, &model, totals, ceiling);
+    let mut facts = facts(&setup, &model, trained.totals, ceiling);
+    facts.extend(trained.ended.iter().map(|why| ("ended early".into(), why.clone())));
+    facts.extend(evaluation::facts(&trained.totals.standing, trained.step, trained.exported, run));
     if dtype != model.config().dtype {
         facts.push(("weights".into(), format!("saved as {dtype}: some are too large for {}", model.config().dtype)));
     }
@@ -131,7 +147,8 @@ pub fn finish(
     let json = serde_json::to_vec_pretty(&table).map_err(|e| Error::machine(e.to_string()))?;
     files::write_atomic(&run.join(EVALUATION), &json)?;
 
-    let steps = metrics::read(&run.join(metrics::FILE))?;
+    let steps: Vec<StepMetrics> = step_log::read(run)?;
+    let watched: Vec<ScoredExamples> = step_log::read(run)?;
     let page = run.join(REPORT);
     let report = Report {
         title: &run.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned()),
@@ -140,6 +157,7 @@ pub fn finish(
         steps: &steps,
         table: &table,
         examples: &examples,
+        watched: &watched,
         notes: &setup.notes,
     };
     report::write(&page, &report)?;

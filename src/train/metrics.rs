@@ -1,18 +1,11 @@
 //! What is known of each step, and `metrics.jsonl`, its record.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::objective::ScoreStats;
 use crate::train::rate::Share;
-
-/// The file in a run's folder.
-pub const FILE: &str = "metrics.jsonl";
+use crate::train::step_log::StepLine;
 
 /// One optimiser step, as it stands in `metrics.jsonl`, in TensorBoard, on the terminal and in the report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +40,36 @@ pub struct StepMetrics {
     /// Floating-point operations a second as a share of what the device can reach.
     #[serde(flatten)]
     pub share: Share,
+    /// What an evaluation after the step found, where there was one.
+    #[serde(flatten)]
+    pub evaluation: Option<EvalMetrics>,
+    /// Why the run ends with this step before its last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+}
+
+/// What an evaluation while training found on its part of the held-out data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvalMetrics {
+    /// The mean of `-log sigmoid(chosen - rejected)` over the pairs; for language modelling the mean next-token loss, in
+    /// nats a token.
+    #[serde(rename = "eval_loss")]
+    pub loss: f64,
+    /// Share of the pairs with the chosen one strictly above the rejected one; none for language modelling.
+    #[serde(rename = "eval_accuracy", default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Mean of chosen minus rejected score.
+    #[serde(rename = "eval_margin", default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// Pairs, or documents.
+    #[serde(rename = "eval_pairs")]
+    pub pairs: u64,
+    /// Its duration.
+    #[serde(rename = "eval_seconds")]
+    pub seconds: f64,
+    /// Whether no evaluation before had as low a loss.
+    #[serde(rename = "eval_best")]
+    pub best: bool,
 }
 
 impl StepMetrics {
@@ -70,126 +93,65 @@ impl StepMetrics {
             ]);
         }
         scalars.extend(self.lm_loss.map(|loss| ("lm_loss", loss)));
+        if let Some(evaluation) = &self.evaluation {
+            scalars.push(("eval/loss", evaluation.loss));
+            scalars.extend(evaluation.accuracy.map(|accuracy| ("eval/accuracy", accuracy)));
+            scalars.extend(evaluation.margin.map(|margin| ("eval/margin", margin)));
+        }
         scalars
     }
 }
 
-/// Appends to `metrics.jsonl`, one line a step.
-#[derive(Debug)]
-pub struct MetricsLog {
-    file: fs::File,
-    path: PathBuf,
-}
+impl StepLine for StepMetrics {
+    const FILE: &str = "metrics.jsonl";
 
-impl MetricsLog {
-    /// Opens the log in the folder `run` for the step after `step`: what an earlier process wrote beyond `step`, and a
-    /// line that it left unfinished, are dropped.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written; the user's, when a line up to `step` is malformed.
-    pub fn open(run: &Path, step: u64) -> Result<Self> {
-        let path = run.join(FILE);
-        let (before, kept) = read_up_to(&path, step)?;
-        if kept != before {
-            files::write_atomic(&path, &kept)?;
-        }
-        let file =
-            OpenOptions::new().append(true).create(true).open(&path).map_err(|e| Error::io("write", &path, &e))?;
-        Ok(Self { file, path })
+    fn step(&self) -> u64 {
+        self.step
     }
 
-    /// Appends a step. The line is in the file when this returns.
-    ///
-    /// # Errors
-    /// When a figure is not a finite number, which JSON cannot hold, or the disk is full.
-    pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
-        if let Some((tag, value)) = metrics.scalars().into_iter().find(|(_, value)| !value.is_finite()) {
-            return Err(Error::machine(format!("step {}: {tag} is {value}", metrics.step)));
-        }
-        let mut line = serde_json::to_vec(metrics).map_err(|e| Error::machine(e.to_string()))?;
-        line.push(b'\n');
-        self.file.write_all(&line).map_err(|e| Error::io("write", &self.path, &e))
-    }
-}
-
-/// Reads the `metrics.jsonl` at `path`.
-///
-/// # Errors
-/// Names the line that is malformed.
-pub fn read(path: &Path) -> Result<Vec<StepMetrics>> {
-    let text = files::read_text(path, u64::MAX)?;
-    let parse = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|e| Error::user(format!("{}:{}: {e}", path.display(), index + 1)))
-    };
-    text.lines().enumerate().map(parse).collect()
-}
-
-/// Checks that the log in the folder `run` can be read up to `step`, as its report will.
-///
-/// # Errors
-/// As [`MetricsLog::open`].
-pub fn check(run: &Path, step: u64) -> Result<()> {
-    read_up_to(&run.join(FILE), step).map(drop)
-}
-
-/// The log at `path` as it is, and as it is to be for the step after `step`.
-fn read_up_to(path: &Path, step: u64) -> Result<(Vec<u8>, Vec<u8>)> {
-    let log = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(Error::io("read", path, &e)),
-    };
-    let kept = up_to(&log, step).map_err(|e| e.context(path.display()))?;
-    Ok((log, kept))
-}
-
-/// The lines of `log` that are in order and not beyond `step`. One without an end may be torn, and is dropped; what else
-/// cannot be read would end the run at its report, and is refused.
-fn up_to(log: &[u8], step: u64) -> Result<Vec<u8>> {
-    let mut kept = Vec::with_capacity(log.len());
-    let mut last = 0;
-    for (index, line) in log.split_inclusive(|&b| b == b'\n').enumerate() {
-        match serde_json::from_slice::<StepMetrics>(line) {
-            Ok(metrics) if (last + 1..=step).contains(&metrics.step) => {
-                last = metrics.step;
-                kept.extend_from_slice(line.trim_ascii_end());
-                kept.push(b'\n');
-            }
-            Err(e) if line.ends_with(b"\n") && last < step => {
-                return Err(Error::user(format!("line {}: {e}; mend the line, or remove it", index + 1)));
-            }
-            _ => {}
+    fn check(&self) -> Result<()> {
+        match self.scalars().into_iter().find(|(_, value)| !value.is_finite()) {
+            Some((tag, value)) => Err(Error::machine(format!("step {}: {tag} is {value}", self.step))),
+            None => Ok(()),
         }
     }
-    Ok(kept)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+    use crate::train::step_log::{StepLog, read};
+
+    const FILE: &str = StepMetrics::FILE;
+    type MetricsLog = StepLog<StepMetrics>;
 
     fn metrics(step: u64) -> StepMetrics {
         let scores = ScoreStats { accuracy: 0.5, margin: 0.1, mean_reward: -1.0, min_reward: -2.0, max_reward: 3.0 };
+        let evaluation = EvalMetrics { loss: 0.1 + 0.2, accuracy: (step > 3).then_some(0.75), ..Default::default() };
         StepMetrics {
             step,
             loss: 0.7,
             scores: step.is_multiple_of(2).then_some(scores),
+            evaluation: step.is_multiple_of(3).then_some(evaluation),
             seconds: 0.25,
             ..Default::default()
         }
     }
 
     fn steps(run: &Path) -> Vec<u64> {
-        read(&run.join(FILE)).unwrap().iter().map(|m| m.step).collect()
+        read::<StepMetrics>(run).unwrap().iter().map(|m| m.step).collect()
     }
 
     #[test]
     fn what_is_written_reads_back() {
         let run = tempfile::tempdir().unwrap();
         let mut log = MetricsLog::open(run.path(), 0).unwrap();
-        let all: Vec<_> = (1..=4).map(metrics).collect();
+        let all: Vec<_> = (1..=6).map(metrics).collect();
         all.iter().for_each(|m| log.append(m).unwrap());
-        assert_eq!(read(&run.path().join(FILE)).unwrap(), all);
+        assert_eq!(read::<StepMetrics>(run.path()).unwrap(), all);
         let text = fs::read_to_string(run.path().join(FILE)).unwrap();
         assert!(text.lines().nth(1).unwrap().starts_with(r#"{"step":2,"loss":0.7,"accuracy":0.5,"#), "{text}");
     }

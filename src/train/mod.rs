@@ -1,6 +1,7 @@
 //! Training: data ahead of the device, the step, schedule, checkpoints, metrics, report.
 
 pub mod checkpoint;
+pub mod evaluation;
 pub mod feed;
 pub mod finish;
 pub mod metrics;
@@ -16,6 +17,7 @@ pub mod schedule;
 pub mod setup;
 pub mod state;
 mod step;
+pub mod step_log;
 mod step_loop;
 pub mod tensorboard;
 mod totals;

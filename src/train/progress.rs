@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::metrics::StepMetrics;
+use super::metrics::{EvalMetrics, StepMetrics};
 use super::rate::{Ceiling, Share};
 use crate::log;
 use crate::objective::ScoreStats;
@@ -24,6 +24,8 @@ pub struct Progress {
     from_step: u64,
     started: Instant,
     recent: VecDeque<StepMetrics>,
+    /// What the last evaluation found.
+    evaluation: Option<EvalMetrics>,
     display: Display,
 }
 
@@ -41,7 +43,8 @@ impl Progress {
         } else {
             Display::Lines { every: steps.div_ceil(LINES).max(1), header_printed: false }
         };
-        let progress = Self { steps, from_step, started: Instant::now(), recent: VecDeque::new(), display };
+        let recent = VecDeque::new();
+        let progress = Self { steps, from_step, started: Instant::now(), recent, evaluation: None, display };
         progress.note(&format!("{steps} steps of {batch_note}"));
         let (name, of) = match ceiling {
             Ceiling::Published(_) => ("mfu", "the card's published dense peak"),
@@ -51,17 +54,23 @@ impl Progress {
         progress
     }
 
+    /// Goes on showing what the last evaluation found before the run was interrupted.
+    pub fn evaluated_before(&mut self, evaluation: &EvalMetrics) {
+        self.evaluation = Some(*evaluation);
+    }
+
     /// Shows a finished step.
     pub fn step(&mut self, metrics: &StepMetrics) {
         if self.recent.len() == WINDOW {
             self.recent.pop_front();
         }
         self.recent.push_back(metrics.clone());
+        self.evaluation = metrics.evaluation.or(self.evaluation);
         let figures = Figures::of(&self.recent, self.left(metrics.step));
         match &mut self.display {
             Display::Bar(bar) => {
                 bar.set_position(metrics.step);
-                bar.set_prefix(figures.left());
+                bar.set_prefix(prefix(self.evaluation.as_ref(), &figures.left()));
                 bar.set_message(figures.message());
             }
             Display::Lines { every, header_printed } => {
@@ -73,6 +82,9 @@ impl Progress {
                     let Figures { step, loss, grad_norm, lr, tokens_per_s, .. } = figures;
                     let accuracy = figures.scores.as_ref().map(|scores| scores.accuracy);
                     tracing::info!(step, loss, accuracy, grad_norm, lr, tokens_per_s, "{}", figures.line());
+                }
+                if let Some(evaluation) = &metrics.evaluation {
+                    log(said(metrics.step, evaluation));
                 }
             }
         }
@@ -209,6 +221,20 @@ impl Figures {
     }
 }
 
+/// What stands between the bar and the word `left`.
+fn prefix(evaluation: Option<&EvalMetrics>, left: &str) -> String {
+    let Some(found) = evaluation else { return left.to_string() };
+    let accuracy = found.accuracy.map_or(String::new(), |accuracy| format!(" acc {accuracy:.3}"));
+    format!("held out {:.4}{accuracy}  {left}", found.loss)
+}
+
+/// A line of its own on what an evaluation found.
+fn said(step: u64, found: &EvalMetrics) -> String {
+    let accuracy = found.accuracy.map_or(String::new(), |accuracy| format!(", accuracy {accuracy:.3}"));
+    let best = if found.best { ", the lowest so far" } else { "" };
+    format!("{step:>8} | held out: loss {:.4}{best}{accuracy}; {:.1} s", found.loss, found.seconds)
+}
+
 /// Two lines: the bar, and the figures as far as they fit the terminal.
 fn bar(steps: u64, from_step: u64) -> ProgressBar {
     let bar = ProgressBar::new(steps).with_position(from_step).with_finish(ProgressFinish::Abandon);
@@ -241,7 +267,7 @@ mod tests {
 
     fn progress(steps: u64) -> Progress {
         let display = Display::Lines { every: 1, header_printed: true };
-        Progress { steps, from_step: 0, started: Instant::now(), recent: VecDeque::new(), display }
+        Progress { steps, from_step: 0, started: Instant::now(), recent: VecDeque::new(), evaluation: None, display }
     }
 
     fn bars(line: &str) -> Vec<usize> {
@@ -285,15 +311,33 @@ mod tests {
         assert!(message.starts_with("loss 1.0000  grad norm"), "{message}");
     }
 
+    /// The bar itself takes what is left of the line, and the line below is cut by the terminal's width.
+    #[test]
+    fn the_last_evaluation_leaves_room_for_the_bar_in_80_columns() {
+        let found =
+            EvalMetrics { loss: 10.123_45, accuracy: Some(0.8125), best: true, seconds: 12.34, ..Default::default() };
+        let line = format!(" 1000000/1000000  {} left", prefix(Some(&found), "123:04:09"));
+        assert!(line.contains("held out 10.1235 acc 0.812") && line.len() <= 66, "{} in {line}", line.len());
+        assert_eq!(prefix(None, "4:09"), "4:09");
+        let lm = EvalMetrics { accuracy: None, ..found };
+        assert_eq!(prefix(Some(&lm), "4:09"), "held out 10.1235  4:09");
+        let line = said(200, &found);
+        assert_eq!(line, "     200 | held out: loss 10.1235, the lowest so far, accuracy 0.812; 12.3 s");
+        assert!(line.len() <= 80);
+    }
+
     #[test]
     fn the_bar_takes_steps_and_notes() {
         let mut progress = progress(3);
         let hidden = bar(3, 0);
         hidden.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         progress.display = Display::Bar(hidden.clone());
+        let evaluation = Some(EvalMetrics { loss: 0.5, ..Default::default() });
+        progress.step(&StepMetrics { evaluation, ..metrics(2, true) });
         progress.step(&metrics(2, true));
         progress.finish();
         assert_eq!(hidden.position(), 2);
+        assert!(hidden.prefix().starts_with("held out 0.5000  "), "{}", hidden.prefix());
         assert!(hidden.is_finished() && hidden.message().contains("acc 0.020"), "{}", hidden.message());
         assert_eq!(progress.left(3), Duration::ZERO);
     }

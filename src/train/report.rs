@@ -1,6 +1,7 @@
 //! `report.html`: one page that says what a run reached, and why to believe it. Nothing outside the file is needed.
 
 mod curves;
+mod evaluations;
 mod examples;
 mod headline;
 
@@ -14,6 +15,7 @@ use crate::eval::sections::{histogram, judges};
 use crate::eval::{Example, Table};
 use crate::files;
 use crate::page::frame;
+use crate::train::evaluation::ScoredExamples;
 use crate::train::metrics::StepMetrics;
 
 /// What the page shows.
@@ -30,6 +32,8 @@ pub struct Report<'a> {
     pub table: &'a Table,
     /// Scored pairs to read.
     pub examples: &'a [Example],
+    /// Scored pairs of each evaluation while training.
+    pub watched: &'a [ScoredExamples],
     /// Whatever else a reader should know, a paragraph each.
     pub notes: &'a [String],
 }
@@ -51,6 +55,7 @@ fn page(report: &Report, toml: &str) -> Markup {
     let main = html! {
         (judges::section(report.table))
         (curves::section(report))
+        (evaluations::section(report.steps, report.watched))
         (histogram::section(report.table))
         (examples::section(report.examples))
         (run(report, toml))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Difference};
 use crate::error::{Error, Result};
+use crate::eval::Example;
 use crate::files::{self, StagedFolder};
 use crate::model::TensorSpec;
 use crate::store::weights;
@@ -13,11 +14,13 @@ use crate::store::weights::WriteOptions;
 use crate::tensor::Dtype;
 use crate::train::Trainer;
 use crate::train::checkpoint::{Checkpoints, Latest, RunLock};
+use crate::train::evaluation::ScoredExamples;
 use crate::train::finish::{MODEL, REPORT};
-use crate::train::metrics::{self, MetricsLog, StepMetrics};
+use crate::train::metrics::StepMetrics;
 use crate::train::origin::{DataHashes, Origin};
 use crate::train::run_config::{CONFIG, Change, Machine, RunConfig};
 use crate::train::setup::{Initial, Setup, Start};
+use crate::train::step_log::{self, StepLine, StepLog};
 use crate::train::tensorboard::EventFile;
 use crate::train::totals::Totals;
 
@@ -151,7 +154,8 @@ impl Found {
                 )));
             }
             // Nothing is changed where the run could not come to its report.
-            metrics::check(&self.run, done)?;
+            step_log::check::<StepMetrics>(&self.run, done)?;
+            step_log::check::<ScoredExamples>(&self.run, done)?;
             now.changes = before.changes.clone();
             now.changes.extend(self.differences.iter().map(|difference| Change::new(done, difference)));
             self.amend(before, &now)?;
@@ -228,39 +232,67 @@ impl RunFolder {
         Ok((checkpoint.step, totals, warnings))
     }
 
-    /// Saves the state after `step` steps as a checkpoint, a piece at a time. What is not finite is never saved.
+    /// Whether there is a checkpoint after `step` steps.
+    pub fn has_checkpoint(&self, step: u64) -> bool {
+        self.checkpoints.has(step)
+    }
+
+    /// Restores `trainer` from the checkpoint after `step` steps, for the model that the run ends with.
+    ///
+    /// # Errors
+    /// When it is damaged, or cannot be read.
+    pub fn restore_best(&self, trainer: &Trainer, step: u64) -> Result<()> {
+        let checkpoint = self.checkpoints.at(step).map_err(|damage| {
+            Error::user(format!(
+                "the best checkpoint is damaged: {damage}. To end with the weights of the last step: --run {} --resume \
+                 --set train.keep_best=false",
+                self.path.display()
+            ))
+        })?;
+        trainer.state().restore(trainer.model(), &checkpoint)
+    }
+
+    /// Saves the state after `step` steps as a checkpoint, a piece at a time; with `keep_best` the one of the best
+    /// evaluation stays. What is not finite is never saved.
     ///
     /// # Errors
     /// When a weight or moment is not finite, or the disk fails; earlier checkpoints then still stand.
-    pub fn save(&self, step: u64, trainer: &Trainer, totals: &Totals) -> Result<()> {
+    pub fn save(&mut self, step: u64, trainer: &Trainer, totals: &Totals, keep_best: bool) -> Result<()> {
+        self.checkpoints.keep_best(totals.standing.best.map(|best| best.step).filter(|_| keep_best));
         let (model, state) = (trainer.model(), trainer.state());
         state.check(model, trainer.updates()).map_err(|e| e.context(self.path.display()))?;
         state.save(model, &self.checkpoints, step, totals)
     }
 
-    /// Opens the records of the steps, cut back to `step` steps.
+    /// Opens the records of the steps, cut back to `step` steps; those of scored examples where there are or will be some.
     ///
     /// # Errors
     /// When they cannot be read or written.
-    pub fn records(&self, step: u64) -> Result<Records> {
-        let metrics = MetricsLog::open(&self.path, step)?;
-        Ok(Records { metrics, events: EventFile::create(&self.path.join(TENSORBOARD), step)? })
+    pub fn records(&self, step: u64, with_examples: bool) -> Result<Records> {
+        let metrics = StepLog::open(&self.path, step)?;
+        let with_examples = with_examples || self.path.join(ScoredExamples::FILE).exists();
+        let examples = with_examples.then(|| StepLog::open(&self.path, step)).transpose()?;
+        Ok(Records { metrics, examples, events: EventFile::create(&self.path.join(TENSORBOARD), step)? })
     }
 }
 
-/// What each step leaves: a line of `metrics.jsonl`, and events for TensorBoard.
+/// What each step leaves: a line of `metrics.jsonl`, events for TensorBoard and, of an evaluation, scored examples.
 pub struct Records {
-    metrics: MetricsLog,
+    metrics: StepLog<StepMetrics>,
+    examples: Option<StepLog<ScoredExamples>>,
     events: EventFile,
 }
 
 impl Records {
-    /// Adds a step.
+    /// Adds a step, with the examples that were scored after it.
     ///
     /// # Errors
     /// When a number of it is not finite, or the disk is full.
-    pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
+    pub fn append(&mut self, metrics: &StepMetrics, examples: Vec<Example>) -> Result<()> {
         self.metrics.append(metrics)?;
+        if let Some(log) = self.examples.as_mut().filter(|_| !examples.is_empty()) {
+            log.append(&ScoredExamples { step: metrics.step, examples })?;
+        }
         self.events.append(metrics)
     }
 }
@@ -285,7 +317,8 @@ fn changes(run: &Path, config: &Config, before: &Config) -> Result<Vec<Differenc
     let fixed: Vec<_> = fixed.iter().map(Difference::to_string).collect();
     Err(Error::user(format!(
         "{} belongs to another configuration: {}. Leave that as it was, or give another --run; what may change is \
-         train.steps, train.checkpoint_every, optimizer.lr, schedule.* and eval.*",
+         train.steps, train.epochs, train.checkpoint_every, train.keep_best, train.patience, optimizer.lr, schedule.* \
+         and eval.*",
         run.display(),
         fixed.join("; ")
     )))

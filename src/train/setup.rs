@@ -19,6 +19,7 @@ use crate::passes::Capacity;
 use crate::polar::TemplateConfig;
 use crate::store::{Pretrained, pretrained};
 use crate::tokenizer::{Missing, Tokenizer};
+use crate::train::evaluation::HeldOut;
 use crate::train::feed::{Feeder, TrainingSource};
 use crate::train::plan::Sizes;
 use crate::train::state::OptimizerState;
@@ -66,6 +67,8 @@ pub struct Setup {
     pub feeder: Arc<Feeder>,
     /// What is measured at the end.
     pub eval_sets: Vec<EvalSet>,
+    /// What is measured while training, if anything is.
+    pub held_out: Option<HeldOut>,
     /// Optimiser steps.
     pub steps: u64,
     /// What a person wants to know of the data.
@@ -98,10 +101,14 @@ impl Setup {
     pub fn new(config: &Config, start: Start) -> Result<Self> {
         config.validate()?;
         if is_without_data(config) {
-            return Err(Error::user(
-                "there is no data, and train.steps = 0 means one epoch over it: give --data FILE, or train on the \
-                 policy zoo, which has no end, with --set train.steps=N",
-            ));
+            let epochs = match config.train.epochs {
+                0 => "train.steps = 0 means one epoch over it".into(),
+                epochs => format!("train.epochs = {epochs} counts passes over it"),
+            };
+            return Err(Error::user(format!(
+                "there is no data, and {epochs}: give --data FILE, or train on the policy zoo, which has no end, with \
+                 --set train.steps=N"
+            )));
         }
         let mut notes = Vec::new();
         let data = Data::read(config, &mut notes)?;
@@ -137,7 +144,7 @@ impl Setup {
         let wanted = objective.wanted(config.data.share_prefix);
         let capacity = Capacity::new(config.data.pack_length, wanted);
         let (source, eval_sets) = data.into_parts(config, tokenizer.as_ref(), &template, &model_config, &mut notes)?;
-        let steps = steps(config, &source)?;
+        let (steps, examples) = length(config, &source)?;
         let feeder = Feeder {
             source,
             tokenizer,
@@ -146,10 +153,13 @@ impl Setup {
             capacity,
             vocabulary: model_config.vocab_size,
             batch_size: config.train.batch_size,
+            examples,
             seed: config.train.seed,
         };
         feeder.check(steps)?;
-        Ok(Self { config: config.clone(), model_config, outputs, feeder: Arc::new(feeder), eval_sets, steps, notes })
+        let held_out = held_out(config, &eval_sets, &feeder, &mut notes)?;
+        let (config, feeder) = (config.clone(), Arc::new(feeder));
+        Ok(Self { config, model_config, outputs, feeder, eval_sets, held_out, steps, notes })
     }
 
     /// What decides how much memory the run takes.
@@ -242,14 +252,46 @@ impl Setup {
         added.iter().try_for_each(|id| state.set_rows(model, spec, *id as usize, &mean))
     }
 
-    /// The baselines, fitted to the first triples that the model trained on; none if they were no text.
-    pub fn baselines(&self) -> Result<Option<Baselines>> {
-        let trained = self.steps.saturating_mul(self.config.train.batch_size as u64);
+    /// The baselines, fitted to the first triples that the model trained on in `steps` steps; none if they were no text.
+    pub fn baselines(&self, steps: u64) -> Result<Option<Baselines>> {
+        let trained = self.feeder.examples_before(steps);
         let triples = self.feeder.triples(trained.min(self.config.eval.baseline_triples as u64))?;
         if triples.is_empty() {
             return Ok(None);
         }
         Baselines::fit(&triples, self.config.train.seed).map(Some)
+    }
+}
+
+/// What is evaluated on while training, if anything is to be.
+///
+/// # Errors
+/// The user's, when something goes by such evaluations and nothing is held out.
+fn held_out(config: &Config, sets: &[EvalSet], feeder: &Feeder, notes: &mut Vec<String>) -> Result<Option<HeldOut>> {
+    if config.eval.every == 0 {
+        return Ok(None);
+    }
+    let held_out = HeldOut::new(sets, feeder, config.eval.every_pairs)?;
+    let what = if feeder.wanted.scores { "pairs" } else { "documents" };
+    let over_long = match held_out.over_long() {
+        0 => String::new(),
+        count => format!("; {count} do not fit data.pack_length = {} and are left out", feeder.capacity.tokens),
+    };
+    if !held_out.is_empty() {
+        let (every, count) = (config.eval.every, held_out.len());
+        notes.push(format!("evaluated while training: every {every} steps on {count} held-out {what}{over_long}"));
+        return Ok(Some(held_out));
+    }
+    let nothing = format!(
+        "there are no held-out {what} to evaluate on while training{over_long}: give --eval-data FILE, or raise \
+         data.eval_fraction"
+    );
+    match config.needs_evaluations() {
+        Some(key) => Err(Error::user(format!("{key}: {nothing}"))),
+        None => {
+            notes.push(nothing);
+            Ok(None)
+        }
     }
 }
 
@@ -325,10 +367,14 @@ pub fn sizes_without_data(config: &Config, start: &Start) -> Result<Sizes> {
     Ok(Sizes { config: model, outputs, capacity, candidates: 2 * config.train.batch_size })
 }
 
-fn steps(config: &Config, source: &TrainingSource) -> Result<u64> {
+/// Steps of the run, and its examples where it is so many epochs long.
+fn length(config: &Config, source: &TrainingSource) -> Result<(u64, Option<u64>)> {
     match (config.train.steps, source.epoch_len()) {
-        (0, Some(len)) => Ok((len as u64).div_ceil(config.train.batch_size as u64)),
+        (0, Some(len)) => {
+            let examples = (len as u64).saturating_mul(config.train.epochs.max(1) as u64);
+            Ok((examples.div_ceil(config.train.batch_size as u64), Some(examples)))
+        }
         (0, None) => Err(Error::machine("an epoch of a source without an end")),
-        (steps, _) => Ok(steps as u64),
+        (steps, _) => Ok((steps as u64, None)),
     }
 }

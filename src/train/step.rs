@@ -187,6 +187,31 @@ impl Trainer {
         Ok(step)
     }
 
+    /// The scores of all candidates of `packs`, one after the other, by the weights as they are. Takes no memory on the
+    /// device but what training has.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub fn scores(&mut self, packs: &[Pack]) -> Result<Vec<f32>> {
+        let mut scores = Vec::new();
+        for pack in packs {
+            self.model.score(&mut self.workspace, pack)?;
+            self.model.read_scores(&self.workspace, pack.candidates(), &mut scores)?;
+        }
+        Ok(scores)
+    }
+
+    /// The sum of the next-token losses of `packs` in nats, by the weights as they are. Takes no memory on the device but
+    /// what training has.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub fn next_token_losses(&mut self, packs: &[Pack]) -> Result<f64> {
+        self.model.zero_losses(&self.workspace)?;
+        packs.iter().try_for_each(|pack| self.model.next_token_loss(&mut self.workspace, pack, 1.0))?;
+        Ok(self.model.losses(&self.workspace)?.1)
+    }
+
     /// Begins to compute losses, gradients and scores of `packs` with `model`, and does not wait for them. Says how many candidates
     /// have scores.
     fn issue_gradients(&mut self, model: &Model, packs: &[Pack], totals: &StepTotals) -> Result<usize> {

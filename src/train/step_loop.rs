@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::eval::Example;
 use crate::model::ModelConfig;
 use crate::objective::ScoreStats;
+use crate::train::evaluation::{HeldOut, is_due};
 use crate::train::feed::Batch;
-use crate::train::finish::{self, Outcome};
-use crate::train::metrics::StepMetrics;
+use crate::train::finish::{self, Outcome, Trained};
+use crate::train::metrics::{EvalMetrics, StepMetrics};
 use crate::train::progress::Progress;
 use crate::train::rate::{Ceiling, Share};
 use crate::train::run_folder::{Records, RunFolder};
@@ -37,17 +39,27 @@ impl<'a> StepLoop<'a> {
     /// # Errors
     /// When the folder cannot be read or written.
     pub fn open(folder: RunFolder, setup: Setup, mut trainer: Trainer, stop: &'a AtomicBool) -> Result<Self> {
-        let (step, totals, warnings) = folder.restore(&mut trainer)?;
+        let (step, mut totals, warnings) = folder.restore(&mut trainer)?;
         let backend = trainer.model().backend().clone();
         let ceiling = Ceiling::of(&*backend)?;
         let what = format!("{} on {}", describe(&setup), backend.name());
-        let progress = Progress::new(setup.steps, step, &what, ceiling);
+        let mut progress = Progress::new(setup.steps, step, &what, ceiling);
         warnings.iter().for_each(|warning| progress.warn(warning));
         if step > 0 {
             progress.note(&format!("going on after step {step}"));
         }
         folder.changes_after(step).iter().for_each(|change| progress.note(&format!("changed: {change}")));
-        let records = folder.records(step)?;
+        if let Some(held_out) = &setup.held_out {
+            // Without `train.keep_best` it takes no checkpoint to be the best one.
+            let is_there = |best| !setup.config.train.keep_best || folder.has_checkpoint(best);
+            let forgotten = totals.standing.go_on_with(held_out, is_there);
+            forgotten.iter().for_each(|what| progress.note(what));
+        }
+        if let Some(last) = &totals.standing.last {
+            progress.evaluated_before(last);
+        }
+        let with_examples = setup.held_out.as_ref().is_some_and(HeldOut::has_examples);
+        let records = folder.records(step, with_examples)?;
         Ok(Self { folder, records, stop, setup, trainer, progress, totals, step, ceiling })
     }
 
@@ -61,7 +73,8 @@ impl<'a> StepLoop<'a> {
         self.progress.warn(text);
     }
 
-    /// Trains to the end, or until told to stop; says whether it reached the end. The state is saved either way.
+    /// Trains to the end, be it the last step or that of `train.patience`, or until told to stop; says whether it reached
+    /// the end. The state is saved either way.
     ///
     /// # Errors
     /// What a step or a checkpoint reports.
@@ -70,10 +83,11 @@ impl<'a> StepLoop<'a> {
         let mut feed = self.setup.feeder.clone().spawn(self.step, self.setup.steps)?;
         let mut scores = Vec::new();
         let mut saved = self.step;
-        while self.step < self.setup.steps && !self.stop.load(Ordering::Relaxed) {
+        while !self.has_ended() && !self.stop.load(Ordering::Relaxed) {
             let batch = feed.next_batch()?;
             self.one_step(&batch, &mut scores)?;
-            if every > 0 && self.step.is_multiple_of(every) {
+            let best = self.best().is_some_and(|best| best == self.step);
+            if best || every > 0 && self.step.is_multiple_of(every) {
                 self.save()?;
                 saved = self.step;
             }
@@ -81,8 +95,16 @@ impl<'a> StepLoop<'a> {
         if saved != self.step {
             self.save()?;
         }
-        let ended = self.step >= self.setup.steps;
+        let ended = self.has_ended();
         self.progress.finish();
+        if let Some(why) = self.out_of_patience().filter(|_| self.step < self.setup.steps) {
+            self.progress.note(&format!(
+                "ended after step {} of {}: {why}. To go on all the same: --run {} --resume --set train.patience=N",
+                self.step,
+                self.setup.steps,
+                self.folder.path().display()
+            ));
+        }
         if !ended {
             self.progress.note(&format!(
                 "stopped and saved after step {} of {}: go on with --run {} --resume",
@@ -92,6 +114,29 @@ impl<'a> StepLoop<'a> {
             ));
         }
         Ok(ended)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.step >= self.setup.steps || self.out_of_patience().is_some()
+    }
+
+    /// Why the run ends here, if `train.patience` says so.
+    fn out_of_patience(&self) -> Option<String> {
+        self.totals.standing.ends(self.setup.config.train.patience)
+    }
+
+    /// The step of the best evaluation, if its weights are what the run ends with.
+    fn best(&self) -> Option<u64> {
+        self.totals.standing.best.filter(|_| self.setup.config.train.keep_best).map(|best| best.step)
+    }
+
+    /// Evaluates the model after the step at hand, if that is due: what was found, and scored examples.
+    fn evaluate(&mut self) -> Result<Option<(EvalMetrics, Vec<Example>)>> {
+        let due = is_due(self.setup.config.eval.every, self.step, self.setup.steps);
+        let Some(held_out) = self.setup.held_out.as_ref().filter(|_| due) else { return Ok(None) };
+        let (mut found, examples) = held_out.evaluate(&mut self.trainer)?;
+        found.best = self.totals.standing.count(self.step, &found);
+        Ok(Some((found, examples)))
     }
 
     fn one_step(&mut self, batch: &Batch, scores: &mut Vec<f32>) -> Result<()> {
@@ -116,14 +161,22 @@ impl<'a> StepLoop<'a> {
         let share = self.ceiling.share(flops, seconds);
         let stats = self.trainer.score_stats(&batch.packs, scores);
         let changed = self.folder.changes_after(self.step - 1);
-        let metrics = StepMetrics { changed, ..step_metrics(self.step, &step, batch, stats, lr, seconds, share) };
-        self.records.append(&metrics)?;
+        // The line of the step is written when all is known that belongs to it; a checkpoint comes after that.
+        let (evaluation, examples) = self.evaluate()?.unzip();
+        let ended = self.out_of_patience();
+        let metrics = StepMetrics {
+            changed,
+            evaluation,
+            ended,
+            ..step_metrics(self.step, &step, batch, stats, lr, seconds, share)
+        };
+        self.records.append(&metrics, examples.unwrap_or_default())?;
         self.progress.step(&metrics);
         Ok(())
     }
 
-    fn save(&self) -> Result<()> {
-        self.folder.save(self.step, &self.trainer, &self.totals)
+    fn save(&mut self) -> Result<()> {
+        self.folder.save(self.step, &self.trainer, &self.totals, self.setup.config.train.keep_best)
     }
 
     /// Saves, evaluates and reports the model; `None` if it was told to stop before the report was written.
@@ -131,9 +184,15 @@ impl<'a> StepLoop<'a> {
     /// # Errors
     /// What the evaluation or the disk reports.
     pub fn finish(self) -> Result<Option<Outcome>> {
-        let Self { folder, stop, setup, trainer, totals, ceiling, progress, .. } = self;
+        let exported = self.best().unwrap_or(self.step);
+        let ended = self.out_of_patience().filter(|_| self.step < self.setup.steps);
+        let Self { folder, stop, setup, trainer, totals, step, ceiling, progress, .. } = self;
+        if exported != step {
+            folder.restore_best(&trainer, exported)?;
+        }
         let run = folder.path();
-        let outcome = finish::finish(run, setup, trainer, &totals, ceiling, stop)?;
+        let trained = Trained { totals: &totals, step, exported, ended };
+        let outcome = finish::finish(run, setup, trainer, &trained, ceiling, stop)?;
         if outcome.is_none() {
             progress
                 .note(&format!("stopped before the report was written: go on with --run {} --resume", run.display()));
@@ -179,5 +238,7 @@ fn step_metrics(
         tokens_per_s: tokens as f64 / seconds,
         changed: Vec::new(),
         share,
+        evaluation: None,
+        ended: None,
     }
 }

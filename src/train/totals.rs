@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::train::evaluation::Standing;
+
 /// What a checkpoint says besides its buffers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Totals {
@@ -17,4 +19,7 @@ pub struct Totals {
     pub cut: u64,
     /// Seconds spent in steps.
     pub seconds: f64,
+    /// What evaluations while training have said.
+    #[serde(default)]
+    pub standing: Standing,
 }

@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod benchmarks;
+mod checkpoint_models;
 mod data_kinds;
 mod devices;
+mod evaluating;
 mod foreign;
 mod going_on;
 mod messages;

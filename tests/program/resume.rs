@@ -72,8 +72,8 @@ impl<'a> Run<'a> {
         names
     }
 
-    /// What must not depend on interruptions: the model with all that lies beside it, the evaluation, and what each
-    /// step computed.
+    /// What must not depend on interruptions: the model with all that lies beside it, the evaluation, what each step
+    /// computed, and what evaluations while training found and kept.
     fn result(&self) -> Outcome {
         let model = self.path("model");
         let files = tree(&model).into_iter();
@@ -82,7 +82,31 @@ impl<'a> Run<'a> {
             model: files.map(|(path, content)| (path.strip_prefix(&model).unwrap().to_path_buf(), content)).collect(),
             evaluation: fs::read(self.path("evaluation.json")).unwrap(),
             steps: metrics.lines().map(computed).collect(),
+            examples: fs::read(self.path("examples.jsonl")).ok(),
+            standing: self.standing(),
+            best: self.best(),
         }
+    }
+
+    /// What the last checkpoint knows of evaluations while training, without what the clock decides.
+    fn standing(&self) -> Value {
+        let last = self.checkpoints().pop().unwrap();
+        let state = fs::read(self.path("checkpoints").join(last).join("state.json")).unwrap();
+        let mut standing = serde_json::from_slice::<Value>(&state).unwrap()["standing"].take();
+        if let Some(last) = standing["last"].as_object_mut() {
+            last.shift_remove("eval_seconds");
+        }
+        standing
+    }
+
+    /// The buffers of the best checkpoint, where that is kept.
+    fn best(&self) -> Vec<Vec<u8>> {
+        if !fs::read_to_string(self.path("config.toml")).unwrap().contains("keep_best = true") {
+            return Vec::new();
+        }
+        let step = self.standing()["best"]["step"].as_u64().unwrap();
+        let folder = self.path("checkpoints").join(format!("step-{step:08}"));
+        ["params-0.bin", "m-0.bin", "v-0.bin"].map(|name| fs::read(folder.join(name)).unwrap()).into()
     }
 
     /// Runs it to the end and compares it with `expected`.
@@ -101,6 +125,9 @@ struct Outcome {
     model: Vec<(PathBuf, Vec<u8>)>,
     evaluation: Vec<u8>,
     steps: Vec<Value>,
+    examples: Option<Vec<u8>>,
+    standing: Value,
+    best: Vec<Vec<u8>>,
 }
 
 /// A line of metrics without what the clock decides.
@@ -108,7 +135,7 @@ fn computed(line: &str) -> Value {
     let mut line: Value = serde_json::from_str(line).unwrap();
     let keys = line.as_object_mut().unwrap();
     assert!(keys["seconds"].as_f64().unwrap() > 0.0);
-    ["seconds", "tokens_per_s", "rate_share"].iter().for_each(|key| {
+    ["seconds", "tokens_per_s", "rate_share", "eval_seconds"].iter().for_each(|key| {
         keys.shift_remove(*key);
     });
     line
@@ -150,22 +177,47 @@ enum Moment {
     Finishing(Duration),
 }
 
+/// Steps between checkpoints of the runs that are killed.
+const EVERY: usize = 7;
+const KILLS: usize = 20;
+
 #[test]
 fn killed_at_twenty_random_moments() {
-    const STEPS: usize = 120;
-    const EVERY: usize = 7;
-    const KILLS: usize = 20;
-    let sets = ["train.steps=120", "train.checkpoint_every=7"];
+    let expected = killed_at_random_moments(&["train.steps=120", "train.checkpoint_every=7"]);
+    assert_eq!(expected.steps.len(), 120);
+}
+
+/// The best checkpoint, what is known of it and the scored examples are those of a run that nobody interrupts, and it ends
+/// for the same reason.
+#[test]
+fn killed_at_twenty_random_moments_with_evaluations() {
+    let expected = killed_at_random_moments(&[
+        "train.steps=400",
+        "train.checkpoint_every=7",
+        "train.keep_checkpoints=1",
+        "eval.every=5",
+        "eval.every_pairs=3",
+        "train.keep_best=true",
+        "train.patience=12",
+    ]);
+    let last = expected.steps.last().unwrap();
+    assert!(last["ended"].as_str().unwrap().contains("train.patience = 12"), "{last}");
+    assert!(expected.best.len() == 3 && expected.examples.is_some());
+}
+
+/// Kills a run of `sets` again and again, and compares its end with that of one that nobody interrupts.
+fn killed_at_random_moments(sets: &[&str]) -> Outcome {
     let folder = Folder::new();
-    let expected = uninterrupted(&folder, &sets, &[]);
-    let run = Run::new(&folder, "killed", &sets);
+    let expected = uninterrupted(&folder, sets, &[]);
+    let steps = expected.steps.len();
+    let run = Run::new(&folder, "killed", sets);
     let mut random = rng::stream(u64::from(std::process::id()), "moments to kill at", 0);
     let mut kills = 0;
     for start in 0.. {
         assert!(start < 10 * KILLS, "{kills} of {start} runs were killed before they ended: the moments come too late");
         let mut up_to = |milliseconds: u64| Duration::from_micros(random.random_range(0..1000 * milliseconds));
         // Three quarters of the kills fall while it trains, further on each time, the last ones in the evaluation.
-        let reached = STEPS * kills / (KILLS - 4);
+        let reached = steps * kills / (KILLS - 4);
         let moment = match kills {
             KILLS.. => break,
             16.. => Moment::Finishing(up_to(60)),
@@ -185,7 +237,7 @@ fn killed_at_twenty_random_moments() {
                 let passed = || at(step + EVERY) || at(step) && saving();
                 (wait_until(&mut child, passed), Duration::ZERO)
             }
-            Moment::Finishing(delay) => (wait_until(&mut child, || at(STEPS)), delay),
+            Moment::Finishing(delay) => (wait_until(&mut child, || at(steps)), delay),
         };
         if alive {
             std::thread::sleep(delay);
@@ -208,6 +260,7 @@ fn killed_at_twenty_random_moments() {
     let half_written = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().contains(".tmp");
     let left: Vec<_> = tree(&folder.path("killed")).into_keys().filter(half_written).collect();
     assert!(left.is_empty(), "{left:?}");
+    expected
 }
 
 #[test]

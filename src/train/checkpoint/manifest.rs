@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::STATE;
+use super::{COMPLETE, STATE};
 use crate::files;
 
 /// The layout that this program writes. In the one before, 1, which it reads as well, each buffer is one file `NAME.bin`.
@@ -64,6 +64,17 @@ impl Manifest {
             return Err(format!("{STATE} is not listed"));
         }
         Ok(manifest)
+    }
+
+    /// The files of the buffer `name` of the checkpoint in `folder`, as [`Self::files_of`], their content verified.
+    ///
+    /// # Errors
+    /// What is missing or damaged.
+    pub fn verified(folder: &Path, name: &str) -> Result<Vec<(u64, FileRecord)>, String> {
+        let manifest = Self::read(&folder.join(COMPLETE))?;
+        let files: Vec<_> = manifest.files_of(name).into_iter().map(|(start, file)| (start, file.clone())).collect();
+        files.iter().try_for_each(|(_, file)| file.verify(folder))?;
+        Ok(files)
     }
 
     /// The files of the buffer `name` in the order of their ranges, each with its first element.

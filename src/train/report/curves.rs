@@ -43,7 +43,7 @@ pub fn section(report: &Report) -> Markup {
     }
 }
 
-fn curves(report: &Report) -> [Curve; 7] {
+fn curves(report: &Report) -> [Curve; 9] {
     let chance = objective::new(&report.config.objective).loss_without_opinion();
     let loss = Curve { name: "loss", figure: |m| Some(m.loss), level: chance, from_zero: false, exact: false };
     let norm =
@@ -54,6 +54,14 @@ fn curves(report: &Report) -> [Curve; 7] {
         Curve { name: "margin", figure: |m| Some(m.scores.as_ref()?.margin), level: None, ..loss },
         // Without scores it is the loss itself.
         Curve { name: "next-token loss", figure: |m| m.scores.as_ref().and(m.lm_loss), level: None, ..loss },
+        Curve { name: "held-out loss", figure: |m| Some(m.evaluation?.loss), exact: true, ..loss },
+        Curve {
+            name: "held-out accuracy",
+            figure: |m| m.evaluation?.accuracy,
+            level: Some((0.5, "chance")),
+            exact: true,
+            ..loss
+        },
         norm,
         Curve { name: "learning rate", figure: |m| Some(m.lr), exact: true, ..norm },
         Curve { name: "tokens/s", figure: |m| Some(m.tokens_per_s), ..norm },

@@ -45,7 +45,7 @@ fn article(example: &Example) -> Markup {
 }
 
 /// A text as it is, white space included. It can be scrolled, by keyboard too, where it is long.
-fn text(role: &str, score: Option<f32>, text: &str) -> Markup {
+pub fn text(role: &str, score: Option<f32>, text: &str) -> Markup {
     html! {
         div class=(role) {
             h4 { (role) @if let Some(score) = score.filter(|s| s.is_finite()) { span.figure { (signed(score)) } } }
@@ -54,6 +54,7 @@ fn text(role: &str, score: Option<f32>, text: &str) -> Markup {
     }
 }
 
-fn signed(value: f32) -> String {
+/// A score with its sign, to two places.
+pub fn signed(value: f32) -> String {
     format!("{value:+.2}").replace('-', "−")
 }

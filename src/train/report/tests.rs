@@ -4,6 +4,7 @@ use crate::eval::{Accuracy, TableRow};
 use crate::objective::ScoreStats;
 use crate::page::plot;
 use crate::rng::stream;
+use crate::train::metrics::EvalMetrics;
 use crate::train::rate::Share;
 use rand::RngExt;
 
@@ -13,6 +14,7 @@ struct Sample {
     steps: Vec<StepMetrics>,
     table: Table,
     examples: Vec<Example>,
+    watched: Vec<ScoredExamples>,
 }
 
 impl Sample {
@@ -24,7 +26,8 @@ impl Sample {
         ];
         let columns = ["model", "hand", "bag", "ngram", "shuffled reference"].map(String::from).into();
         let table = Table { columns, rows: rows.into() };
-        Self { config: Config::default(), steps: steps(1000), table, examples: vec![example("What is 2 + 2?")] }
+        let examples = vec![example("What is 2 + 2?")];
+        Self { config: Config::default(), steps: steps(1000), table, examples, watched: vec![] }
     }
 
     fn page(&self) -> String {
@@ -37,6 +40,7 @@ impl Sample {
             steps: &self.steps,
             table: &self.table,
             examples: &self.examples,
+            watched: &self.watched,
             notes: &notes,
         };
         let folder = tempfile::tempdir().unwrap();
@@ -171,7 +175,8 @@ fn whatever_is_missing_or_no_number_leaves_a_page() {
     let nan =
         StepMetrics { step: 2, loss: f64::NAN, grad_norm: f64::INFINITY, tokens_per_s: -0.0, ..Default::default() };
     for steps in [vec![], steps(1), vec![nan.clone()], [steps(1), vec![nan]].concat(), steps(2)] {
-        let page = Sample { steps, examples: vec![], table: Table::default(), config: Config::default() }.page();
+        let (table, config) = (Table::default(), Config::default());
+        let page = Sample { steps, examples: vec![], watched: vec![], table, config }.page();
         assert!(!page.contains("<h2>Evaluation"));
         drawings_are_finite(&page);
     }
@@ -211,6 +216,43 @@ fn a_language_model_has_its_own_headline_and_curves() {
     sample.config.objective.kind = ObjectiveKind::Polar;
     sample.steps.iter_mut().for_each(|m| m.scores = Some(ScoreStats::default()));
     assert!(sample.page().contains("<b>next-token loss</b>"), "beside the ranking loss");
+}
+
+#[test]
+fn evaluations_while_training_are_shown_with_the_scores_of_the_same_pairs() {
+    let mut sample = Sample::new();
+    let losses = [0.7, 0.4, 0.45, 0.5];
+    for (i, loss) in losses.into_iter().enumerate() {
+        let found =
+            EvalMetrics { loss, accuracy: Some(0.8), pairs: 50, seconds: 1.5, best: i < 2, ..Default::default() };
+        sample.steps[250 * i + 249].evaluation = Some(found);
+        let scores = [i as f32, -1.0];
+        sample.watched.push(ScoredExamples {
+            step: 250 * (i as u64 + 1),
+            examples: vec![Example { scores, ..example("<b>Again?") }],
+        });
+    }
+    sample.steps[999].ended = Some("no lower held-out loss".into());
+    let page = sample.page();
+    for part in [
+        "4 evaluations took 6.0 s, the last one on 50 held-out pairs or documents. The lowest loss was <b>0.4000</b> at \
+         step 500, the last one <b>0.5000</b> at step 1000. The run ended early: no lower held-out loss.",
+        "Chosen and rejected by step: 250: +0.00 and −1.00; 500: +1.00 and −1.00; 750: +2.00 and −1.00; 1000: +3.00 and \
+         −1.00.",
+        "&lt;b&gt;Again?",
+        "<b>held-out loss</b>",
+        "<b>held-out accuracy</b>",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    drawings_are_finite(&page);
+    // Of many evaluations some are shown, the last one among them.
+    let line = sample.watched[0].clone();
+    sample.watched = (1..=100).map(|step| ScoredExamples { step, ..line.clone() }).collect();
+    let page = sample.page();
+    let (_, by_step) = page.split_once("by step: ").unwrap();
+    let by_step = by_step.split_once(".</p>").unwrap().0;
+    assert!(by_step.split("; ").count() <= 8 && by_step.contains("; 100: "), "{by_step}");
 }
 
 #[test]
