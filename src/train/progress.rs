@@ -84,7 +84,8 @@ impl Progress {
                     tracing::info!(step, loss, accuracy, grad_norm, lr, tokens_per_s, "{}", figures.line());
                 }
                 if let Some(evaluation) = &metrics.evaluation {
-                    log(said(metrics.step, evaluation));
+                    let (step, held_out_loss, held_out_accuracy) = (metrics.step, evaluation.loss, evaluation.accuracy);
+                    tracing::info!(step, held_out_loss, held_out_accuracy, "{}", said(step, evaluation));
                 }
             }
         }
