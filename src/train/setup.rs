@@ -24,6 +24,9 @@ use crate::train::plan::Sizes;
 use crate::train::state::OptimizerState;
 use data::Data;
 
+/// Pairs that are looked at before a run begins, so that it is known early whether many are the same after cutting.
+const LOOKED_AT: usize = 256;
+
 /// What the model is measured on at the end of a run.
 pub enum EvalSet {
     /// Candidates to rank: triples of text, on which baselines can be measured too, or pairs of token ids.
@@ -147,6 +150,10 @@ impl Setup {
             seed: config.train.seed,
         };
         feeder.check(steps)?;
+        let (pairs, same) = feeder.identical_among_first(LOOKED_AT)?;
+        notes.extend(
+            same.sentences("chosen", "rejected").iter().map(|same| format!("of the first {pairs} pairs: {same}")),
+        );
         Ok(Self { config: config.clone(), model_config, outputs, feeder: Arc::new(feeder), eval_sets, steps, notes })
     }
 

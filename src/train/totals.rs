@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::polar::Identical;
+
 /// What a checkpoint says besides its buffers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Totals {
@@ -15,6 +17,9 @@ pub struct Totals {
     pub over_long: u64,
     /// Pairs of which something was cut.
     pub cut: u64,
+    /// Pairs in which sequences are the same by their tokens.
+    #[serde(default)]
+    pub identical: Identical,
     /// Seconds spent in steps.
     pub seconds: f64,
 }
