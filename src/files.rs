@@ -3,8 +3,9 @@
 use std::ffi::CString;
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +25,50 @@ pub fn allow_many_open() {
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
+    }
+}
+
+/// Opens a regular file to read it. Every file that a user names is opened here: a device has no end, and a pipe or a
+/// socket waits for whoever writes into it.
+///
+/// # Errors
+/// The user's: what cannot be read, and at once what is not a regular file, with what it is and what to do.
+pub fn open(path: &Path) -> Result<File> {
+    let unread = |e: io::Error| Error::io("read", path, &e);
+    // Asked before it is opened, which alone may wait, or move a tape.
+    regular(path, &fs::metadata(path).map_err(unread)?)?;
+    // What has taken its place meanwhile does not wait either.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unread)?;
+    regular(path, &file.metadata().map_err(unread)?)?;
+    Ok(file)
+}
+
+/// Refuses what is not a regular file.
+fn regular(path: &Path, found: &fs::Metadata) -> Result<()> {
+    let kind = found.file_type();
+    let (what, instead) = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => ("a folder", "give a file"),
+        () if kind.is_fifo() => ("a pipe", "save what comes out of it as a file"),
+        () if kind.is_socket() => ("a socket", "give a file"),
+        () => ("a device", "give a file"),
+    };
+    Err(Error::user(format!("cannot read {}: it is {what} and not a regular file; {instead}", path.display())))
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`open`], and the user's when it is longer.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let length = file.metadata().map_err(|e| Error::io("read", path, &e))?.len();
+    let mut bytes = Vec::new();
+    // Not more than was allowed, though it grow meanwhile, or be of a system that gives no lengths.
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, &e))?;
+    match bytes.len() as u64 > limit {
+        true => Err(Error::user(format!("{} has {length} bytes, more than the {limit} allowed", path.display()))),
+        false => Ok(bytes),
     }
 }
 
@@ -284,8 +329,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 /// When it cannot be read.
 pub fn hash(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-    read.map_err(|e| Error::io("read", path, &e))?;
+    hasher.update_reader(open(path)?).map_err(|e| Error::io("read", path, &e))?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
@@ -294,12 +338,7 @@ pub fn hash(path: &Path) -> Result<String> {
 /// # Errors
 /// When it cannot be read, is longer, or is not UTF-8; the message names the file, and the line for the last.
 pub fn read_text(path: &Path, limit: u64) -> Result<String> {
-    let length = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
-    if length > limit {
-        return Err(Error::user(format!("{} has {length} bytes, more than the {limit} allowed", path.display())));
-    }
-    let bytes = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    String::from_utf8(bytes).map_err(|e| {
+    String::from_utf8(read(path, limit)?).map_err(|e| {
         let line = line_of(e.as_bytes(), e.utf8_error().valid_up_to());
         Error::user(format!("{}:{line}: the file is not valid UTF-8", path.display()))
     })

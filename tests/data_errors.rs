@@ -1,9 +1,20 @@
 //! Every bad file of data: the message names file, line and key, and the mistake is the user's.
 
+use std::ffi::CString;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
 use polar_raw::Error;
+use polar_raw::config::Config;
 use polar_raw::data::{Records, ScoreInput, ScoreRows, read, read_all};
 use polar_raw::error::ErrorKind;
-use std::path::PathBuf;
+use polar_raw::eval::reference::References;
+use polar_raw::eval::sets;
+use polar_raw::store::Pretrained;
+use polar_raw::tokenizer::Tokenizer;
+use polar_raw::train::origin::DataHashes;
 use tempfile::TempDir;
 
 struct Folder(TempDir);
@@ -75,7 +86,7 @@ fn wrong_types() {
     wrong(r#"{"prompt": "p", "policy": 7, "output": "o"}"#, &["key \"policy\"", "the number 7"]);
     wrong(r#"{"prompt": ["a"], "policy": "a", "output": "o"}"#, &["key \"prompt[0]\"", "a message"]);
     let messages = r#"[{"role": "user", "content": "a"}, {"role": "user", "content": [{"text": "b"}]}]"#;
-    wrong(&format!(r#"{{"prompt": {messages}, "output": "o"}}"#), &["key \"prompt[1].content\"", "a list"]);
+    wrong(&format!(r#"{{"prompt": {messages}, "output": "o"}}"#), &["key \"prompt[1].content[0]\"", "an object"]);
     wrong(r#"{"prompt": [{"role": "user"}], "output": "o"}"#, &["missing key \"prompt[0].content\""]);
     wrong(r#"{"prompt": {"role": "user"}, "output": "o"}"#, &["missing key \"prompt.content\""]);
     wrong(r#"{"chosen_ids": [1, -1], "rejected_ids": [1]}"#, &["key \"chosen_ids[1]\"", "the number -1"]);
@@ -119,6 +130,159 @@ fn damaged_zstd() {
     let mut flipped = packed.clone();
     flipped[6] ^= 0x55;
     check(&read(&folder.file("rows.jsonl", flipped)).unwrap_err(), &["rows.jsonl:"]);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn gzip_is_read_and_its_damage_is_noticed() {
+    let folder = Folder::new();
+    let rows = (0..5000).map(|i| format!("{{\"prompt\": \"{i}\", \"output\": \"{}\"}}\n", i * i)).collect::<String>();
+    let packed = gzip(rows.as_bytes());
+    assert_eq!(read(&folder.file("whole", &packed)).unwrap().len(), 5000);
+    for length in [20, packed.len() / 2, packed.len() - 1] {
+        folder.refused(&packed[..length], &["rows.jsonl:", "gzip data is damaged or cut short"]);
+    }
+    let mut flipped = packed.clone();
+    flipped[packed.len() / 2] ^= 0x55;
+    check(&read(&folder.file("rows.jsonl", flipped)).unwrap_err(), &["rows.jsonl:"]);
+    folder.refused([&packed[..], b"more"].concat(), &["gzip data is damaged"]);
+    let Records::Documents(texts) = read(&folder.file("a.txt.gz", gzip(b"one\n\ntwo"))).unwrap() else {
+        panic!("another kind")
+    };
+    assert_eq!(texts.len(), 2, "paragraphs");
+}
+
+/// What Python's `json.dumps` writes and JSON does not have.
+#[test]
+fn what_is_no_json_is_named_with_its_key() {
+    let folder = Folder::new();
+    folder.refused(
+        r#"{"prompt": "p", "output": "x \ud83d y"}"#,
+        &["rows.jsonl:1: column", "key \"output\": found half a surrogate pair (\\ud83d)", "write \\ufffd"],
+    );
+    folder.refused(
+        format!("{TRAJECTORY}\n{}", TRAJECTORY.replace("true", "NaN")),
+        &["rows.jsonl:2: column 58", "key \"correct\": found NaN", "write null, or leave the key out"],
+    );
+    folder.refused(
+        format!("[{TRAJECTORY},\n {{\"prompt\":\n\"p\", \"policy\": -Infinity}}]"),
+        &["rows.jsonl:2: line 2 of the row, column 17", "key \"policy\": found -Infinity"],
+    );
+    folder.refused(format!("\u{feff}{TRAJECTORY}\n\u{feff}{TRAJECTORY}"), &["rows.jsonl:2", "found a byte order mark"]);
+    let wide: Vec<u8> = TRAJECTORY.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    folder.refused(&wide, &["rows.jsonl: the text is UTF-16LE", "iconv -f UTF-16LE -t UTF-8"]);
+    folder.refused([b"\xff\xfe", &wide[..]].concat(), &["rows.jsonl: the text is UTF-16, "]);
+}
+
+#[test]
+fn one_bad_row_does_not_hide_the_others() {
+    let folder = Folder::new();
+    let rows = [
+        TRAJECTORY.as_bytes(),
+        b"{\"prompt\": \"p\",",
+        b"",
+        TRAJECTORY.as_bytes(),
+        b"{\"prompt\": \"\xff\"}",
+        b"{\"prompt\": 1, \"policy\": \"a\", \"output\": \"o\"}",
+        b"{\"prompt\": 1, \"policy\": \"b\", \"output\": \"o\"}",
+    ];
+    let path = folder.file("rows.jsonl", rows.join(&b'\n'));
+    let error = read(&path).unwrap_err().to_string();
+    let lines: Vec<_> =
+        error.lines().map(|line| line.trim_start().replace(&format!("{}:", path.display()), "")).collect();
+    assert_eq!(lines.len(), 5, "{error}");
+    for (line, part) in lines.iter().zip([
+        "4 rows are wrong:",
+        "2: column 15: not a row of JSON",
+        "5: byte 13 of the line is not UTF-8",
+        "6: key \"prompt\": expected a string",
+        "7: the same",
+    ]) {
+        assert!(line.starts_with(part), "{part:?} is not in: {error}");
+    }
+    // What ends the file early comes last, and files behind it are looked at too.
+    let packed = gzip(&rows.join(&b'\n').repeat(2));
+    let error = read(&folder.file("cut.gz", &packed[..packed.len() - 4])).unwrap_err().to_string();
+    assert!(error.contains("rows are wrong:") && error.contains("and then ") && error.contains("cut short"), "{error}");
+    let error = read_all(&[path.clone(), folder.file("other", "{}")]).unwrap_err().to_string();
+    assert!(error.starts_with("5 rows are wrong:") && error.contains("other:1: a row with the keys {}"), "{error}");
+    let many = format!("{TRAJECTORY}\n") + &"{\"prompt\": 1}\n".repeat(3000);
+    let error = read(&folder.file("many", many)).unwrap_err().to_string();
+    assert!(error.starts_with("3000 rows are wrong; the first of them:\n"), "{error}");
+    assert_eq!(error.lines().count(), 11, "{error}");
+
+    // Of rows to score too, and of sets whose first row is one of them.
+    let rows = ScoreRows::open(&folder.file("score", "{\"input_ids\": [3]}\n{\n\n{\"input_ids\": []}\n[")).unwrap();
+    let rows: Vec<_> = rows.collect();
+    assert!(rows.len() == 2 && rows[0].is_ok(), "nothing after the first error");
+    check(rows[1].as_ref().unwrap_err(), &["3 rows are wrong", "score:2: ", "score:4: key \"input_ids\"", "score:5: "]);
+    let error = sets::read(&folder.file("set", format!("{{\n{PREFERENCE}\n{{\"chosen\": 1}}")), None, 1).unwrap_err();
+    check(&error, &["2 rows are wrong", "set:1: ", "set:3: missing key \"prompt\""]);
+}
+
+#[test]
+fn contents_in_parts() {
+    let folder = Folder::new();
+    let part = |text: &str| format!(r#"{{"type": "text", "text": "{text}"}}"#);
+    let message = |parts: &str| format!(r#"[{{"role": "user", "content": [{parts}]}}]"#);
+    let row = |parts: &str| PREFERENCE.replace("\"p\"", &message(parts));
+    let good = row(&format!("{}, {}", part("a "), part("b")));
+    let Records::Preferences(triples) = read(&folder.file("a", &good)).unwrap() else { panic!("another kind") };
+    assert_eq!(triples.get(0).unwrap().prompt, "a b");
+    let scored = good.replace("\"chosen\": \"c\", \"rejected\"", "\"output\"");
+    let rows: Vec<_> = ScoreRows::open(&folder.file("a", scored)).unwrap().collect();
+    let ScoreInput::Text { prompt, messages, .. } = &rows[0].as_ref().unwrap().input else { panic!("{rows:?}") };
+    assert_eq!((prompt.as_str(), messages[0].content.as_str()), ("a b", "a b"));
+    for (parts, found) in [
+        (r#"{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}"#, "content[1]\": expected a part"),
+        (r#"{"type": "image_url", "image_url": {}}"#, "found one of the type \"image_url\": only texts can be scored"),
+        (r#"{"type": "text", "text": 3}"#, "key \"prompt[0].content[0].text\": expected a string, found the number 3"),
+        (
+            r#"{"text": "a"}"#,
+            "key \"prompt[0].content[0]\": expected a part {\"type\": \"text\", \"text\"}, found an object",
+        ),
+        (r#""a""#, "found \"a\""),
+    ] {
+        folder.refused(row(parts), &["rows.jsonl:1: key \"prompt[0].content", found]);
+    }
+}
+
+/// Refused at once, whoever may read them: a device has no end, and a pipe waits.
+#[test]
+fn what_is_no_regular_file() {
+    let folder = Folder::new();
+    let (pipe, socket) = (folder.0.path().join("pipe"), folder.0.path().join("socket"));
+    let name = CString::new(pipe.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the name ends in a zero.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let _bound = UnixListener::bind(&socket).unwrap();
+    let link = folder.0.path().join("link");
+    std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+    for (path, what) in
+        [(pipe.as_path(), "a pipe"), (&socket, "a socket"), (&link, "a device"), (Path::new("/dev/full"), "a device")]
+    {
+        let what = format!("cannot read {}: it is {what} and not a regular file", path.display());
+        check(&read(path).unwrap_err(), &[&what]);
+        check(&ScoreRows::open(path).err().unwrap(), &[&what]);
+        check(&sets::read(path, None, 1).unwrap_err(), &[&what]);
+        check(&References::read(path).unwrap_err(), &[&what]);
+        check(&Config::load(path).unwrap_err(), &[&what]);
+        check(&Tokenizer::load_file(path).err().unwrap(), &[&what]);
+        check(&Pretrained::open(path).err().unwrap(), &[&what]);
+        let config = DataHashes::of(&with_data(path)).unwrap_err();
+        check(&config, &[&what]);
+    }
+}
+
+fn with_data(path: &Path) -> Config {
+    let mut config = Config::default();
+    config.data.train = vec![path.into()];
+    config
 }
 
 #[test]

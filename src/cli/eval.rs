@@ -1,6 +1,6 @@
 //! `polar-raw eval`: how often a model ranks answers rightly, and whether another one does better.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::device::{Device, DeviceParser};
@@ -8,10 +8,10 @@ use super::model::{self, Opened, Strings};
 use super::places;
 use super::trace::Trace;
 use crate::baselines::{Baseline, Baselines, Length};
-use crate::data::{ReferenceSource, SetFormat, Wrapper};
+use crate::data::{ReferenceSource, SetFormat, Wrapper, files_of};
 use crate::error::{Error, Result};
 use crate::eval::compare::{adjust, compare};
-use crate::eval::judge::{ModelJudge, Truncation, lengths};
+use crate::eval::judge::{ModelJudge, lengths};
 use crate::eval::outcome::{self, LengthTally, Part};
 use crate::eval::reference::{References, Trials, trials};
 use crate::eval::result::{
@@ -39,7 +39,8 @@ pub struct EvalArgs {
     /// are compared.
     #[arg(long, value_name = "DIR", required = true)]
     model: Vec<PathBuf>,
-    /// What to judge, as JSON Lines or a JSON array, plain or zstd.
+    /// What to judge, as JSON Lines, a JSON array or Parquet, plain, zstd or gzip: a file, a folder of them, a pattern as in
+    /// 'rows-*.jsonl', or - for standard input.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// What the rows are. [default: known by their keys]
@@ -166,8 +167,11 @@ pub fn run(mut args: EvalArgs) -> Result<()> {
 /// No output takes the place of another file of the command.
 fn check_places(args: &EvalArgs) -> Result<()> {
     let models = args.model.iter().map(|path| ("--model", path.as_path()));
-    let references = args.references.as_deref().map(|path| ("--references", path));
-    let inputs: Vec<_> = models.chain(references).chain([("--data", args.data.as_path())]).collect();
+    let of = |name: Option<&Path>| name.map(files_of).transpose().map(Option::unwrap_or_default);
+    let (references, data) = (of(args.references.as_deref())?, of(Some(&args.data))?);
+    let references = references.iter().map(|path| ("--references", path.as_path()));
+    let inputs = models.chain(references).chain(data.iter().map(|path| ("--data", path.as_path())));
+    let inputs: Vec<_> = inputs.collect();
     let outputs = [("--json", &args.json), ("--html", &args.html), ("--trace", &args.trace)];
     let outputs: Vec<_> = outputs.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect();
     places::check_distinct(&inputs, &outputs)
@@ -215,15 +219,7 @@ fn measured(args: &EvalArgs, subject: Subject<'_>, name: &str, set: &Set, trials
     template.wrapper = args.wrapper.unwrap_or(if own.is_some() { Wrapper::Pretrain } else { template.wrapper });
     let tokenizer = strings.as_ref().map(|strings| &strings.tokenizer);
     let mut scorer = Scorer::new(opened.model.clone(), (args.pack_length as usize).max(2 * template.max_length))?;
-    let mut judge = ModelJudge {
-        scorer: &mut scorer,
-        config: opened.model.config(),
-        tokenizer,
-        own,
-        template,
-        path: &args.data,
-        truncation: Truncation::default(),
-    };
+    let mut judge = ModelJudge::new(&mut scorer, opened.model.config(), tokenizer, own, template, &args.data);
     let learnt = opened.companion.baselines.iter().flat_map(Baselines::iter);
     let baselines = std::iter::once(&Length as &dyn Baseline).chain(learnt).collect();
     let task = Task { name, set, trials, baselines, seed: args.seed };
@@ -237,9 +233,20 @@ fn measured(args: &EvalArgs, subject: Subject<'_>, name: &str, set: &Set, trials
         };
         tally.add(question, &found, tokens);
         around.extend(around_mean(question, &found, tokens));
-        scores.push(scored(question, found));
+        scores.push(scored(question, found, set.files > 1));
         Ok(())
     })?;
+    if found.table.rows.is_empty() {
+        return Err(Error::user(format!(
+            "{}: nothing is left to judge: to {}, the candidates of all {} judgements are the same tokens, cut \
+             to max_length = {} and max_response_length = {} as in its training",
+            args.data.display(),
+            path.display(),
+            found.identical.pairs,
+            template.max_length,
+            template.max_response_length
+        )));
+    }
     Ok(ModelResult {
         name: label,
         path: path.display().to_string(),
@@ -250,6 +257,7 @@ fn measured(args: &EvalArgs, subject: Subject<'_>, name: &str, set: &Set, trials
         length: tally.finish(),
         margins: outcome::margins(&found.judged),
         truncation: judge.truncation,
+        identical: found.identical,
         scores,
         around_mean: around,
         table: found.table,
@@ -304,8 +312,7 @@ fn hash(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     for file in &files {
         hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes()).update(&[0]);
-        let opened = File::open(file).map_err(|e| Error::io("read", file, &e))?;
-        hasher.update_reader(opened).map_err(|e| Error::io("read", file, &e))?;
+        hasher.update_reader(files::open(file)?).map_err(|e| Error::io("read", file, &e))?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

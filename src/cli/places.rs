@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::data::STDIN;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -52,7 +53,7 @@ impl Place {
 
     /// Whether this is `path`, or a file of the model in that folder.
     fn is_in(&self, path: &Path) -> bool {
-        let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
+        let path = if path == Path::new(STDIN) { Path::new("/dev/stdin") } else { path };
         let inside = |entries: fs::ReadDir| {
             let mut files = entries.flatten().map(|entry| entry.path()).filter(|path| is_of_a_model(path));
             files.any(|path| *self == Self::of(&path))

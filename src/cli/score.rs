@@ -3,20 +3,19 @@
 mod partial;
 mod progress;
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use self::partial::{Partial, fingerprint};
-use self::progress::{Counted, Progress};
+use self::progress::Progress;
 use super::device::{Device, DeviceParser};
 use super::model::{self, Strings};
 use super::places;
 use super::trace::Trace;
-use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper};
+use crate::data::{ScoreInput, ScoreRow, ScoreRows, Wrapper, files_of};
 use crate::error::{Error, Result};
 use crate::eval::{Normalise, Scorer};
 use crate::model::Model;
@@ -37,7 +36,8 @@ pub struct ScoreArgs {
     /// The model's folder, such as runs/NAME/model, or its name on the Hugging Face Hub, from the local cache.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Rows to score, as JSONL, plain or zstd; - for standard input.
+    /// Rows to score, as JSON Lines, a JSON array or Parquet, plain, zstd or gzip: a file, a folder of them, a pattern as
+    /// in 'rows-*.jsonl', or - for standard input.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Where to write, instead of standard output. The file appears when it is whole; until then FILE.partial and
@@ -109,7 +109,9 @@ pub fn run(mut args: ScoreArgs) -> Result<()> {
     let output = args.output.as_deref().map(partial::files);
     let trace = args.trace.as_deref().map(|path| ("--trace", path));
     let written: Vec<_> = output.iter().flatten().map(|path| ("--output", path.as_path())).chain(trace).collect();
-    places::check_distinct(&[("--input", &args.input), ("--model", &args.model)], &written)?;
+    let files = files_of(&args.input)?;
+    let inputs = files.iter().map(|path| ("--input", path.as_path())).chain([("--model", &*args.model)]);
+    places::check_distinct(&inputs.collect::<Vec<_>>(), &written)?;
     let trace = Trace::to(args.trace.as_deref())?;
     let opened = model::open(&args.model, || trace.open(args.device))?;
     let own = opened.companion.template;
@@ -124,7 +126,8 @@ pub fn run(mut args: ScoreArgs) -> Result<()> {
         let length = template.max_length;
         return Err(Error::user(format!("--max-length {length}: the model reads at most {positions} tokens")));
     }
-    let (rows, progress) = open(&args)?;
+    let rows = ScoreRows::open(&args.input)?;
+    let progress = Progress::new(rows.bytes().1, args.output.is_none() && io::stdout().is_terminal());
     let mut job = Job {
         args: &args,
         template,
@@ -151,22 +154,6 @@ fn dashes(error: Error) -> Error {
     )
 }
 
-fn open(args: &ScoreArgs) -> Result<(ScoreRows, Progress)> {
-    let stdin = args.input == Path::new("-");
-    let place = if stdin { Path::new("standard input") } else { &args.input };
-    let failed = |e| Error::io("read", place, &e);
-    let (source, length): (Box<dyn Read + Send>, _) = if stdin {
-        (Box::new(io::stdin()), None)
-    } else {
-        let file = File::open(place).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        (Box::new(file), metadata.is_file().then_some(metadata.len()))
-    };
-    let (source, bytes) = Counted::new(source);
-    let hidden = args.output.is_none() && io::stdout().is_terminal();
-    Ok((ScoreRows::from_reader(place, source)?, Progress::new(length, bytes, hidden)))
-}
-
 struct Job<'a> {
     args: &'a ScoreArgs,
     template: TemplateConfig,
@@ -185,7 +172,7 @@ struct Job<'a> {
 
 /// A row as it will be answered.
 struct Encoded {
-    line: usize,
+    place: String,
     sequences: Vec<Vec<u32>>,
     cuts: Vec<CutReport>,
     /// Whether the answer is `scores` or `score`.
@@ -241,7 +228,7 @@ impl Job<'_> {
     /// Scores window by window. Where a window ends depends on its own rows alone, so that whoever goes on at one
     /// computes the same passes.
     fn score(&mut self, mut rows: ScoreRows, write: &mut Sink<'_>) -> Result<()> {
-        self.progress.begin();
+        self.progress.begin(rows.bytes().0);
         loop {
             let mut window = Vec::new();
             let mut tokens = 0;
@@ -264,14 +251,14 @@ impl Job<'_> {
                 writeln!(answers, "{answer}").map_err(|e| Error::machine(e.to_string()))?;
             }
             write(&answers, &rows, &self.totals)?;
-            self.progress.show(self.totals.rows, self.scorer.computed_tokens());
+            self.progress.show(self.totals.rows, rows.bytes().0, self.scorer.computed_tokens());
         }
     }
 
     fn answer(&mut self, row: &Encoded, scores: &[f32]) -> Result<Value> {
         let normalise = self.args.normalise;
         if let Some(score) = scores.iter().find(|score| !score.is_finite()) {
-            let place = self.place(row.line);
+            let place = &row.place;
             return Err(Error::machine(format!("{place}: the score is {score}; the model's weights may be damaged")));
         }
         let normalised = normalise.apply(scores);
@@ -299,19 +286,13 @@ impl Job<'_> {
         Ok(Value::Object(answer))
     }
 
-    fn place(&self, line: usize) -> String {
-        if self.args.input == Path::new("-") {
-            return format!("standard input:{line}");
-        }
-        format!("{}:{line}", self.args.input.display())
-    }
-
     fn encode(&mut self, row: ScoreRow) -> Result<Encoded> {
-        let place = self.place(row.line);
+        let place = row.place();
         self.encoded(row).map_err(|error| error.context(place))
     }
 
-    fn encoded(&mut self, ScoreRow { line, input }: ScoreRow) -> Result<Encoded> {
+    fn encoded(&mut self, row: ScoreRow) -> Result<Encoded> {
+        let (place, input) = (row.place(), row.input);
         let normalise = self.args.normalise;
         let many = matches!(input, ScoreInput::BestOf { .. });
         if normalise.needs_group() && !many {
@@ -320,7 +301,7 @@ impl Job<'_> {
         let (prompt, messages, reference, outputs, wrapper) = match input {
             ScoreInput::Ids(ids) => {
                 let sequences = vec![self.checked(ids)?];
-                return Ok(Encoded { line, sequences, cuts: vec![CutReport::default()], many });
+                return Ok(Encoded { place, sequences, cuts: vec![CutReport::default()], many });
             }
             ScoreInput::Text { prompt, messages, reference, output, wrapper } => {
                 (prompt, messages, reference, vec![output], wrapper)
@@ -345,7 +326,7 @@ impl Job<'_> {
             let sequences: Vec<_> =
                 outputs.iter().map(|output| own.encode(&messages, output, wrapper)).collect::<Result<_>>()?;
             let cuts = vec![CutReport::default(); sequences.len()];
-            return Ok(Encoded { line, sequences, cuts, many });
+            return Ok(Encoded { place, sequences, cuts, many });
         }
         let reference = reference.ok_or_else(|| {
             Error::user("missing key \"reference\": a model of POLAR's form compares candidates with a reference")
@@ -357,7 +338,7 @@ impl Job<'_> {
         check_count(candidates.len(), template.max_length)?;
         let cut = encode_as_client(tokenizer, &prompt, &reference, &candidates, &template, self.args.cut_side)?;
         let (sequences, cuts) = cut.into_iter().map(|cut| (cut.ids, cut.cut)).unzip();
-        Ok(Encoded { line, sequences, cuts, many })
+        Ok(Encoded { place, sequences, cuts, many })
     }
 
     fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>> {

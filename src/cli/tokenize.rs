@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::{places, written};
-use crate::data::Lines;
+use crate::data::{Complaints, Lines, STDIN, fault, files_of};
 use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::store::{hub, pretrained};
@@ -28,7 +28,8 @@ pub struct TokenizeArgs {
     /// from the local cache.
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// Rows, as JSONL, plain or zstd.
+    /// Rows, as JSON Lines or Parquet, plain, zstd or gzip: a file, a folder of them, a pattern as in 'rows-*.jsonl', or -
+    /// for standard input.
     #[arg(long, value_name = "FILE", required_unless_present = "specials")]
     input: Option<PathBuf>,
     /// Where to write, instead of standard output. The file appears when it is whole.
@@ -45,8 +46,9 @@ pub struct TokenizeArgs {
 /// Encodes or decodes every row of the input.
 pub fn run(mut args: TokenizeArgs) -> Result<()> {
     args.model = hub::locate(&args.model)?;
-    let input = args.input.as_deref().map(|path| ("--input", path));
-    let inputs: Vec<_> = input.into_iter().chain([("--model", &*args.model)]).collect();
+    let files = args.input.as_deref().map(files_of).transpose()?.unwrap_or_default();
+    let inputs = files.iter().map(|path| ("--input", path.as_path())).chain([("--model", &*args.model)]);
+    let inputs: Vec<_> = inputs.collect();
     let output: Vec<_> = args.output.as_deref().map(|path| ("--output", path)).into_iter().collect();
     places::check_distinct(&inputs, &output)?;
     let ending = args.model.extension().and_then(OsStr::to_str);
@@ -54,45 +56,62 @@ pub fn run(mut args: TokenizeArgs) -> Result<()> {
         Some("json" | "model") if args.model.is_file() => Tokenizer::load_file(&args.model)?,
         _ => pretrained::required_tokenizer(&args.model, Missing::Leave)?,
     };
-    let Some(input) = &args.input else {
+    if args.specials {
         let specials = tokenizer.specials();
         return super::print(json!({
             "bos": specials.bos, "eos": specials.eos, "separator": specials.separator, "score": specials.score,
             "vocab_size": tokenizer.vocab_size(),
         }));
-    };
-    let mut lines = Lines::open(input)?;
+    }
     match &args.output {
         Some(path) => {
             let mut staged = BufWriter::new(Staged::create(path)?);
-            convert(&tokenizer, &mut lines, args.decode, &mut |row| {
+            convert(&tokenizer, &files, args.decode, &mut |row| {
                 writeln!(staged, "{row}").map_err(|error| Error::io("write", path, &error))
             })?;
             staged.into_inner().map_err(|error| Error::io("write", path, error.error()))?.commit()
         }
         None => {
             let mut out = BufWriter::new(io::stdout().lock());
-            convert(&tokenizer, &mut lines, args.decode, &mut |row| written(writeln!(out, "{row}")))?;
+            convert(&tokenizer, &files, args.decode, &mut |row| written(writeln!(out, "{row}")))?;
             written(out.flush())
         }
     }
 }
 
+/// Writes a row for each, up to the first that is wrong; then what is wrong with those behind it is found too.
 fn convert(
     tokenizer: &Tokenizer,
-    lines: &mut Lines,
+    files: &[PathBuf],
     decode: bool,
     write: &mut dyn FnMut(&Value) -> Result<()>,
 ) -> Result<()> {
-    while let Some(line) = lines.next()? {
-        if line.trim().is_empty() {
-            continue;
+    let convert = |line: &str| {
+        let row = serde_json::from_str(line);
+        let row: Value = row.map_err(|error| Error::user(format!("not JSON: {}", fault(line, &error))))?;
+        if decode { text(tokenizer, &row) } else { ids(tokenizer, &row) }
+    };
+    let mut complaints = Complaints::default();
+    for file in files {
+        let mut lines = Lines::open(file)?;
+        loop {
+            let row = lines.next().map(|line| line.map(|line| (!line.trim().is_empty()).then(|| convert(line))));
+            match row {
+                Ok(None) => break,
+                Ok(Some(None)) => continue,
+                Ok(Some(Some(Ok(row)))) if complaints.is_empty() => write(&row)?,
+                Ok(Some(Some(Ok(_)))) => {}
+                Ok(Some(Some(Err(error)))) => complaints.add_at(&lines.place(), error)?,
+                Err(error) if lines.can_go_on() => complaints.add(error)?,
+                Err(error) => return Err(complaints.with(error)),
+            }
+            // Whoever writes into a pipe may wait for an answer before more rows come.
+            if file == Path::new(STDIN) && !complaints.is_empty() {
+                return complaints.finish();
+            }
         }
-        let row = serde_json::from_str(line).map_err(|error| Error::user(format!("not JSON: {error}")));
-        let row = row.and_then(|row: Value| if decode { text(tokenizer, &row) } else { ids(tokenizer, &row) });
-        write(&row.map_err(|error| error.context(lines.place()))?)?;
     }
-    Ok(())
+    complaints.finish()
 }
 
 fn ids(tokenizer: &Tokenizer, row: &Value) -> Result<Value> {

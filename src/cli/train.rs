@@ -8,6 +8,7 @@ use super::{print, signals};
 use crate::backend::Footprint;
 use crate::config::Config;
 use crate::cuda;
+use crate::data::files_to_keep;
 use crate::error::{Error, Result};
 use crate::eval::warnings;
 use crate::files;
@@ -54,12 +55,18 @@ pub struct TrainArgs {
     /// Set one value of the configuration, over preset or file, as in train.steps=2000. May be given several times.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// Rows to train on, as JSONL, plain or zstd. May be given several times.
+    /// Rows to train on, as JSON Lines, a JSON array or Parquet, plain, zstd or gzip: a file, a folder of them, or a pattern
+    /// as in 'rows-*.jsonl'. May be given several times.
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
-    /// Rows to evaluate on at the end, beside --data; without it a share of --data's prompts is held out.
+    /// Rows to evaluate on at the end, beside --data, each file for itself; without it a share of --data's prompts is held
+    /// out.
     #[arg(long, value_name = "FILE")]
     eval_data: Vec<PathBuf>,
+    /// References of rows to train on that have none, such as TRL's {prompt, chosen, rejected}: rows {id, reference} or
+    /// {prompt, reference}.
+    #[arg(long, value_name = "FILE")]
+    references: Option<PathBuf>,
     /// Start from the weights, tokenizer and architecture in a model's folder, such as runs/NAME/model, or of a model's
     /// name on the Hugging Face Hub, from the local cache.
     #[arg(long, value_name = "DIR")]
@@ -156,7 +163,8 @@ impl TrainArgs {
 
     /// Whether anything but the folder of a run to resume was given.
     fn describes_a_run(&self) -> bool {
-        let files = !self.data.is_empty() || !self.eval_data.is_empty() || self.init.is_some();
+        let files = !self.data.is_empty() || !self.eval_data.is_empty();
+        let files = files || self.references.is_some() || self.init.is_some();
         self.preset.is_some() || self.config.is_some() || !self.set.is_empty() || files
     }
 
@@ -207,6 +215,11 @@ impl TrainArgs {
         };
         place(&mut config.data.train, &self.data);
         place(&mut config.data.eval, &self.eval_data);
+        config.data.references = self.references.clone().or(config.data.references);
+        // What a folder or a pattern stands for is settled when the run begins.
+        for files in [&mut config.data.train, &mut config.data.eval] {
+            *files = files_to_keep(files)?;
+        }
         if let Some(init) = self.init.as_ref().or(config.train.init.as_ref().filter(|_| !own)) {
             // A run that has begun has its own copy, and compares the path alone: what it began with may be gone.
             let located = hub::locate(init).or_else(|error| if begun { Ok(init.clone()) } else { Err(error) });
@@ -220,7 +233,8 @@ impl TrainArgs {
 
 /// Makes all paths absolute: a run may be resumed from another folder.
 fn make_absolute(config: &mut Config) -> Result<()> {
-    let files = config.data.train.iter_mut().chain(&mut config.data.eval).chain(&mut config.tokenizer.path);
+    let files = config.data.train.iter_mut().chain(&mut config.data.eval).chain(&mut config.data.references);
+    let files = files.chain(&mut config.tokenizer.path);
     for path in files.chain(&mut config.train.init) {
         *path = std::path::absolute(&path).map_err(|e| Error::io("find", path, &e))?;
     }

@@ -117,10 +117,14 @@ pub enum TokenizerKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSection {
-    /// JSONL files to train on; empty means the policy zoo. `--data` adds to it.
+    /// Files to train on, folders of them or patterns; empty means the policy zoo. `--data` adds to it.
     pub train: Vec<PathBuf>,
-    /// JSONL files to evaluate on. `--eval-data` adds to it.
+    /// Files to evaluate on, folders of them or patterns. `--eval-data` adds to it.
     pub eval: Vec<PathBuf>,
+    /// References of rows to train on that have none, as rows `{id, reference}` or `{prompt, reference}`; the rows may then
+    /// be any pairs that can be evaluated on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub references: Option<PathBuf>,
     /// The share of prompts held out for evaluation when `eval` is empty.
     pub eval_fraction: f64,
     /// How prompt and trajectory are joined, for rows that do not say.
@@ -344,6 +348,7 @@ impl Default for DataSection {
         Self {
             train: Vec::new(),
             eval: Vec::new(),
+            references: None,
             eval_fraction: 0.05,
             wrapper: Wrapper::Sft,
             max_length: 2048,

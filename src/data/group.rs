@@ -1,7 +1,11 @@
 //! What every set to evaluate on comes down to: groups of candidates of one prompt.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use super::store::Raw;
 use super::{IdPair, Triple, Wrapper};
 
 /// Where references come from. A candidate is never compared with itself: one whose text is the reference's is left out.
@@ -85,6 +89,8 @@ pub enum Rule {
 /// A prompt with its candidates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
+    /// The file of the row, if it is from one.
+    pub file: Option<Arc<Path>>,
     /// Line of the row in its file, from 1; of the first one where several rows make a group.
     pub line: usize,
     /// Its name in the set, if it has one.
@@ -106,7 +112,23 @@ pub struct Group {
 impl Group {
     /// Candidates of a prompt; the rest is for the format to say.
     pub fn new(prompt: String, candidates: Vec<Candidate>, rule: Rule) -> Self {
-        Self { line: 0, id: None, prompt, reference: None, candidates, subset: String::new(), rule, wrapper: None }
+        Self {
+            file: None,
+            line: 0,
+            id: None,
+            prompt,
+            reference: None,
+            candidates,
+            subset: String::new(),
+            rule,
+            wrapper: None,
+        }
+    }
+
+    /// With the place of its row.
+    #[must_use]
+    pub(super) fn at(self, raw: Raw) -> Self {
+        Self { file: Some(raw.file.clone()), line: raw.line, ..self }
     }
 }
 
@@ -124,7 +146,7 @@ impl From<IdPair> for Group {
     fn from(pair: IdPair) -> Self {
         let ids = |ids, gain| Candidate { answer: Answer::Ids(ids), gain, style: None };
         let candidates = vec![ids(pair.chosen, 1.0), ids(pair.rejected, 0.0)];
-        Self { line: pair.line, ..Self::new(String::new(), candidates, Rule::Pairs) }
+        Self { file: Some(pair.file), line: pair.line, ..Self::new(String::new(), candidates, Rule::Pairs) }
     }
 }
 

@@ -1,22 +1,26 @@
-//! Lines of a text file, plain or zstd, each with its number and of bounded length; of rows also those in a JSON array.
+//! Lines of a text file, plain or packed, each with its number and of bounded length; of rows also those in a JSON array
+//! or a Parquet file.
 
 mod array;
+mod parquet;
+mod source;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use super::inputs::STDIN;
 use super::store::Raw;
+use crate::files;
 use crate::{Error, Result};
 use array::Array;
+use source::{Packing, Source};
 
 /// The longest line that is read. A row of training data is some kilobytes.
 pub(super) const MAX_LINE: usize = 64 << 20;
-/// First bytes of a zstd frame.
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-const BUFFER: usize = 1 << 17;
 
 /// A reader of lines that knows where it is.
 pub(crate) struct Lines {
@@ -28,7 +32,9 @@ pub(crate) struct Lines {
     line: Vec<u8>,
     /// First byte of that line.
     start: u64,
-    compressed: bool,
+    packing: Packing,
+    /// Bytes of the file itself that were read.
+    taken: Arc<AtomicU64>,
     /// The file itself, if it can be read anywhere.
     again: Option<(File, u64)>,
     /// Whether what comes is rows, which may be the elements of an array.
@@ -39,51 +45,57 @@ pub(crate) struct Lines {
     newlines: usize,
     /// Whether the line that was read last is to be read again.
     held: bool,
+    /// Whether the last error was of one line, behind which others can be read.
+    of_line: bool,
     /// Of all bytes so far but a byte order mark.
     hasher: Option<Box<blake3::Hasher>>,
 }
 
 impl Lines {
-    /// Opens a file; zstd is known by its first bytes.
+    /// Opens a file, or standard input by the name `-`. How it is packed is known by its first bytes.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let unread = |error: std::io::Error| Error::io("read", path, &error);
-        let file = File::open(path).map_err(unread)?;
-        let found = file.metadata().map_err(unread)?;
-        let again = found.is_file().then(|| File::open(path)).transpose().map_err(unread)?;
-        let mut lines = Self::new(path, file, MAX_LINE)?;
-        lines.again = again.filter(|_| !lines.compressed).map(|file| (file, found.len()));
+        if path == Path::new(STDIN) {
+            return Self::new(Path::new("standard input"), io::stdin(), MAX_LINE);
+        }
+        let file = files::open(path)?;
+        let length = file.metadata().map_err(|error| Error::io("read", path, &error))?.len();
+        let mut lines = Self::of(path, Source::of_file(path, file)?, MAX_LINE);
+        if lines.packing == Packing::Plain {
+            lines.again = Some((files::open(path)?, length));
+        }
         Ok(lines)
     }
 
     /// Reads from anything; `path` is for messages.
-    pub(super) fn new(path: &Path, mut source: impl Read + Send + 'static, max_line: usize) -> Result<Self> {
-        let unread = |error: std::io::Error| Error::io("read", path, &error);
-        let mut head = Vec::new();
-        source.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut head).map_err(unread)?;
-        let compressed = head == ZSTD_MAGIC;
-        let whole = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(source));
-        let reader: Box<dyn BufRead + Send> = if compressed {
-            Box::new(BufReader::with_capacity(BUFFER, zstd::Decoder::with_buffer(whole).map_err(unread)?))
-        } else {
-            Box::new(whole)
-        };
-        let (path, line) = (path.to_owned(), Vec::new());
-        Ok(Self {
-            path,
+    pub(super) fn new(path: &Path, source: impl Read + Send + 'static, max_line: usize) -> Result<Self> {
+        Ok(Self::of(path, Source::new(path, source)?, max_line))
+    }
+
+    fn of(path: &Path, source: Source, max_line: usize) -> Self {
+        let Source { reader, packing, taken } = source;
+        Self {
+            path: path.to_owned(),
             reader,
             max_line,
             number: 0,
-            line,
+            line: Vec::new(),
             start: 0,
-            compressed,
+            packing,
+            taken,
             again: None,
             of_rows: false,
             array: None,
             at: 0,
             newlines: 0,
             held: false,
+            of_line: false,
             hasher: None,
-        })
+        }
+    }
+
+    /// Bytes of the file itself that were read so far, packed ones where it is packed.
+    pub(super) fn taken(&self) -> &Arc<AtomicU64> {
+        &self.taken
     }
 
     /// The file has rows: one a line, or the elements of one JSON array.
@@ -91,14 +103,19 @@ impl Lines {
         self.of_rows = self.number == 0 && self.array.is_none();
     }
 
-    /// Keeps a hash of what is read from here on.
-    pub(super) fn hash(&mut self) {
-        self.hasher = Some(Box::default());
+    /// Adds what is read from here on, unpacked, to a hash.
+    pub(super) fn hash_into(&mut self, hasher: Box<blake3::Hasher>) {
+        self.hasher = Some(hasher);
     }
 
-    /// BLAKE3 of what was read since [`Self::hash`], unpacked.
-    pub(super) fn hashed(&self) -> Option<blake3::Hash> {
-        self.hasher.as_ref().map(|hasher| hasher.finalize())
+    /// The hash of [`Self::hash_into`] with what was read since.
+    pub(super) fn hashed(&mut self) -> Box<blake3::Hasher> {
+        self.hasher.take().unwrap_or_default()
+    }
+
+    /// Whether the error of the last call of [`Self::next`] is of its line alone, and the next call goes on behind it.
+    pub(crate) fn can_go_on(&self) -> bool {
+        self.of_line
     }
 
     /// The next call of [`Self::next`] gives the same line again.
@@ -108,9 +125,11 @@ impl Lines {
 
     /// The next line without its line end; `None` at the end of the file.
     pub(crate) fn next(&mut self) -> Result<Option<&str>> {
+        self.of_line = false;
         if !std::mem::take(&mut self.held) && !self.advance()? {
             return Ok(None);
         }
+        self.of_line = true;
         let place = self.place();
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -118,11 +137,18 @@ impl Lines {
             let byte = error.valid_up_to() + 1;
             Error::user(format!("{place}: byte {byte} of the line is not UTF-8; convert the file to UTF-8"))
         })?;
+        self.of_line = false;
         Ok(Some(if self.number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text }))
     }
 
+    /// As [`Self::next`]; whether the line is blank.
+    pub(super) fn next_is_blank(&mut self) -> Result<Option<bool>> {
+        Ok(self.next()?.map(|line| line.trim().is_empty()))
+    }
+
     /// Number of the line that was read last, from 1; 0 before the first.
-    pub(super) fn number(&self) -> usize {
+    #[cfg(test)]
+    fn number(&self) -> usize {
         self.number
     }
 
@@ -229,20 +255,15 @@ impl Lines {
         self.take_while(false, |_| std::mem::take(&mut first)).map(drop)
     }
 
-    /// What the operating system did not report comes from the zstd decoder.
     fn unread(&self, error: &std::io::Error) -> Error {
-        if error.raw_os_error().is_some() {
-            return Error::io("read", &self.path, error);
-        }
-        Error::user(format!(
-            "{}: the zstd data is damaged or cut short here ({error}); get the file again",
-            self.place()
-        ))
+        self.packing.unread(&self.path, &self.place(), error)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Cursor, Write};
+
     use super::*;
 
     fn lines(bytes: &[u8], max_line: usize) -> Result<Vec<String>> {
@@ -272,14 +293,14 @@ mod tests {
     fn rows(text: &str) -> Result<Vec<(String, usize, u64)>> {
         let mut lines = Lines::new(Path::new("some.json"), Cursor::new(text.to_owned().into_bytes()), 40)?;
         lines.expect_rows();
-        lines.hash();
+        lines.hash_into(Box::default());
         let mut all = Vec::new();
         while let Some(row) = lines.next()? {
             let row = row.to_owned();
             all.push((row, lines.number(), lines.start()));
         }
         let marked = text.strip_prefix('\u{feff}').unwrap_or(text);
-        assert_eq!(lines.hashed(), Some(blake3::hash(marked.as_bytes())), "{text:?}");
+        assert_eq!(lines.hashed().finalize(), blake3::hash(marked.as_bytes()), "{text:?}");
         Ok(all)
     }
 
@@ -313,10 +334,71 @@ mod tests {
         assert!(end.contains("some.json:3: text after the array"), "{end}");
     }
 
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
     #[test]
-    fn zstd_is_known_by_its_first_bytes() {
-        let packed = zstd::encode_all(&b"a\nb\n"[..], 3).unwrap();
-        assert_eq!(lines(&packed, 10).unwrap(), ["a", "b"]);
-        assert_eq!(lines(&[&packed[..], &packed[..]].concat(), 10).unwrap(), ["a", "b", "a", "b"]);
+    fn packed_files_are_known_by_their_first_bytes() {
+        let zstd = zstd::encode_all(&b"a\nb\n"[..], 3).unwrap();
+        // A frame without data of three bytes, such as parallel packers begin with.
+        let skippable = [&[0x5A, 0x2A, 0x4D, 0x18, 3, 0, 0, 0][..], b"\xff\xfe\n"].concat();
+        for packed in [&gzip(b"a\nb\n"), &zstd, &[&skippable[..], &zstd, &skippable].concat()] {
+            assert_eq!(lines(packed, 10).unwrap(), ["a", "b"]);
+            assert_eq!(lines(&[&packed[..], &packed[..]].concat(), 10).unwrap(), ["a", "b", "a", "b"]);
+            let error = lines(&packed[..packed.len() - 1], 10).unwrap_err().to_string();
+            assert!(error.contains("data is damaged or cut short here"), "{error}");
+        }
+        assert!(lines(&skippable, 10).unwrap().is_empty());
+    }
+
+    /// A few kilobytes that unpack to gigabytes of blank lines are read no further than they may hold. Gzip packs no
+    /// better than that.
+    #[test]
+    fn what_a_packed_file_unpacks_to_is_bounded_by_its_size() {
+        let blank = [vec![b' '; (1 << 16) - 1], vec![b'\n']].concat().repeat(16);
+        let packed = zstd::encode_all(&blank[..], 3).unwrap().repeat(500);
+        assert!(packed.len() < 1 << 16, "{}", packed.len());
+        let mut all = Lines::new(Path::new("some.jsonl"), Cursor::new(packed.clone()), MAX_LINE).unwrap();
+        let error = loop {
+            match all.next() {
+                Ok(line) => assert!(line.is_some(), "all of it was read"),
+                Err(error) => break error.to_string(),
+            }
+        };
+        let read = (all.number() as u64 - 1) << 16;
+        assert!(error.contains("hold more than 64 MiB and 1000 times as many") && error.contains("zstd -d"), "{error}");
+        let most = source::FREE + source::MOST_RATIO * packed.len() as u64;
+        assert!(read > source::FREE && read <= most, "{read} of {most}");
+        // Answers of some words to one prompt of a hundred kilobytes are data.
+        let prompt = "a long prompt that every row has ".repeat(3000);
+        let answer = |i: usize| [2 * i, 2 * i + 1].map(|i| blake3::hash(&i.to_le_bytes()).to_string()).concat();
+        let rows: Vec<String> = (0..1000).map(|i| format!("{prompt}{}\n", answer(i))).collect();
+        let packed = zstd::encode_all(rows.concat().as_bytes(), 3).unwrap();
+        assert!(packed.len() < 1 << 18, "{}", packed.len());
+        assert_eq!(lines(&packed, 1 << 20).unwrap().len(), 1000);
+    }
+
+    #[test]
+    fn another_encoding_is_named() {
+        let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let swapped = |bytes: &[u8]| bytes.chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect::<Vec<u8>>();
+        let marked = wide("\u{feff}{}\n");
+        for (bytes, encoding) in [
+            (&marked, "UTF-16"),
+            (&swapped(&marked), "UTF-16"),
+            (&wide("{}\n"), "UTF-16LE"),
+            (&swapped(&wide("{}\n")), "UTF-16BE"),
+            (&gzip(&marked), "UTF-16"),
+            (&b"\xff\xfe\0\0{\0\0\0".to_vec(), "UTF-32"),
+            (&b"{\0\0\0".to_vec(), "UTF-32LE"),
+        ] {
+            let error = lines(bytes, 10).unwrap_err().to_string();
+            let wanted =
+                format!("some.jsonl: the text is {encoding}, and UTF-8 is read: convert it with `iconv -f {encoding}");
+            assert!(error.contains(&wanted), "{error}");
+        }
     }
 }

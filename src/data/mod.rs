@@ -4,9 +4,12 @@
 //! Data stream. A file is read once to find its mistakes; then a row is read when it is wanted, and in memory are the
 //! places of the rows alone ([`Rows`]).
 
+mod complaints;
+mod fault;
 mod formats;
 mod group;
 mod groups;
+mod inputs;
 mod items;
 mod lines;
 mod read;
@@ -19,10 +22,14 @@ mod sampling;
 mod score_rows;
 mod store;
 
+pub(crate) use complaints::Complaints;
+pub(crate) use fault::{fault, known_fault};
 pub(crate) use formats::Reader;
 pub use formats::SetFormat;
 pub use group::{Answer, Candidate, Group, ReferenceSource, Rule, Section};
 pub use groups::Groups;
+pub(crate) use inputs::STDIN;
+pub use inputs::{files_of, files_to_keep};
 pub use items::{Document, IdPair, Message, Trajectory, Triple, Wrapper};
 pub(crate) use lines::Lines;
 pub(crate) use read::RowFile;

@@ -4,6 +4,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::{Map, Value};
 use std::fmt;
 
+use super::fault::fault;
 use super::{Message, Wrapper};
 use crate::{Error, Result};
 
@@ -22,12 +23,12 @@ impl Row {
     pub(crate) fn parse(text: &str, known: fn(&str) -> bool) -> Result<Self> {
         let mut json = serde_json::Deserializer::from_str(text);
         Known(known).deserialize(&mut json).and_then(|row| json.end().map(|()| row)).map_err(|error| {
-            // The message ends with a place in the line, which is always "line 1".
-            let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default();
+            // A row of an array may have several lines.
+            let line = if error.line() > 1 { format!("line {} of the row, ", error.line()) } else { String::new() };
             Error::user(format!(
-                "column {}: not a row of JSON: {message}; each line must be one JSON object",
-                error.column()
+                "{line}column {}: not a row of JSON: {}; each line must be one JSON object",
+                error.column(),
+                fault(text, &error)
             ))
         })
     }
@@ -166,15 +167,37 @@ pub(super) fn text(value: Value, key: &str) -> Result<String> {
     }
 }
 
-/// The content of a message. Roles are dropped, as POLAR's client and training code do.
+/// The content of a message, or its parts put together. Roles are dropped, as POLAR's client and training code do.
 fn content(message: Value, key: impl Fn() -> String) -> Result<String> {
     match message {
         Value::Object(mut message) => match message.get_mut("content").map(Value::take) {
             Some(Value::String(content)) => Ok(content),
-            Some(other) => Err(unexpected(&format!("{}.content", key()), "a string", &other)),
+            Some(Value::Array(parts)) => {
+                let part = |(i, value)| part(value, || format!("{}.content[{i}]", key()));
+                parts.into_iter().enumerate().map(part).collect()
+            }
+            Some(other) => Err(unexpected(&format!("{}.content", key()), "a string or a list of parts", &other)),
             None => Err(Error::user(format!("missing key \"{}.content\": a message needs a content", key()))),
         },
         other => Err(unexpected(&key(), "a message {\"role\", \"content\"}", &other)),
+    }
+}
+
+/// The text of a part of a content.
+fn part(mut part: Value, key: impl Fn() -> String) -> Result<String> {
+    const WANTED: &str = "a part {\"type\": \"text\", \"text\"}";
+    match part.get("type").and_then(Value::as_str) {
+        Some("text") => match part.get_mut("text").map(Value::take) {
+            Some(Value::String(text)) => Ok(text),
+            text => Err(unexpected(&format!("{}.text", key()), "a string", &text.unwrap_or_default())),
+        },
+        Some(other) => {
+            let key = key();
+            Err(Error::user(format!(
+                "key \"{key}\": expected {WANTED}, found one of the type {other:?}: only texts can be scored; take it out"
+            )))
+        }
+        None => Err(unexpected(&key(), WANTED, &part)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rows that are read when they are wanted.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,17 @@ pub struct Rows<T>(Inner<T>);
 enum Inner<T> {
     Held(Vec<T>),
     Stored { store: Arc<Store>, places: Vec<Place>, parse: fn(Raw) -> Result<T> },
+    Made { from: Vec<u32>, make: Maker<T> },
+}
+
+/// Makes a row of what lies elsewhere, by its number.
+#[derive(Clone)]
+struct Maker<T>(Arc<dyn Fn(usize) -> Result<T> + Send + Sync>);
+
+impl<T> fmt::Debug for Maker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Maker")
+    }
 }
 
 impl<T> From<Vec<T>> for Rows<T> {
@@ -41,10 +53,20 @@ impl<T: Clone> Rows<T> {
         Self(Inner::Stored { store, places, parse })
     }
 
+    /// `count` rows, each made when it is wanted, by its number.
+    ///
+    /// # Errors
+    /// The user's: more rows than 2^32.
+    pub fn made(count: usize, make: impl Fn(usize) -> Result<T> + Send + Sync + 'static) -> Result<Self> {
+        let count = u32::try_from(count).map_err(|_| Error::user("more than 2^32 rows: split the file"))?;
+        Ok(Self(Inner::Made { from: (0..count).collect(), make: Maker(Arc::new(make)) }))
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         match &self.0 {
             Inner::Held(rows) => rows.len(),
+            Inner::Made { from, .. } => from.len(),
             Inner::Stored { places, .. } => places.len(),
         }
     }
@@ -63,6 +85,7 @@ impl<T: Clone> Rows<T> {
         match &self.0 {
             Inner::Held(rows) => rows.get(index).cloned().ok_or_else(missing),
             Inner::Stored { store, places, parse } => store.read(*places.get(index).ok_or_else(missing)?, parse),
+            Inner::Made { from, make } => (make.0)(*from.get(index).ok_or_else(missing)? as usize),
         }
     }
 
@@ -89,6 +112,11 @@ impl<T: Clone> Rows<T> {
             Inner::Stored { store, places, parse } => {
                 let (a, b) = divide(places, &takes);
                 (Self::stored(store.clone(), a, parse), Self::stored(store, b, parse))
+            }
+            Inner::Made { from, make } => {
+                let (a, b) = divide(from, &takes);
+                let make_a = make.clone();
+                (Self(Inner::Made { from: a, make: make_a }), Self(Inner::Made { from: b, make }))
             }
         })
     }

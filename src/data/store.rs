@@ -95,6 +95,11 @@ impl Store {
         self.len
     }
 
+    /// How many files it has.
+    pub fn files(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Adds `len` bytes; `path` is for messages.
     pub fn add(&mut self, path: Arc<Path>, bytes: Bytes, len: u64, plain_text: bool) {
         self.parts.push(Part { path, base: self.len, bytes, plain_text });

@@ -45,9 +45,11 @@ impl Difference {
     }
 }
 
-/// Compares `a` and `b`, judgement by judgement, on each part.
+/// Compares `a` and `b`, judgement by judgement, on each part; on those that are asked of both.
 pub fn compare(parts: &[Part], a: &[Judged], b: &[Judged], seed: u64) -> Vec<Difference> {
+    let asked = |at: &usize| !a[*at].identical && !b[*at].identical;
     let difference = |part: &Part| {
+        let part = &Part { name: part.name.clone(), places: part.places.iter().copied().filter(asked).collect() };
         let of = |judged: &[Judged]| accuracy(part.places.iter().map(|&at| &judged[at]));
         let (first, second) = (of(a), of(b));
         let only =
@@ -138,6 +140,7 @@ mod tests {
             worse: 0.0,
             chance: 0.5,
             level: None,
+            identical: false,
         };
         right.iter().enumerate().map(one).collect()
     }

@@ -6,12 +6,13 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Scorer;
+use super::judgement::Judgement;
 use super::reference::Question;
 use crate::baselines::Baseline;
 use crate::data::{Answer, Group, IdPair, Message};
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::polar::{OwnForm, TemplateConfig, encode_candidates};
+use crate::polar::{OwnForm, TemplateConfig, encode_candidates, is_same_as_reference};
 use crate::tokenizer::{Specials, Tokenizer};
 
 /// Scores candidates.
@@ -28,6 +29,12 @@ pub trait Judge {
     /// As [`Self::scores`].
     fn control(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
         self.scores(questions)
+    }
+
+    /// What is the same by its tokens in each question of the last call of [`Self::scores`]; nothing where a judge reads
+    /// texts.
+    fn same(&self) -> &[Same] {
+        &[]
     }
 
     /// Whether scores depend on references; the control means nothing where they do not.
@@ -54,6 +61,34 @@ impl<F: Fn(&str, &str, &str) -> f32 + Sync> Judge for F {
 pub fn of_baseline(baseline: &dyn Baseline) -> impl Fn(&str, &str, &str) -> f32 + Sync + '_ {
     // Rounding to f32 would make ties of what differs in f64 by less; no baseline's order hangs on that.
     |prompt, reference, candidate| baseline.score(prompt, reference, candidate) as f32
+}
+
+/// Candidates of a question that are the same by their tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Same {
+    /// For each candidate the first one with its tokens.
+    pub first: Vec<usize>,
+    /// Whether each has the reference's tokens.
+    pub as_reference: Vec<bool>,
+}
+
+impl Same {
+    fn of(sequences: &[Vec<u32>], specials: Specials) -> Self {
+        let first = |ids: &Vec<u32>| sequences.iter().position(|other| other == ids).unwrap_or_default();
+        let as_reference = sequences.iter().map(|ids| is_same_as_reference(ids, specials)).collect();
+        Self { first: sequences.iter().map(first).collect(), as_reference }
+    }
+
+    /// Whether some candidate that is to be above has the tokens of one that is to be below: nothing is asked then.
+    pub fn spoils(&self, judgement: &Judgement) -> bool {
+        let first = |place: &usize| self.first.get(*place);
+        judgement.better.iter().any(|a| judgement.worse.iter().any(|b| first(a).is_some() && first(a) == first(b)))
+    }
+
+    /// Whether one of the candidates at `places` has the reference's tokens.
+    pub fn has_reference(&self, places: &[usize]) -> bool {
+        places.iter().any(|&place| self.as_reference.get(place) == Some(&true))
+    }
 }
 
 /// Sequences that truncation has shortened.
@@ -90,6 +125,24 @@ pub struct ModelJudge<'a> {
     pub path: &'a Path,
     /// What the calls of [`Judge::scores`] have cut.
     pub truncation: Truncation,
+    /// What is the same in the last questions.
+    same: Vec<Same>,
+}
+
+impl<'a> ModelJudge<'a> {
+    /// Scores by `scorer`, a model of `config`; `path` is the set's file, for messages. `tokenizer` is for text, `own` for a
+    /// model that is not of POLAR's form.
+    pub fn new(
+        scorer: &'a mut Scorer,
+        config: &'a ModelConfig,
+        tokenizer: Option<&'a Tokenizer>,
+        own: Option<&'a OwnForm>,
+        template: TemplateConfig,
+        path: &'a Path,
+    ) -> Self {
+        let (truncation, same) = (Truncation::default(), Vec::new());
+        Self { scorer, config, tokenizer, own, template, path, truncation, same }
+    }
 }
 
 impl Judge for ModelJudge<'_> {
@@ -97,8 +150,16 @@ impl Judge for ModelJudge<'_> {
         self.own.is_none()
     }
 
+    fn same(&self) -> &[Same] {
+        &self.same
+    }
+
     fn scores(&mut self, questions: &[Question]) -> Result<Vec<Vec<f32>>> {
         let groups = questions.iter().map(|question| self.encode(question)).collect::<Result<Vec<_>>>()?;
+        let specials = self.tokenizer.filter(|_| self.own.is_none()).map(Tokenizer::specials).unwrap_or_default();
+        self.same = groups.iter().map(|sequences| Same::of(sequences, specials)).collect();
+        let as_reference = self.same.iter().flat_map(|same| &same.as_reference);
+        self.truncation.same_as_reference += as_reference.filter(|same| **same).count();
         let mut scores = self.scorer.score(&groups)?.into_iter();
         Ok(groups.iter().map(|group| scores.by_ref().take(group.len()).collect()).collect())
     }
@@ -117,7 +178,8 @@ impl ModelJudge<'_> {
         let answers: Vec<&Answer> = question.candidates.iter().map(|&place| &group.candidates[place].answer).collect();
         if let [Answer::Ids(chosen), Answer::Ids(rejected)] = answers[..] {
             let (chosen, rejected) = (chosen.clone(), rejected.clone());
-            let pair = IdPair { chosen, rejected, file: self.path.into(), line: group.line };
+            let file = group.file.clone().unwrap_or_else(|| self.path.into());
+            let pair = IdPair { chosen, rejected, file, line: group.line };
             let config = self.config;
             pair.check(config.vocab_size, config.max_position_embeddings, config.special.reward)?;
             self.truncation.sequences += 2;
@@ -129,7 +191,8 @@ impl ModelJudge<'_> {
         if let Some(own) = self.own {
             self.truncation.sequences += texts.len();
             let prompt = [Message { role: "user".into(), content: group.prompt.clone() }];
-            let place = |error: crate::Error| error.context(format_args!("{}:{}", self.path.display(), group.line));
+            let file = group.file.as_deref().unwrap_or(self.path).display();
+            let place = |error: crate::Error| error.context(format_args!("{file}:{}", group.line));
             let sequence = |text: &&str| own.encode(&prompt, text, template.wrapper).map_err(place);
             return texts.iter().map(sequence).collect();
         }
@@ -143,18 +206,8 @@ impl ModelJudge<'_> {
             t.candidate += usize::from(cut > 0);
             t.any += usize::from(prompt || reference || cut > 0);
         }
-        let same = encoded.sequences.iter().filter(|ids| is_same_as_reference(ids, tokenizer.specials()));
-        self.truncation.same_as_reference += same.count();
         Ok(encoded.sequences)
     }
-}
-
-/// Whether prompt with candidate and prompt with reference are the same tokens.
-fn is_same_as_reference(ids: &[u32], specials: Specials) -> bool {
-    let ids = &ids[usize::from(specials.bos.is_some())..];
-    let Ok([separator, score]) = specials.polar() else { return false };
-    let middle = ids.iter().position(|&id| id == separator);
-    middle.is_some_and(|at| ids[at + 1..] == [&ids[..at], &[score]].concat())
 }
 
 /// Lengths in tokens of a group's candidates, whole; of token ids the whole sequence.
@@ -168,25 +221,4 @@ pub fn lengths(group: &Group, tokenizer: Option<&Tokenizer>) -> Result<Vec<usize
         (Answer::Text(text), None) => Ok(text.len()),
     };
     group.candidates.iter().map(|c| length(&c.answer)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::Wrapper;
-    use crate::tokenizer::Names;
-
-    #[test]
-    fn what_differs_only_where_it_was_cut_is_the_same_as_the_reference() {
-        let tokenizer = Tokenizer::bytes(Names::default()).unwrap();
-        for (max_response_length, expected) in [(4, [true, false, false]), (40, [false, false, false])] {
-            for wrapper in [Wrapper::Sft, Wrapper::Pretrain] {
-                let template = TemplateConfig { wrapper, max_length: 100, max_response_length };
-                let candidates = ["a wren", "another", "a"];
-                let encoded = encode_candidates(&tokenizer, "Name a bird", "a whale", &candidates, &template).unwrap();
-                let same = encoded.sequences.iter().map(|ids| is_same_as_reference(ids, tokenizer.specials()));
-                assert_eq!(same.collect::<Vec<_>>(), expected, "{template:?}");
-            }
-        }
-    }
 }

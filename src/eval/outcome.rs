@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Accuracy;
+use super::judge::Same;
 use super::judgement::Level;
 use super::reference::{Question, Trials};
 use crate::data::{Section, SetFormat};
@@ -24,6 +25,8 @@ pub struct Judged {
     pub chance: f64,
     /// Where styles are crossed with quality.
     pub level: Option<Level>,
+    /// Whether a candidate that is to be above has the tokens of one that is to be below. It counts nowhere then.
+    pub identical: bool,
 }
 
 impl Judged {
@@ -38,13 +41,18 @@ impl Judged {
     }
 }
 
-/// Every judgement of `questions` by `scores`, in their order.
-pub fn judged<'a>(questions: &'a [Question], scores: &'a [Vec<f32>]) -> impl Iterator<Item = Judged> + 'a {
-    questions.iter().zip(scores).flat_map(|(question, scores)| {
-        question.judgements.iter().map(|j| {
+/// Every judgement of `questions` by `scores`, in their order; `same` has what is the same in each question, or nothing.
+pub fn judged<'a>(
+    questions: &'a [Question],
+    scores: &'a [Vec<f32>],
+    same: &'a [Same],
+) -> impl Iterator<Item = Judged> + 'a {
+    questions.iter().zip(scores).enumerate().flat_map(move |(i, (question, scores))| {
+        question.judgements.iter().map(move |j| {
             let (better, worse) = j.ends(scores);
             let (group, subset) = (question.at, question.subset);
-            Judged { group, subset, better, worse, chance: j.chance(), level: j.level }
+            let identical = same.get(i).is_some_and(|same| same.spoils(j));
+            Judged { group, subset, better, worse, chance: j.chance(), level: j.level, identical }
         })
     })
 }
@@ -71,10 +79,11 @@ pub struct Part {
 
 /// The parts of a set that have judgements, each under its name: all of it, then its subsets, then levels of style.
 pub fn parts(name: &str, trials: &Trials, judged: &[Judged]) -> Vec<Part> {
-    let mut parts = vec![Part { name: name.into(), places: (0..judged.len()).collect() }];
+    let asked = || judged.iter().enumerate().filter(|(_, j)| !j.identical);
+    let mut parts = vec![Part { name: name.into(), places: asked().map(|(place, _)| place).collect() }];
     let mut subsets: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     let mut levels: BTreeMap<Level, Vec<usize>> = BTreeMap::new();
-    for (place, j) in judged.iter().enumerate() {
+    for (place, j) in asked() {
         subsets.entry(&trials.subsets[j.subset as usize]).or_default().push(place);
         if let Some(level) = j.level {
             levels.entry(level).or_default().push(place);
@@ -115,7 +124,7 @@ pub struct Averages {
 pub fn averages(format: SetFormat, trials: &Trials, judged: &[Judged]) -> Averages {
     let section = |section: &Section| {
         let mut parts = vec![Accuracy::default(); section.parts.len()];
-        for j in judged {
+        for j in judged.iter().filter(|j| !j.identical) {
             if let Some(part) = section.part(&trials.subsets[j.subset as usize]) {
                 parts[part].pairs += 1;
                 parts[part].right += usize::from(j.right());
@@ -128,7 +137,11 @@ pub fn averages(format: SetFormat, trials: &Trials, judged: &[Judged]) -> Averag
     };
     let sections: Vec<SectionFigure> = format.sections().iter().filter_map(section).collect();
     let mean = sections.iter().map(|s| s.accuracy).sum::<f64>() / sections.len().max(1) as f64;
-    Averages { by_pairs: accuracy(judged.iter()).value(), by_section: (!sections.is_empty()).then_some(mean), sections }
+    Averages {
+        by_pairs: accuracy(judged.iter().filter(|j| !j.identical)).value(),
+        by_section: (!sections.is_empty()).then_some(mean),
+        sections,
+    }
 }
 
 /// How scores go with length.
@@ -226,7 +239,8 @@ pub const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 
 /// Margins of the judgements whose scores are finite; `None` where there are none.
 pub fn margins(judged: &[Judged]) -> Option<Margins> {
-    let mut sorted: Vec<f64> = judged.iter().map(Judged::margin).filter(|m| m.is_finite()).collect();
+    let asked = judged.iter().filter(|j| !j.identical);
+    let mut sorted: Vec<f64> = asked.map(Judged::margin).filter(|m| m.is_finite()).collect();
     sorted.sort_unstable_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
     let quantile = |share: f64| {

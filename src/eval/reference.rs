@@ -100,20 +100,16 @@ struct Joined {
     id: Option<String>,
     prompt: Option<String>,
     reference: String,
-    place: String,
 }
 
 impl Joined {
     fn read(raw: Raw) -> Result<Self> {
-        let read = || {
-            let known = |key: &str| ["id", "prompt", "reference", "output"].contains(&key);
-            let mut row = Row::parse(raw.text()?, known)?;
-            let id = row.label(&["id"]);
-            let reference = row.one_of(&["reference", "output"]).and_then(|key| row.text(key))?;
-            let prompt = row.value(&["prompt"]).is_some().then(|| row.text("prompt")).transpose()?;
-            Ok(Self { id, prompt, reference, place: raw.place() })
-        };
-        read().map_err(|e: Error| e.context(raw.place()))
+        let known = |key: &str| ["id", "prompt", "reference", "output"].contains(&key);
+        let mut row = Row::parse(raw.text()?, known)?;
+        let id = row.label(&["id"]);
+        let reference = row.one_of(&["reference", "output"]).and_then(|key| row.text(key))?;
+        let prompt = row.value(&["prompt"]).is_some().then(|| row.text("prompt")).transpose()?;
+        Ok(Self { id, prompt, reference })
     }
 }
 
@@ -127,9 +123,8 @@ impl References {
         let mut references = Self::default();
         let mut row = 0;
         let (rows, _) = RowFile::open(path)?.rows(Joined::read, |joined| {
-            references.add(row, &joined).map_err(|e| e.context(&joined.place))?;
             row += 1;
-            Ok(())
+            references.add(row - 1, &joined)
         })?;
         references.rows = Some(rows);
         Ok(references)
@@ -150,7 +145,11 @@ impl References {
         }
     }
 
-    fn of(&self, group: &Group) -> Result<Option<String>> {
+    /// The reference of a group, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be read any more.
+    pub fn of(&self, group: &Group) -> Result<Option<String>> {
         let by_id = group.id.as_ref().and_then(|id| self.by_id.get(&text_hash(id)));
         let found = by_id.or_else(|| self.by_prompt.get(&text_hash(&group.prompt)));
         let (Some((row, _)), Some(rows)) = (found, &self.rows) else { return Ok(None) };
@@ -259,9 +258,11 @@ fn refuse(format: SetFormat, source: ReferenceSource) -> Result<()> {
         SetFormat::Preferences => "field, or file with --references FILE",
         SetFormat::Pairs => "field: their references are in the ids",
         SetFormat::Trajectories => "leave-one-out: the reference is another sample of the policy",
-        SetFormat::RewardBench | SetFormat::JudgeBench | SetFormat::RmbPairs | SetFormat::RmbBestOfN => {
-            "file, with --references FILE"
-        }
+        SetFormat::RewardBench
+        | SetFormat::Trl
+        | SetFormat::JudgeBench
+        | SetFormat::RmbPairs
+        | SetFormat::RmbBestOfN => "file, with --references FILE",
         SetFormat::RewardBench2 => "file, with --references FILE, or, for the subset Ties alone, leave-one-out",
         SetFormat::RmBench | SetFormat::RmbRanked => "best or leave-one-out, or file with --references FILE",
     };

@@ -13,7 +13,7 @@ use super::table::{CONTROL, Example, MODEL, Table, TableRow};
 use crate::baselines::Baseline;
 use crate::data::{ReferenceSource, SetFormat};
 use crate::error::Result;
-use crate::polar::{Form, TemplateConfig};
+use crate::polar::{Form, Identical, TemplateConfig};
 
 /// Version of the JSON. It rises when a key changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -100,6 +100,8 @@ pub struct ModelResult {
     pub margins: Option<Margins>,
     /// What was cut.
     pub truncation: Truncation,
+    /// Judgements whose candidates are the same by their tokens.
+    pub identical: Identical,
     /// Every score.
     pub scores: Vec<Scored>,
     /// The judgements behind the table.
@@ -115,6 +117,9 @@ pub struct ModelResult {
 pub struct Scored {
     /// Place of the group, from 0.
     pub group: usize,
+    /// The file of its row, in a set of several files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Line of its row, from 1; 0 where the row's line was not kept.
     pub line: usize,
     /// Its name in the set.
@@ -163,10 +168,12 @@ pub struct Measured {
     pub table: Table,
     /// Every judgement.
     pub judged: Vec<Judged>,
+    /// Those whose candidates are the same by their tokens. If all are, the table has no row.
+    pub identical: Identical,
 }
 
 /// Judges `task` by `judge`, the baselines, and `judge` again with references of other prompts, some questions at a time.
-/// `each` sees every question with the judge's scores.
+/// `each` sees every question with the judge's scores, and without the judgements whose candidates are the same tokens.
 ///
 /// # Errors
 /// The judge's, those of `each`, and when a file cannot be read any more.
@@ -185,6 +192,7 @@ pub fn measure<J: Judge>(
     columns.extend(baselines.iter().map(|baseline| baseline.name().to_string()));
     columns.extend(with_text.then(|| CONTROL.to_string()));
     let mut judged: Vec<Vec<Judged>> = vec![Vec::new(); columns.len()];
+    let mut identical = Identical::default();
     let (mut questions, mut at) = (trials.questions(set), 0);
     loop {
         let some = questions.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
@@ -192,14 +200,17 @@ pub fn measure<J: Judge>(
             break;
         }
         let scores = judge.scores(&some)?;
-        judged[0].extend(outcome::judged(&some, &scores));
+        let same = judge.same().to_vec();
+        let before = judged[0].len();
+        judged[0].extend(outcome::judged(&some, &scores, &same));
+        identical.pairs += judged[0][before..].iter().filter(|j| j.identical).count() as u64;
         for (column, baseline) in judged[1..].iter_mut().zip(baselines) {
-            column.extend(outcome::judged(&some, &judge::of_baseline(*baseline).scores(&some)?));
+            column.extend(outcome::judged(&some, &judge::of_baseline(*baseline).scores(&some)?, &same));
         }
         if let (Some(others), Some(column)) = (control, judged.last_mut()) {
             let others = some.iter().enumerate().map(|(i, question)| others.question(at + i, question));
             match others.collect::<Result<Option<Vec<_>>>>()? {
-                Some(others) => column.extend(outcome::judged(&others, &judge.control(&others)?)),
+                Some(others) => column.extend(outcome::judged(&others, &judge.control(&others)?, &same)),
                 // One question without another reference, and there is no control.
                 None => {
                     control = None;
@@ -208,11 +219,26 @@ pub fn measure<J: Judge>(
             }
         }
         at += some.len();
-        some.iter().zip(scores).try_for_each(|(question, scores)| each(question, scores))?;
+        for (i, (mut question, scores)) in some.into_iter().zip(scores).enumerate() {
+            if let Some(same) = same.get(i) {
+                question.judgements.retain(|judgement| !same.spoils(judgement));
+                for judgement in &question.judgements {
+                    identical.better_is_reference += u64::from(same.has_reference(&judgement.better));
+                    identical.worse_is_reference += u64::from(same.has_reference(&judgement.worse));
+                }
+            }
+            if !question.judgements.is_empty() {
+                each(&question, scores)?;
+            }
+        }
+    }
+    if judged[0].iter().all(|j| j.identical) {
+        columns.clear();
+        return Ok(Measured { table: Table { columns, rows: Vec::new() }, judged: judged.swap_remove(0), identical });
     }
     let parts = outcome::parts(task.name, trials, &judged[0]);
     let rows = parts.iter().enumerate().map(|(i, part)| row(part, &judged, i == 0)).collect();
-    Ok(Measured { table: Table { columns, rows }, judged: judged.swap_remove(0) })
+    Ok(Measured { table: Table { columns, rows }, judged: judged.swap_remove(0), identical })
 }
 
 /// One row; scores stand in the first alone.
@@ -244,15 +270,17 @@ pub fn example(set: &str, question: &Question, scores: &[f32]) -> Option<Example
     })
 }
 
-/// Scores with the row that they are from.
-pub fn scored(question: &Question, scores: Vec<f32>) -> Scored {
+/// Scores with the row that they are from; with its file too if that is not said elsewhere.
+pub fn scored(question: &Question, scores: Vec<f32>, with_file: bool) -> Scored {
     let group = &question.group;
+    let file = group.file.as_ref().filter(|_| with_file).map(|file| file.display().to_string());
     let right = question.judgements.iter().filter(|j| {
         let (low, high) = j.ends(&scores);
         low > high
     });
     Scored {
         group: question.at,
+        file,
         line: group.line,
         id: group.id.clone(),
         subset: group.subset.clone(),
@@ -363,6 +391,7 @@ impl ModelResult {
                 of(t.reference),
                 of(t.candidate)
             ));
+            lines.extend(self.identical.sentences("better answer", "worse one"));
             if t.same_as_reference > 0 {
                 lines.push(format!(
                     "candidate and reference are the same tokens, after cutting, in {} of the sequences",

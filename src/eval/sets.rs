@@ -5,15 +5,17 @@ use std::path::Path;
 use crate::data::{Group, Groups, IdPair, Reader, RowFile, SetFormat, Triple};
 use crate::error::{Error, Result};
 
-/// A file of evaluation data.
+/// A file of evaluation data, or several.
 #[derive(Clone, Debug)]
 pub struct Set {
     /// What its rows are.
     pub format: SetFormat,
     /// What is to be judged.
     pub groups: Groups,
-    /// Rows in the file.
+    /// Rows in all files.
     pub rows: usize,
+    /// How many files they are from; none of triples and pairs that are in memory.
+    pub files: usize,
     /// What a reader should know of how the groups were made.
     pub notes: Vec<String>,
     /// BLAKE3 of the file's text; empty where there is no file.
@@ -32,12 +34,12 @@ impl Set {
     }
 
     fn of_groups(format: SetFormat, groups: Vec<Group>) -> Self {
-        Self { format, rows: groups.len(), groups: groups.into(), notes: Vec::new(), blake3: String::new() }
+        Self { format, rows: groups.len(), files: 0, groups: groups.into(), notes: Vec::new(), blake3: String::new() }
     }
 }
 
-/// Reads a file of evaluation data: JSON Lines or one JSON array, plain or zstd. The keys of the first row decide what it
-/// holds, or `format`; `seed` decides which triples are drawn from trajectories. Every row is read, so that every
+/// Reads evaluation data: JSON Lines, JSON arrays or Parquet, plain or packed, of all files that `path` stands for
+/// ([`crate::data::files_of`]). The keys of the first row decide what they hold, or `format`; `seed` decides which triples are drawn from trajectories. Every row is read, so that every
 /// mistake is found, and forgotten: what is kept of it is its place.
 ///
 /// # Errors
@@ -49,7 +51,7 @@ pub fn read(path: &Path, format: Option<SetFormat>, seed: u64) -> Result<Set> {
         wanted => known(path, &mut file, wanted)?,
     };
     let file = file.groups(format.rows(), seed)?;
-    Ok(Set { format, groups: file.groups, rows: file.rows, notes: file.notes, blake3: file.blake3 })
+    Ok(Set { format, groups: file.groups, rows: file.rows, files: file.files, notes: file.notes, blake3: file.blake3 })
 }
 
 /// The format of a file by its first row.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -88,11 +88,7 @@ struct Mapped {
 
 impl Mapped {
     fn open(path: PathBuf) -> Result<Self> {
-        // Asked before it is opened: to open a pipe waits for whoever writes into it.
-        if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Err(Error::user(format!("cannot read {}: it is not a regular file", path.display())));
-        }
-        let file = File::open(&path).map_err(|e| Error::io("read", &path, &e))?;
+        let file = files::open(&path)?;
         // SAFETY: the map is read-only. That nobody shortens the file meanwhile is the documented condition of
         // `Tensors::open`, as it is of every reader of mapped weights.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("read", &path, &e))?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, de};
 
 use super::error::ApiError;
 use super::keys;
+use crate::data::known_fault;
 
 /// Sequences of one request, at most.
 pub const MAX_SEQUENCES: usize = 1 << 16;
@@ -24,7 +25,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8], own: &[&str]) -> Result<T, ApiErr
     let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let place = if path == "." { String::new() } else { format!("{path}: ") };
-        ApiError::invalid(format!("{place}{}", error.inner()))
+        let found = known_fault(body, error.inner());
+        ApiError::invalid(found.unwrap_or_else(|| format!("{place}{}", error.inner())))
     })?;
     json.end().map_err(|error| ApiError::invalid(format!("after the JSON object: {error}")))?;
     keys::check(body, own)?;
@@ -160,7 +162,7 @@ impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Message {
-            content: String,
+            content: Content,
         }
 
         struct TextVisitor;
@@ -181,10 +183,10 @@ impl<'de> Deserialize<'de> for Text {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Text, A::Error> {
-                let Some(Object(Message { content: mut text })) = seq.next_element()? else {
+                let Some(Object(Message { content: Content(mut text) })) = seq.next_element()? else {
                     return Err(A::Error::custom("an empty list of messages"));
                 };
-                while let Some(Object(Message { content })) = seq.next_element()? {
+                while let Some(Object(Message { content: Content(content) })) = seq.next_element()? {
                     text.push('\n');
                     text.push_str(&content);
                 }
@@ -193,6 +195,55 @@ impl<'de> Deserialize<'de> for Text {
         }
 
         deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+/// The content of a message: a string, or parts, whose texts are put together.
+struct Content(String);
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Part {
+            r#type: String,
+            text: Option<String>,
+        }
+
+        struct ContentVisitor;
+
+        impl<'de> Visitor<'de> for ContentVisitor {
+            type Value = Content;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of parts {\"type\": \"text\", \"text\"}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Content, E> {
+                Ok(Content(text.into()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Content, E> {
+                Ok(Content(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+                let mut text = String::new();
+                while let Some(Object(Part { r#type: kind, text: part })) = seq.next_element()? {
+                    match part {
+                        Some(part) if kind == "text" => text.push_str(&part),
+                        None if kind == "text" => return Err(A::Error::missing_field("text")),
+                        _ => {
+                            return Err(A::Error::custom(format_args!(
+                                "a part of the type {kind:?}: only texts can be scored; take it out"
+                            )));
+                        }
+                    }
+                }
+                Ok(Content(text))
+            }
+        }
+
+        deserializer.deserialize_any(ContentVisitor)
     }
 }
 
@@ -252,6 +303,8 @@ mod tests {
             ("{\"input\": [[1], [2, \"x\"]]}", "input[1][1]: "),
             ("{\"input\": []}", "input: an empty list"),
             ("{\"input\": null}", "input: invalid type: null"),
+            ("{\"input\": [\"a\", \"x \\ud83d\"]}", "key \\\"input[1]\\\": found half a surrogate pair (\\\\ud83d)"),
+            ("{\"input\": NaN}", "key \\\"input\\\": found NaN, which is no number of JSON"),
             ("{\"input\": {\"a\": 1}}", "input: invalid type: map"),
             ("{}", "missing field `input`"),
             ("[1, 2", "invalid type: sequence, expected an object"),
@@ -270,8 +323,22 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Text>(text).map(|text| text.0);
         assert_eq!(read("[{\"role\": \"user\", \"content\": \"a\"}, {\"content\": \"b\"}]").unwrap(), "a\nb");
         assert_eq!(read("\"é\"").unwrap(), "é");
+        let parts = "[{\"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"text\": \"b\", \"type\": \"text\"}]}, {\"content\": []}]";
+        assert_eq!(read(parts).unwrap(), "ab\n");
         for bad in ["[]", "[\"a\"]", "[[\"a\"]]", "[{\"role\": \"user\"}]", "3", "[{\"content\": null}]"] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+        for (part, wanted) in [
+            (
+                "{\"type\": \"image_url\", \"image_url\": {}}",
+                "a part of the type \"image_url\": only texts can be scored",
+            ),
+            ("{\"type\": \"text\"}", "missing field `text`"),
+            ("{\"text\": \"a\"}", "missing field `type`"),
+            ("\"a\"", "expected an object"),
+        ] {
+            let error = read(&format!("[{{\"content\": [{part}]}}]")).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{part}: {error}");
         }
     }
 }

@@ -157,15 +157,22 @@ fn schemas() -> Value {
             "num_classes": {"const": 1},
         },
     }));
+    let part = json!({
+        "type": "object",
+        "required": ["type", "text"],
+        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    });
+    let content = json!({"oneOf": [{"type": "string"}, {"type": "array", "items": part}]});
     json!({
         "Text": {
-            "description": "A string, or messages: their contents are joined by newlines, roles are dropped.",
+            "description": "A string, or messages: their contents are joined by newlines, roles are dropped. The texts of \
+                            a content's parts are put together.",
             "oneOf": [
                 {"type": "string"},
                 {"type": "array", "minItems": 1, "items": {
                     "type": "object",
                     "required": ["content"],
-                    "properties": {"role": {"type": "string"}, "content": {"type": "string"}},
+                    "properties": {"role": {"type": "string"}, "content": content},
                 }},
             ],
         },

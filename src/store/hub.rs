@@ -4,10 +4,10 @@
 //! `models--ORG--NAME/snapshots/COMMIT` its files.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The longest text of a reference: a commit has 40 characters.
 const MAX_COMMIT: usize = 64;
@@ -23,6 +23,10 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
 
 fn locate_in(path: &Path, cache: Option<PathBuf>) -> Result<PathBuf> {
     let Some(name) = path.to_str().filter(|_| !path.exists()).and_then(Name::parse) else {
+        if path.exists() && !path.is_dir() {
+            // What is no file either is said here, and not by the first file that is missed in it.
+            files::open(path)?;
+        }
         return Ok(path.to_path_buf());
     };
     let fetch = match name.revision {
@@ -80,7 +84,7 @@ impl<'a> Name<'a> {
     fn find(&self, cache: &Path) -> Option<PathBuf> {
         let folder = cache.join(format!("models--{}--{}", self.org, self.model));
         let revision = self.revision.unwrap_or("main");
-        let commit = fs::read_to_string(folder.join("refs").join(revision)).ok();
+        let commit = files::read_text(&folder.join("refs").join(revision), 2 * MAX_COMMIT as u64).ok();
         let commit = commit.as_deref().map_or(revision, str::trim);
         let plain = !commit.is_empty() && commit.len() <= MAX_COMMIT && !commit.contains(['/', '\\', '.']);
         let snapshot = plain.then(|| folder.join("snapshots").join(commit))?;
@@ -90,6 +94,8 @@ impl<'a> Name<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -280,7 +280,9 @@ pub fn is_gguf(path: &Path) -> bool {
 /// The configuration in a folder, or beside a file of weights.
 fn read_folder(path: &Path) -> Result<(ModelConfig, Layout)> {
     // Of a name that is nothing the parent's configuration would say nothing.
-    path.metadata().map_err(|e| Error::io("read the model", path, &e))?;
+    if !path.metadata().map_err(|e| Error::io("read the model", path, &e))?.is_dir() {
+        files::open(path)?;
+    }
     let dir = folder_of(path)?;
     let (own, inner) = (dir.join(FILE), dir.join("model"));
     if path.is_dir() && !own.exists() && inner.join(FILE).exists() {

@@ -72,7 +72,7 @@ impl Names {
 }
 
 /// Ids of the tokens that frame a sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Specials {
     /// First of every sequence; a `tokenizer.json` may have none.
     pub bos: Option<u32>,

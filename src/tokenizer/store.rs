@@ -259,13 +259,12 @@ pub(super) fn read_model(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn read_bytes(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let unread = |error: std::io::Error| Error::io("read the tokenizer", path, &error);
-    let length = fs::metadata(path).map_err(unread)?.len();
+    let length = fs::metadata(path).map_or(0, |found| found.len());
     if length > most {
         return Err(Error::user(format!(
             "{}: {length} bytes is not a tokenizer: at most {most} are read",
             path.display()
         )));
     }
-    fs::read(path).map_err(unread)
+    files::read(path, most)
 }

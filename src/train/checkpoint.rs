@@ -259,7 +259,7 @@ impl Checkpoint {
             }
             let path = self.folder.join(&file.name);
             let failed = |e| Error::io("read", &path, &e);
-            let mut input = File::open(&path).map_err(failed)?;
+            let mut input = files::open(&path)?;
             input.seek(SeekFrom::Start(4 * (wanted.start - start) as u64)).map_err(failed)?;
             for piece in pieces(wanted) {
                 bytes.resize(4 * piece.len(), 0);

@@ -8,11 +8,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 
 use crate::data::{Document, IdPair, Rows, Triple, TripleSource};
 use crate::error::{Error, Result};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
-use crate::polar::{TemplateConfig, encode_document, encode_triple};
+use crate::polar::{Identical, TemplateConfig, encode_document, encode_triple};
 use crate::rng;
 use crate::tokenizer::Tokenizer;
 use crate::zoo::{Split, Zoo};
@@ -75,6 +76,8 @@ pub struct Batch {
     pub over_long: usize,
     /// Examples of which something was cut.
     pub cut: usize,
+    /// Pairs in which sequences are the same; those without a difference are in no pack.
+    pub identical: Identical,
 }
 
 impl Batch {
@@ -99,11 +102,17 @@ struct Filling {
     packs: InOrder,
     over_long: usize,
     cut: usize,
+    identical: Identical,
 }
 
 impl Filling {
     fn new(feeder: &Feeder) -> Self {
-        Self { packs: InOrder::new(feeder.wanted, feeder.capacity, feeder.vocabulary), over_long: 0, cut: 0 }
+        Self {
+            packs: InOrder::new(feeder.wanted, feeder.capacity, feeder.vocabulary),
+            over_long: 0,
+            cut: 0,
+            identical: Identical::default(),
+        }
     }
 
     fn push(&mut self, sequences: &[&[u32]], paired: bool) -> Result<()> {
@@ -112,7 +121,8 @@ impl Filling {
     }
 
     fn finish(self) -> Result<Batch> {
-        Ok(Batch { packs: self.packs.finish()?, over_long: self.over_long, cut: self.cut })
+        let Self { packs, over_long, cut, identical } = self;
+        Ok(Batch { packs: packs.finish()?, over_long, cut, identical })
     }
 }
 
@@ -130,14 +140,48 @@ impl Feeder {
         self.batch_with(step, &mut Orders::new())
     }
 
+    /// What is the same in the pairs of the first `n` examples, and how many pairs these are; nothing of documents.
+    ///
+    /// # Errors
+    /// When the data cannot be read any more.
+    pub fn identical_among_first(&self, n: usize) -> Result<(usize, Identical)> {
+        /// An order of the epoch is made for each of these.
+        const PIECE: u64 = 64;
+        if !self.wanted.scores {
+            return Ok((0, Identical::default()));
+        }
+        let n = n.min(self.source.epoch_len().unwrap_or(n));
+        let piece = |first: u64| {
+            let (mut filling, mut orders) = (Filling::new(self), Orders::new());
+            let mut indices = first..(first + PIECE).min(n as u64);
+            indices.try_for_each(|index| self.add(index, &mut filling, &mut orders)).map(|()| filling.identical)
+        };
+        let pieces = (0..(n as u64).div_ceil(PIECE)).into_par_iter().map(|i| piece(i * PIECE));
+        let found: Vec<Identical> = pieces.collect::<Result<_>>()?;
+        let mut all = Identical::default();
+        found.into_iter().for_each(|one| all.add_all(one));
+        Ok((n, all))
+    }
+
     /// Refuses data of which nothing in `steps` steps fits a pack.
     pub fn check(&self, steps: u64) -> Result<()> {
         let epoch = self.source.epoch_len().map_or(u64::MAX, |len| len.div_ceil(self.batch_size) as u64);
         let mut orders = Orders::new();
+        let mut over_long = 0;
         for step in 0..steps.min(epoch) {
-            if !self.batch_with(step, &mut orders)?.packs.is_empty() {
+            let batch = self.batch_with(step, &mut orders)?;
+            if !batch.packs.is_empty() {
                 return Ok(());
             }
+            over_long += batch.over_long;
+        }
+        if over_long == 0 {
+            let TemplateConfig { max_response_length, max_length, .. } = self.template;
+            return Err(Error::user(format!(
+                "there is nothing to learn from: in every pair chosen and rejected are the same tokens, cut to \
+                 data.max_response_length = {max_response_length} and data.max_length = {max_length}; raise these, or \
+                 give pairs that differ"
+            )));
         }
         Err(Error::user(format!(
             "every example is longer than data.pack_length = {}: raise it, or lower data.max_length",
@@ -215,7 +259,7 @@ impl Feeder {
             }
             TrainingSource::Pairs(pairs) => {
                 let pair = pairs.get(self.order(orders, epoch, len)[position] as usize)?;
-                filling.push(&[&pair.chosen, &pair.rejected], true)
+                self.add_pair(&pair.chosen, &pair.rejected, filling)
             }
             TrainingSource::Sequences(sequences) => {
                 let sequence = sequences.get(self.order(orders, epoch, len)[position] as usize)?;
@@ -230,7 +274,16 @@ impl Feeder {
     fn add_triple(&self, triple: &Triple, filling: &mut Filling) -> Result<()> {
         let pair = encode_triple(self.tokenizer()?, triple, &self.template)?;
         filling.cut += usize::from(pair.cut.any());
-        filling.push(&[&pair.chosen, &pair.rejected], true)
+        self.add_pair(&pair.chosen, &pair.rejected, filling)
+    }
+
+    /// A pair without a difference has no gradient, and its tie would count as a mistake.
+    fn add_pair(&self, chosen: &[u32], rejected: &[u32], filling: &mut Filling) -> Result<()> {
+        let specials = self.tokenizer.as_ref().map(Tokenizer::specials).unwrap_or_default();
+        match filling.identical.add(chosen, rejected, specials) {
+            true => Ok(()),
+            false => filling.push(&[chosen, rejected], true),
+        }
     }
 
     /// A permutation of an epoch's examples, drawn from the seed and the epoch.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::baselines::Baselines;
 use crate::data::{ReferenceSource, SetFormat};
 use crate::error::{Error, Result};
-use crate::eval::judge::{ModelJudge, Truncation};
+use crate::eval::judge::ModelJudge;
 use crate::eval::reference::{References, trials};
 use crate::eval::result::{Task, example, measure};
 use crate::eval::{Companion, Example, Scorer, Table};
@@ -103,15 +103,9 @@ pub fn finish(
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;
                 };
-                let mut judge = ModelJudge {
-                    own: None,
-                    scorer: &mut scorer,
-                    config: model.config(),
-                    tokenizer: setup.feeder.tokenizer().ok(),
-                    template: setup.feeder.template,
-                    path: Path::new(&name),
-                    truncation: Truncation::default(),
-                };
+                let (tokenizer, template) = (setup.feeder.tokenizer().ok(), setup.feeder.template);
+                let mut judge =
+                    ModelJudge::new(&mut scorer, model.config(), tokenizer, None, template, Path::new(&name));
                 let baselines = companion.baselines.iter().flat_map(Baselines::iter).collect();
                 let seed = setup.config.train.seed;
                 let task = Task { name: &name, set: &set, trials: &trials, baselines, seed };
@@ -120,7 +114,10 @@ pub fn finish(
                     examples.extend(example(&name, question, &scores).filter(|_| examples.len() < most));
                     Ok(())
                 })?;
-                let row = found.table.rows.into_iter().next().ok_or_else(|| Error::machine("a table without rows"))?;
+                let same = found.identical.sentences("better answer", "worse one");
+                facts.extend(same.into_iter().map(|sentence| (format!("the same tokens in {name}"), sentence)));
+                // Of a set in which nothing differs no row is left.
+                let Some(row) = found.table.rows.into_iter().next() else { continue };
                 if set.format == SetFormat::Pairs {
                     let accuracy = format!("{} of {} pairs", row.accuracies[0], row.pairs());
                     facts.push((format!("accuracy on {name}"), accuracy));
@@ -262,7 +259,9 @@ fn facts(setup: &Setup, model: &Model, totals: &Totals, ceiling: Ceiling) -> Vec
         facts.push(("left out".into(), what));
     }
     if totals.cut > 0 {
-        facts.push(("cut to data.max_length".into(), format!("{} pairs", totals.cut)));
+        facts.push(("cut to data.max_response_length or data.max_length".into(), format!("{} pairs", totals.cut)));
     }
+    let same = totals.identical.sentences("chosen", "rejected");
+    facts.extend(same.into_iter().map(|sentence| ("the same tokens".into(), sentence)));
     facts
 }

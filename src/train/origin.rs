@@ -31,6 +31,8 @@ pub struct Origin {
 pub struct DataHashes {
     train: Vec<String>,
     eval: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    references: Vec<String>,
 }
 
 impl DataHashes {
@@ -39,18 +41,12 @@ impl DataHashes {
     /// # Errors
     /// The user's, for a file that cannot be read, or not a second time.
     pub fn of(config: &Config) -> Result<Self> {
-        let hash = |path: &PathBuf| {
-            // A pipe could be read but once, and a run that goes on reads again.
-            if path.metadata().is_ok_and(|found| !found.is_file()) {
-                return Err(Error::user(format!(
-                    "cannot read {}: it is not a regular file; save it as one",
-                    path.display()
-                )));
-            }
-            files::hash(path)
-        };
-        let hashes = |paths: &[PathBuf]| paths.iter().map(hash).collect::<Result<_>>();
-        Ok(Self { train: hashes(&config.data.train)?, eval: hashes(&config.data.eval)? })
+        let hashes = |paths: &[PathBuf]| paths.iter().map(|path| files::hash(path)).collect::<Result<_>>();
+        Ok(Self {
+            train: hashes(&config.data.train)?,
+            eval: hashes(&config.data.eval)?,
+            references: hashes(config.data.references.as_slice())?,
+        })
     }
 }
 
@@ -89,8 +85,9 @@ impl Origin {
     /// The user's, with the file that has other content.
     pub fn check_data(&self, config: &Config, now: &DataHashes) -> Result<()> {
         let sets = [
-            ("data.train", &config.data.train, &self.data.train, &now.train),
+            ("data.train", &config.data.train[..], &self.data.train, &now.train),
             ("data.eval", &config.data.eval, &self.data.eval, &now.eval),
+            ("data.references", config.data.references.as_slice(), &self.data.references, &now.references),
         ];
         for (key, paths, then, now) in sets {
             if then.len() != now.len() {
@@ -136,7 +133,8 @@ mod tests {
         let begin = || {
             fs::write(path("weights"), "abcdefgh").unwrap();
             fs::write(path("tokens"), "x").unwrap();
-            Origin::write(folder.path(), DataHashes { train: vec!["1".into()], eval: Vec::new() }).unwrap();
+            Origin::write(folder.path(), DataHashes { train: vec!["1".into()], eval: vec![], references: vec![] })
+                .unwrap();
         };
         begin();
         let origin = Origin::read(folder.path()).unwrap();
@@ -155,7 +153,11 @@ mod tests {
         assert!(Origin::read(folder.path()).unwrap_err().to_string().contains("more is not what it was"));
 
         let mut config = Config::default();
-        let now = |train: &[&str]| DataHashes { train: train.iter().map(|h| h.to_string()).collect(), eval: vec![] };
+        let now = |train: &[&str]| DataHashes {
+            train: train.iter().map(|h| h.to_string()).collect(),
+            eval: vec![],
+            references: vec![],
+        };
         config.data.train = vec!["moved".into()];
         origin.check_data(&config, &now(&["1"])).unwrap();
         let error = origin.check_data(&config, &now(&["2"])).unwrap_err().to_string();

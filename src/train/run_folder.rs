@@ -308,7 +308,7 @@ fn hash_data(config: &Config, begun: bool) -> Result<DataHashes> {
 /// The values of `config` that a run of `before` goes on with instead of its own.
 fn changes(run: &Path, config: &Config, before: &Config) -> Result<Vec<Difference>> {
     // Data are known by their hashes.
-    let is_place = |d: &Difference| ["data.train", "data.eval"].contains(&d.key.as_str());
+    let is_place = |d: &Difference| ["data.train", "data.eval", "data.references"].contains(&d.key.as_str());
     let differences = config.differences(before)?.into_iter().filter(|d| !is_place(d));
     let (changes, fixed): (Vec<_>, Vec<_>) = differences.partition(Difference::may_change);
     if fixed.is_empty() {

@@ -25,6 +25,9 @@ use crate::train::plan::Sizes;
 use crate::train::state::OptimizerState;
 use data::Data;
 
+/// Pairs that are looked at before a run begins, so that it is known early whether many are the same after cutting.
+const LOOKED_AT: usize = 256;
+
 /// What the model is measured on at the end of a run.
 pub enum EvalSet {
     /// Candidates to rank: triples of text, on which baselines can be measured too, or pairs of token ids.
@@ -158,6 +161,10 @@ impl Setup {
         };
         feeder.check(steps)?;
         let held_out = held_out(config, &eval_sets, &feeder, &mut notes)?;
+        let (pairs, same) = feeder.identical_among_first(LOOKED_AT)?;
+        notes.extend(
+            same.sentences("chosen", "rejected").iter().map(|same| format!("of the first {pairs} pairs: {same}")),
+        );
         let (config, feeder) = (config.clone(), Arc::new(feeder));
         Ok(Self { config, model_config, outputs, feeder, eval_sets, held_out, steps, notes })
     }

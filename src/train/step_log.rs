@@ -89,10 +89,9 @@ pub fn check<L: StepLine>(run: &Path, step: u64) -> Result<()> {
 
 /// The log at `path` as it is, and as it is to be for the step after `step`.
 fn read_up_to<L: StepLine>(path: &Path, step: u64) -> Result<(Vec<u8>, Vec<u8>)> {
-    let log = match fs::read(path) {
-        Ok(bytes) => bytes,
+    let log = match path.symlink_metadata() {
         Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(Error::io("read", path, &e)),
+        _ => files::read(path, u64::MAX)?,
     };
     let kept = up_to::<L>(&log, step).map_err(|e| e.context(path.display()))?;
     Ok((log, kept))

@@ -144,9 +144,10 @@ impl<'a> StepLoop<'a> {
         let started = Instant::now();
         self.totals.over_long += batch.over_long as u64;
         self.totals.cut += batch.cut as u64;
+        self.totals.identical.add_all(batch.identical);
         let lr = schedule::lr(&config.schedule, config.optimizer.lr, self.step as usize, self.setup.steps as usize);
         self.step += 1;
-        // Every example of the step was too long for a pack: there is nothing to learn from.
+        // Every example of the step was too long for a pack, or had no difference: there is nothing to learn from.
         if batch.packs.is_empty() {
             return Ok(());
         }

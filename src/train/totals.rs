@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::polar::Identical;
 use crate::train::evaluation::Standing;
 
 /// What a checkpoint says besides its buffers.
@@ -17,6 +18,9 @@ pub struct Totals {
     pub over_long: u64,
     /// Pairs of which something was cut.
     pub cut: u64,
+    /// Pairs in which sequences are the same by their tokens.
+    #[serde(default)]
+    pub identical: Identical,
     /// Seconds spent in steps.
     pub seconds: f64,
     /// What evaluations while training have said.

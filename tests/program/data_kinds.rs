@@ -103,32 +103,73 @@ fn every_kind_of_data() {
     }
 }
 
+/// Pairs that are the same tokens after cutting are left out, of training and of evaluation, and so is said; others whose
+/// candidate is the reference are counted.
 #[test]
-fn equal_texts_tie() {
+fn what_is_the_same_after_cutting_is_left_out_and_said() {
     let folder = Folder::new();
-    succeed(&mut folder.train(&["train.steps=2"], &["--run", "run"]));
-    let same = |i: usize| "word ".repeat(i % 7 + 1) + &i.to_string();
-    let row =
-        |i| json!({"prompt": format!("p{i}"), "reference": format!("r{i}"), "chosen": same(i), "rejected": same(i)});
+    // Answers are cut to 199 bytes.
+    let (long, short) = ("word ".repeat(50), "word ".repeat(39));
+    let row = |i: usize| {
+        let (reference, chosen, rejected) = match i % 5 {
+            0 => ("r".into(), format!("{long}chosen"), format!("{long}rejected")),
+            1 => ("r".into(), "r".into(), "s".into()),
+            2 => (format!("{long}reference"), "c".into(), format!("{long}rejected")),
+            _ => ("r".into(), format!("{short}{i}"), "no".into()),
+        };
+        json!({"prompt": format!("p{i}"), "reference": reference, "chosen": chosen, "rejected": rejected})
+    };
     folder.file("rows.jsonl", lines((0..60).map(row)));
-    succeed(&mut folder.program(["eval", "--model", "run/model", "--data", "rows.jsonl", "--json", "result.json"]));
+    let sets = ["train.steps=6", "train.batch_size=10", "data.eval_fraction=0"];
+    let args = ["--data", "rows.jsonl", "--eval-data", "rows.jsonl", "--run", "run"];
+    let output = succeed(&mut folder.train(&[&sets[..], &["eval.pairs=60"]].concat(), &args));
+    let (said, report) = (stdout(&output), fs::read_to_string(folder.path("run/report.html")).unwrap());
+    for sentence in [
+        "12 pairs whose chosen and rejected are the same tokens after cutting: left out",
+        "12 pairs whose chosen is the reference, token by token, after cutting",
+        "12 pairs whose rejected is the reference, token by token, after cutting",
+        "the same tokens in rows: 12 pairs whose better answer and worse one are the same tokens after cutting: left out",
+    ] {
+        assert!(said.contains(sentence), "{sentence:?} is not in {said}");
+        assert!(report.contains(sentence.split(": ").last().unwrap()), "{sentence:?} is not in the report");
+    }
+    assert!(stderr(&output).contains("of the first 60 pairs: 12 pairs whose chosen and rejected are the same tokens"));
+    // Every row once, in six steps.
+    let metrics = fs::read_to_string(folder.path("run/metrics.jsonl")).unwrap();
+    let pairs = |line| serde_json::from_str::<Value>(line).unwrap()["pairs"].as_u64().unwrap();
+    assert_eq!(metrics.lines().map(pairs).sum::<u64>(), 48);
+
+    let eval = ["eval", "--model", "run/model", "--data", "rows.jsonl", "--json", "result.json"];
+    let said = stdout(&succeed(&mut folder.program(eval)));
+    assert!(said.contains("12 pairs whose better answer and worse one are the same tokens"), "{said}");
     let result: Value = serde_json::from_slice(&fs::read(folder.path("result.json")).unwrap()).unwrap();
     let model = &result["models"][0];
+    // Those with the reference's text are left out before: what is cut to it is counted.
+    let expected = json!({"pairs": 12, "better_is_reference": 0, "worse_is_reference": 12});
+    assert_eq!(model["identical"], expected, "{}", model["identical"]);
     for accuracy in model["table"]["rows"][0]["accuracies"].as_array().unwrap() {
-        assert_eq!((&accuracy["right"], &accuracy["pairs"]), (&json!(0), &json!(60)), "{accuracy}");
+        assert_eq!(accuracy["pairs"], json!(36), "{accuracy}");
     }
-    assert_eq!(model["margins"]["ties"], 60, "{}", model["margins"]);
+    assert_eq!(model["scores"].as_array().unwrap().len(), 36);
+    assert_eq!(model["margins"]["ties"], 0, "{}", model["margins"]);
+    let again = ["eval", "--model", "run/model", "--model", "run/model", "--data", "rows.jsonl", "--html", "page.html"];
+    assert!(stdout(&succeed(&mut folder.program(again))).contains("difference"));
 
-    // In training too, wherever in a pass the two stand, and its accuracy counts a tie as wrong.
-    for objective in ["objective.lm_weight=0", "objective.lm_weight=0.5"] {
-        let run = objective.replace('.', "-");
-        let sets = ["train.steps=4", "train.batch_size=9", objective];
-        succeed(&mut folder.train(&sets, &["--data", "rows.jsonl", "--run", &run]));
-        let metrics = fs::read_to_string(folder.path(&run).join("metrics.jsonl")).unwrap();
-        for step in metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
-            assert_eq!((&step["accuracy"], &step["margin"]), (&json!(0.0), &json!(0.0)), "{step}");
-        }
-    }
+    // Where every pair is the same, there is nothing to do.
+    folder.file("same.jsonl", lines((0..60).step_by(5).map(row)));
+    let output = run(&mut folder.train(&sets, &["--data", "same.jsonl", "--run", "none"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("in every pair chosen and rejected are the same tokens"), "{}", stderr(&output));
+    let output = run(&mut folder.program(["eval", "--model", "run/model", "--data", "same.jsonl"]));
+    assert_eq!(output.status.code(), Some(2));
+    let part =
+        "same.jsonl: nothing is left to judge: to run/model, the candidates of all 12 judgements are the same tokens";
+    assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    // As token ids too.
+    let pair = |rejected: u32| json!({"chosen_ids": [1, 5, 4], "rejected_ids": [1, rejected, 4]});
+    folder.file("ids.jsonl", lines([pair(5), pair(6), pair(7)]));
+    let said = stdout(&succeed(&mut folder.program(["eval", "--model", "run/model", "--data", "ids.jsonl"])));
+    assert!(said.contains("1 pairs whose better answer and worse one are the same tokens"), "{said}");
 }
 
 /// What the run's table says of its model is what anybody measures of the saved one, in every dtype.

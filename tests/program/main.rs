@@ -8,6 +8,7 @@ mod devices;
 mod evaluating;
 mod foreign;
 mod going_on;
+mod inputs;
 mod messages;
 mod non_finite;
 mod resume;

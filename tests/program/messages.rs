@@ -50,7 +50,8 @@ fn a_variable_says_it_by_module() {
 #[test]
 fn small_models_of_own_data_are_warned_of() {
     let folder = Folder::new();
-    let row = |i: usize| format!("{{\"prompt\":\"p{i}\",\"reference\":\"r\",\"chosen\":\"r\",\"rejected\":\"x{i}\"}}\n");
+    let row =
+        |i: usize| format!("{{\"prompt\":\"p{i}\",\"reference\":\"r\",\"chosen\":\"r\",\"rejected\":\"x{i}\"}}\n");
     folder.file("rows.jsonl", (0..12).map(row).collect::<String>());
     let args = ["--data", "rows.jsonl", "--run", "run", "--quiet"];
     let said = stderr(&succeed(&mut folder.train(&["train.steps=1"], &args)));

@@ -23,7 +23,7 @@ const MAX_BYTES: u64 = 1 << 20;
 struct Progress {
     /// What the scores depend on besides the rows: model and options. They must be the same to go on.
     settings: Map<String, Value>,
-    /// Lines of the input that are done.
+    /// Rows and blank lines of the input that are done.
     lines: usize,
     /// BLAKE3 of these lines. What follows them may change: it is read when its turn comes.
     read: String,
@@ -98,7 +98,7 @@ impl Partial {
                 show(&partial.settings)
             )));
         }
-        rows.skip(found.lines, found.totals.rows)?;
+        rows.skip(found.lines)?;
         let (lines, read) = rows.so_far();
         if lines != found.lines || read.to_hex().as_str() != found.read {
             return Err(Error::user(format!(
@@ -151,8 +151,12 @@ impl Partial {
     /// Opens the work, which no other process may have open.
     fn open(&self, options: &mut OpenOptions) -> Result<File> {
         let work = self.work();
-        // What a link leads to is somebody's.
-        let file = options.custom_flags(libc::O_NOFOLLOW).open(&work).map_err(|e| Error::io("write", &work, &e))?;
+        let failed = |e| Error::io("write", &work, &e);
+        // What a link leads to is somebody's, and a pipe waits for whoever reads it.
+        let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&work).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(Error::user(format!("cannot write {}: it is not a regular file; remove it", work.display())));
+        }
         file.try_lock().map_err(|e| match e {
             fs::TryLockError::WouldBlock => {
                 Error::user(format!("{}: another process is writing it; wait for that", work.display()))
@@ -223,7 +227,7 @@ pub(super) fn fingerprint(model: &Path) -> Result<String> {
     let mut all = blake3::Hasher::new();
     for path in files {
         let mut file = blake3::Hasher::new();
-        file.update_reader(File::open(&path).map_err(|e| failed(&path, e))?).map_err(|e| failed(&path, e))?;
+        file.update_reader(files::open(&path)?).map_err(|e| failed(&path, e))?;
         all.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         all.update(b"/").update(file.finalize().as_bytes());
     }

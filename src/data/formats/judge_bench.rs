@@ -58,9 +58,8 @@ fn group(row: &mut Row, raw: Raw) -> Result<Group> {
     let answers = [row.text("response_A")?, row.text("response_B")?];
     let candidates = answers.into_iter().zip(gains).map(|(text, gain)| Candidate::new(text, gain)).collect();
     Ok(Group {
-        line: raw.line,
         id: row.label(&["pair_id", "id", "original_id"]),
         subset: row.label(&["source"]).unwrap_or_default(),
-        ..Group::new(row.text("question")?, candidates, Rule::Pairs)
+        ..Group::new(row.text("question")?, candidates, Rule::Pairs).at(raw)
     })
 }

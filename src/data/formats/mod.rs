@@ -10,6 +10,7 @@ mod rm_bench;
 mod rmb;
 pub(super) mod score;
 mod trajectories;
+mod trl;
 
 use serde::Serialize;
 
@@ -29,6 +30,7 @@ use reward_bench2::RewardBench2;
 use rm_bench::RmBench;
 use rmb::{RmbBestOfN, RmbPairs, RmbRanked};
 use trajectories::Trajectories;
+use trl::Trl;
 
 /// A format of rows. One that neither training nor evaluation makes anything of is for `polar-raw score`.
 pub(crate) trait RowFormat: Sync {
@@ -89,13 +91,14 @@ pub(crate) struct Training {
 }
 
 /// All formats, in the order in which a row is asked whether it is of one.
-static FORMATS: [&dyn RowFormat; 15] = [
+static FORMATS: [&dyn RowFormat; 16] = [
     &Pairs,
     &JudgeBench,
     &RmbBestOfN,
     &RmbRanked,
     &RmbPairs,
     &RmBench,
+    &Trl,
     &RewardBench2,
     &RewardBench,
     &Preferences,
@@ -128,6 +131,8 @@ pub enum SetFormat {
     RewardBench2,
     /// RM-Bench: {prompt, chosen (three), rejected (three), domain}
     RmBench,
+    /// TRL: {chosen: [messages], rejected: [messages]}, and {prompt} if they do not begin with it
+    Trl,
     /// JudgeBench: {question, response_A, response_B, label}
     JudgeBench,
     /// RMB's pairs: {conversation_input, chosen, reject, category_path}
@@ -147,6 +152,7 @@ impl SetFormat {
             Self::RewardBench => &RewardBench,
             Self::RewardBench2 => &RewardBench2,
             Self::RmBench => &RmBench,
+            Self::Trl => &Trl,
             Self::JudgeBench => &JudgeBench,
             Self::RmbPairs => &RmbPairs,
             Self::RmbBestOfN => &RmbBestOfN,
@@ -218,7 +224,13 @@ pub(super) fn parse(text: &str) -> Result<Row> {
 pub(super) fn check(row: &Row, format: &dyn RowFormat) -> Result<()> {
     match format.keys().iter().find(|key| !row.has(key)) {
         None => Ok(()),
-        Some(key) => Err(Error::user(format!("missing key {key:?}: {} need {}", format.called(), format.shape()))),
+        Some(key) => {
+            let lacks_reference = format.name() == Preferences.name() && !row.has("reference");
+            let instead =
+                if lacks_reference { "; to train on pairs without references give --references FILE" } else { "" };
+            let (called, shape) = (format.called(), format.shape());
+            Err(Error::user(format!("missing key {key:?}: {called} need {shape}{instead}")))
+        }
     }
 }
 
@@ -263,7 +275,7 @@ pub(super) fn of_file(raw: Raw, reader: Reader) -> Result<&'static dyn RowFormat
         check(&row, format)?;
         training(format).map(|_| format)
     };
-    known().map_err(|error: Error| error.context(raw.place())).map_err(|error| match reader {
+    known().map_err(|error: Error| match reader {
         Reader::Training => error,
         Reader::Evaluation => {
             Error::user(format!("{error}; evaluation also reads {}", shapes(is_for_evaluation_alone)))

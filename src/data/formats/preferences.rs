@@ -58,5 +58,5 @@ fn triple(row: &mut Row, _: Raw) -> Result<Triple> {
 
 fn group(row: &mut Row, raw: Raw) -> Result<Group> {
     let (id, subset) = (row.label(&["id"]), row.label(&["subset"]).unwrap_or_default());
-    Ok(Group { line: raw.line, id, subset, ..triple(row, raw)?.into() })
+    Ok(Group { id, subset, ..Group::from(triple(row, raw)?).at(raw) })
 }

@@ -56,9 +56,8 @@ impl RowFormat for RewardBench {
 fn group(row: &mut Row, raw: Raw) -> Result<Group> {
     let candidates = vec![Candidate::new(row.text("chosen")?, 1.0), Candidate::new(row.text("rejected")?, 0.0)];
     Ok(Group {
-        line: raw.line,
         id: row.label(&["id"]),
         subset: row.label(&["subset"]).unwrap_or_default(),
-        ..Group::new(row.text("prompt")?, candidates, Rule::Pairs)
+        ..Group::new(row.text("prompt")?, candidates, Rule::Pairs).at(raw)
     })
 }

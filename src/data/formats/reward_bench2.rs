@@ -63,9 +63,8 @@ fn group(row: &mut Row, raw: Raw) -> Result<Group> {
     let good = chosen.into_iter().map(|text| Candidate::new(text, 1.0));
     let bad = rejected.into_iter().map(|text| Candidate::new(text, 0.0));
     Ok(Group {
-        line: raw.line,
         id: row.label(&["id"]),
         subset: row.label(&["subset"]).unwrap_or_default(),
-        ..Group::new(row.text("prompt")?, good.chain(bad).collect(), Rule::BestOfN)
+        ..Group::new(row.text("prompt")?, good.chain(bad).collect(), Rule::BestOfN).at(raw)
     })
 }

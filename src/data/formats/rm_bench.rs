@@ -67,9 +67,8 @@ fn group(row: &mut Row, raw: Raw) -> Result<Group> {
         candidates.extend(texts.into_iter().enumerate().map(style));
     }
     Ok(Group {
-        line: raw.line,
         id: row.label(&["id"]),
         subset: row.label(&["domain", "subset"]).unwrap_or_default(),
-        ..Group::new(row.text("prompt")?, candidates, Rule::Pairs)
+        ..Group::new(row.text("prompt")?, candidates, Rule::Pairs).at(raw)
     })
 }

@@ -11,6 +11,7 @@ type TestRow<'a> = (&'a str, &'a [(&'a str, f64)]);
 
 fn set(format: SetFormat, rule: Rule, rows: &[TestRow]) -> Set {
     let group = |(i, (subset, candidates)): (usize, &TestRow)| Group {
+        file: None,
         line: i + 1,
         id: None,
         prompt: format!("prompt {i}"),
@@ -21,7 +22,7 @@ fn set(format: SetFormat, rule: Rule, rows: &[TestRow]) -> Set {
         wrapper: None,
     };
     let groups: Vec<Group> = rows.iter().enumerate().map(group).collect();
-    Set { format, rows: groups.len(), groups: groups.into(), notes: Vec::new(), blake3: String::new() }
+    Set { format, rows: groups.len(), files: 0, groups: groups.into(), notes: Vec::new(), blake3: String::new() }
 }
 
 fn questions(set: &Set, trials: &Trials) -> Vec<Question> {
@@ -30,7 +31,7 @@ fn questions(set: &Set, trials: &Trials) -> Vec<Question> {
 
 fn judgements(set: &Set, trials: &Trials) -> Vec<Judged> {
     let questions = questions(set, trials);
-    judged(&questions, &number.scores(&questions).unwrap()).collect()
+    judged(&questions, &number.scores(&questions).unwrap(), &[]).collect()
 }
 
 /// The number that a text is.
@@ -154,7 +155,15 @@ fn lengths_say_what_the_judge_and_what_the_data_prefer() {
 
 #[test]
 fn margins_of_finite_scores() {
-    let one = |better: f32, worse: f32| Judged { group: 0, subset: 0, better, worse, chance: 0.5, level: None };
+    let one = |better: f32, worse: f32| Judged {
+        group: 0,
+        subset: 0,
+        better,
+        worse,
+        chance: 0.5,
+        level: None,
+        identical: false,
+    };
     let judged: Vec<Judged> = (0..5).map(|i| one(i as f32, 0.0)).chain([one(f32::NAN, 0.0)]).collect();
     let found = margins(&judged).unwrap();
     assert_eq!((found.mean, found.ties), (2.0, 1));

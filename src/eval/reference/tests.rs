@@ -3,6 +3,7 @@ use crate::data::{Candidate, Rule};
 
 fn group(rule: Rule, prompt: &str, candidates: &[(&str, f64)]) -> Group {
     Group {
+        file: None,
         line: 1,
         id: None,
         prompt: prompt.into(),
@@ -15,7 +16,7 @@ fn group(rule: Rule, prompt: &str, candidates: &[(&str, f64)]) -> Group {
 }
 
 fn set(format: SetFormat, groups: Vec<Group>) -> Set {
-    Set { format, rows: groups.len(), groups: groups.into(), notes: Vec::new(), blake3: String::new() }
+    Set { format, rows: groups.len(), files: 0, groups: groups.into(), notes: Vec::new(), blake3: String::new() }
 }
 
 fn questions(set: &Set, trials: &Trials) -> Vec<Question> {

@@ -171,6 +171,42 @@ fn a_key_that_is_there_twice_is_refused_if_it_means_something() {
     assert!(read(&File::new(twice("whatever")).path(), None, 1).is_ok());
 }
 
+/// TRL's rows say their prompt in its own key, at the beginning of both conversations, or in both.
+#[test]
+fn prompts_of_trl_are_found_wherever_they_stand() {
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    let (user, system) = (message("user", "2 + 2?"), message("system", "Be brief."));
+    let (good, bad) = (message("assistant", "4"), message("assistant", "5"));
+    let both = |before: &[&Value]| {
+        let with = |answer: &Value| before.iter().copied().chain([answer]).cloned().collect::<Vec<_>>();
+        json!({"chosen": with(&good), "rejected": with(&bad)})
+    };
+    let with = |mut row: Value, key: &str, value: Value| {
+        row[key] = value;
+        row
+    };
+    for (row, prompt) in [
+        (with(both(&[]), "prompt", json!([user])), "2 + 2?"),
+        (with(both(&[]), "prompt", json!("2 + 2?")), "2 + 2?"),
+        (both(&[&user]), "2 + 2?"),
+        (with(both(&[&user]), "prompt", json!("2 + 2?")), "2 + 2?"),
+        (with(both(&[&system, &user]), "prompt", json!("2 + 2?")), "Be brief.\n2 + 2?"),
+        (with(both(&[&good, &user]), "prompt", json!([system, user])), "Be brief.\n2 + 2?\n4\n2 + 2?"),
+    ] {
+        let read = set(std::slice::from_ref(&row), None).unwrap();
+        let group = first(&read);
+        assert_eq!((read.format, group.prompt.as_str()), (SetFormat::Trl, prompt), "{row}");
+        assert_eq!(candidates(&read), named(&[("4", 1.0), ("5", 0.0)]), "{row}");
+    }
+    let same = with(both(&[&user]), "rejected", json!([user, good]));
+    assert_eq!(candidates(&set(&[same], None).unwrap()), named(&[("4", 1.0), ("4", 0.0)]));
+    let row = with(with(both(&[&user]), "prompt_id", json!("x")), "reference", Value::Null);
+    assert_eq!(first(&set(&[with(both(&[&user]), "prompt_id", json!("x"))], None).unwrap()).id.as_deref(), Some("x"));
+    assert_eq!(set(&[row], None).unwrap().format, SetFormat::Trl);
+    let message = refusal(&[both(&[])], None);
+    assert!(message.contains("begin with different messages") && message.contains("give the prompt"), "{message}");
+}
+
 /// The three by three matrix: below its diagonal the better answer is the plainer one.
 #[test]
 fn styles_of_rm_bench_make_levels() {

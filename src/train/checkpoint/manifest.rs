@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{COMPLETE, STATE};
+use crate::error::{Error, Result};
 use crate::files;
 
 /// The layout that this program writes. In the one before, 1, which it reads as well, each buffer is one file `NAME.bin`.
@@ -109,21 +110,23 @@ fn is_word(name: &str) -> bool {
 impl FileRecord {
     /// Compares the file of that name in `folder` with this record.
     pub(super) fn verify(&self, folder: &Path) -> Result<(), String> {
-        let check = || {
-            let file = File::open(folder.join(&self.name))?;
-            let length = file.metadata()?.len();
+        let check = || -> Result<Option<String>> {
+            let path = folder.join(&self.name);
+            let file = files::open(&path)?;
+            let unread = |e| Error::io("read", &path, &e);
+            let length = file.metadata().map_err(unread)?.len();
             if length != self.bytes {
                 return Ok(Some(format!("has {length} bytes instead of {}", self.bytes)));
             }
             let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(file)?;
+            hasher.update_reader(file).map_err(unread)?;
             let same = hasher.finalize().to_hex().as_str() == self.blake3;
             Ok((!same).then(|| "does not have its checksum".to_string()))
         };
         match check() {
             Ok(None) => Ok(()),
             Ok(Some(damage)) => Err(format!("{} {damage}", self.name)),
-            Err(e) => Err(format!("{}: {}", self.name, io::Error::to_string(&e))),
+            Err(e) => Err(format!("{}: {e}", self.name)),
         }
     }
 }

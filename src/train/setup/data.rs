@@ -1,11 +1,17 @@
 //! The data of a run: files, or the policy zoo; and what of it is held out.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
 use super::EvalSet;
 use super::examples::Examples;
 use crate::config::Config;
-use crate::data::{Document, Records, Triple, read, read_all, split_by_prompt};
+use crate::data::{
+    Complaints, Document, Group, Groups, Records, Rows, TextHash, Triple, read, read_all, split_by_prompt, text_hash,
+};
 use crate::error::{Error, Result};
-use crate::eval::set_name;
+use crate::eval::reference::References;
+use crate::eval::{set_name, sets};
 use crate::model::ModelConfig;
 use crate::polar::TemplateConfig;
 use crate::tokenizer::Tokenizer;
@@ -42,16 +48,15 @@ impl Data {
                  To evaluate a trained model on a file: polar-raw eval --model DIR --data FILE",
             ));
         }
-        let mut train = read_all(&config.data.train)?;
+        let mut train = match &config.data.references {
+            None => read_all(&config.data.train)?,
+            Some(references) => with_references(&config.data.train, references)?,
+        };
         notes.push(format!("data: {} rows of {}", train.len(), train.kind()));
-        if let Records::Preferences(rows) = &train {
-            let mut equal = 0;
-            for row in rows.iter() {
-                let row = row?;
-                equal += usize::from(row.chosen == row.rejected);
-            }
-            if equal > 0 {
-                notes.push(format!("{equal} of them have the same text as chosen and rejected and teach nothing"));
+        for (name, set) in &eval {
+            let (prompts, trained) = trained_on(set, &train)?;
+            if trained > 0 {
+                notes.push(format!("{name}: {trained} of its {prompts} prompts are trained on too"));
             }
         }
         if eval.is_empty() && config.data.eval_fraction > 0.0 {
@@ -150,6 +155,82 @@ impl Data {
     }
 }
 
+/// Different prompts of `set`, and how many of them are trained on; of token ids, which do not say what their prompt is,
+/// none.
+fn trained_on(set: &Records, train: &Records) -> Result<(usize, usize)> {
+    let mut found: HashMap<TextHash, bool> = HashMap::new();
+    each_prompt(set, |prompt| {
+        found.insert(prompt, false);
+    })?;
+    if !found.is_empty() {
+        each_prompt(train, |prompt| {
+            if let Some(trained) = found.get_mut(&prompt) {
+                *trained = true;
+            }
+        })?;
+    }
+    Ok((found.len(), found.values().filter(|trained| **trained).count()))
+}
+
+/// Shows the prompt of every row to `see`; of a document without one its text.
+fn each_prompt(records: &Records, mut see: impl FnMut(TextHash)) -> Result<()> {
+    let mut see = |prompt: &str| see(text_hash(prompt));
+    match records {
+        Records::Trajectories(rows) => rows.iter().try_for_each(|row| row.map(|row| see(&row.prompt))),
+        Records::Preferences(rows) => rows.iter().try_for_each(|row| row.map(|row| see(&row.prompt))),
+        Records::Documents(rows) => rows.iter().try_for_each(|row| row.map(|row| see(split_key(&row)))),
+        Records::Pairs(_) => Ok(()),
+    }
+}
+
+/// What documents are told apart by.
+fn split_key(row: &Document) -> &str {
+    if row.prompt.is_empty() { &row.output } else { &row.prompt }
+}
+
+/// Pairs of any format that can be evaluated on, each with the reference that the file `references` has for it.
+fn with_references(files: &[PathBuf], references: &Path) -> Result<Records> {
+    let found = References::read(references)?;
+    let mut groups: Vec<Groups> = Vec::new();
+    let mut ends = Vec::new();
+    let mut complaints = Complaints::default();
+    for file in files {
+        let set = sets::read(file, None, 0)?;
+        for group in set.groups.iter() {
+            let group = group?;
+            if let Err(error) = triple(&group, &found) {
+                complaints.add_at(&format!("{}:{}", file.display(), group.line), error)?;
+            }
+        }
+        ends.push(ends.last().unwrap_or(&0) + set.groups.len());
+        groups.push(set.groups);
+    }
+    complaints.finish()?;
+    let count = ends.last().copied().unwrap_or(0);
+    let rows = Rows::made(count, move |row| {
+        let at = ends.partition_point(|&end| end <= row);
+        let before = if at == 0 { 0 } else { ends[at - 1] };
+        let group = groups.get(at).ok_or_else(|| Error::machine(format!("row {row} of no file")))?.get(row - before)?;
+        triple(&group, &found)
+    })?;
+    Ok(Records::Preferences(rows))
+}
+
+fn triple(group: &Group, references: &References) -> Result<Triple> {
+    let [chosen, rejected] = &group.candidates[..] else {
+        return Err(Error::user("data.references is for rows with one chosen and one rejected answer"));
+    };
+    let texts = chosen.answer.text().zip(rejected.answer.text()).filter(|_| chosen.gain > rejected.gain);
+    let Some((chosen, rejected)) = texts else {
+        return Err(Error::user("data.references is for rows whose first answer is text, and better than the second"));
+    };
+    let reference = references.of(group)?.ok_or_else(|| {
+        Error::user("data.references has nothing for this row: add a row {id, reference} or {prompt, reference}")
+    })?;
+    let (prompt, wrapper) = (group.prompt.clone(), group.wrapper);
+    Ok(Triple { prompt, reference, chosen: chosen.into(), rejected: rejected.into(), wrapper })
+}
+
 fn split(records: Records, fraction: f64, seed: u64) -> Result<(Records, Records)> {
     Ok(match records {
         Records::Trajectories(rows) => {
@@ -161,10 +242,7 @@ fn split(records: Records, fraction: f64, seed: u64) -> Result<(Records, Records
             (Records::Preferences(a), Records::Preferences(b))
         }
         Records::Documents(rows) => {
-            fn key(row: &Document) -> &str {
-                if row.prompt.is_empty() { &row.output } else { &row.prompt }
-            }
-            let (a, b) = split_by_prompt(rows, key, fraction, seed)?;
+            let (a, b) = split_by_prompt(rows, split_key, fraction, seed)?;
             (Records::Documents(a), Records::Documents(b))
         }
         // Token ids do not say what their prompt is; neighbours may share it.

@@ -40,10 +40,9 @@ fn is_conversation(row: &Row) -> bool {
 fn group(row: &mut Row, raw: Raw, id: &[&str], candidates: Vec<Candidate>, rule: Rule) -> Result<Group> {
     let conversation = row.one_of(CONVERSATION)?;
     Ok(Group {
-        line: raw.line,
         id: row.label(id),
         subset: row.label(&["category_path", "category"]).map(|path| subset(&path)).unwrap_or_default(),
-        ..Group::new(row.text(conversation)?, candidates, rule)
+        ..Group::new(row.text(conversation)?, candidates, rule).at(raw)
     })
 }
 

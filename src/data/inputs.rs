@@ -1,0 +1,121 @@
+//! The files that a name stands for: a file, all files of data in a folder, or those that fit a pattern.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// The name that stands for standard input.
+pub(crate) const STDIN: &str = "-";
+/// How names of files of data end; `.zst` and `.gz` may follow.
+const ENDINGS: [&str; 5] = ["jsonl", "ndjson", "json", "txt", "parquet"];
+
+/// The files that `name` stands for, in the order of their names: itself, and `-`; the files of data in a folder; or, if
+/// there is nothing of that name, what fits it as a pattern of `*`, `?`, `[ab]` and `**`.
+///
+/// # Errors
+/// The user's: a folder without a file of data, a pattern that nothing fits, or that is none.
+pub fn files_of(name: &Path) -> Result<Vec<PathBuf>> {
+    match fs::metadata(name) {
+        _ if name == Path::new(STDIN) => {}
+        Ok(found) if found.is_dir() => return in_folder(name),
+        Err(_) if name.to_string_lossy().contains(['*', '?', '[']) => return fitting(name),
+        // Whatever else is wrong with it is said when it is opened.
+        _ => {}
+    }
+    Ok(vec![name.to_path_buf()])
+}
+
+/// The files that each of `names` stands for, for what reads its data more than once.
+///
+/// # Errors
+/// As [`files_of`], and the user's for standard input.
+pub fn files_to_keep(names: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    if names.iter().any(|name| name == Path::new(STDIN)) {
+        return Err(Error::user(
+            "training reads its data more than once, and standard input (-) gives them once: save them as a file, and \
+             give that",
+        ));
+    }
+    Ok(names.iter().map(|name| files_of(name)).collect::<Result<Vec<_>>>()?.concat())
+}
+
+fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::io("read", folder, &e);
+    let entries = fs::read_dir(folder).map_err(failed)?.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    let mut files: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).filter(|path| is_data(path)).collect();
+    files.sort();
+    if files.is_empty() {
+        let endings = ENDINGS.map(|ending| format!(".{ending}")).join(", ");
+        return Err(Error::user(format!(
+            "{0}: there is no file of data in this folder: names that end in {endings}, or in one of these and .zst or \
+             .gz; name files of folders in it by a pattern, as in '{0}/**/*.jsonl'",
+            folder.display()
+        )));
+    }
+    Ok(files)
+}
+
+/// Whether a file of a folder is taken for data: what is hidden is somebody else's.
+fn is_data(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let plain = name.strip_suffix(".zst").or(name.strip_suffix(".gz")).unwrap_or(&name);
+    let known = plain.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending));
+    known && !name.starts_with('.') && !path.is_dir()
+}
+
+fn fitting(pattern: &Path) -> Result<Vec<PathBuf>> {
+    let shown = pattern.display();
+    let text = pattern.to_str().ok_or_else(|| Error::user(format!("{shown}: a pattern is UTF-8")))?;
+    // What is hidden is somebody else's, unless it is asked for.
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
+    let found = glob::glob_with(text, options)
+        .map_err(|error| Error::user(format!("{shown}: not a pattern of names: {error}")))?;
+    let mut files = Vec::new();
+    for path in found {
+        let path = path.map_err(|error| Error::io("read", error.path(), error.error()))?;
+        files.extend((!path.is_dir()).then_some(path));
+    }
+    files.sort();
+    match files.is_empty() {
+        true => Err(Error::user(format!("{shown}: there is no such file, and none that fits it as a pattern"))),
+        false => Ok(files),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_for_its_files_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("deep/er.jsonl")).unwrap();
+        for name in
+            ["b.jsonl", "a.json.gz", "c.txt.zst", "d.parquet", ".hidden.jsonl", "README.md", "jsonl", "deep/x.jsonl"]
+        {
+            fs::write(path(name), "").unwrap();
+        }
+        fs::write(path("literal[1].jsonl"), "").unwrap();
+        let names = |name: &str| -> Vec<String> {
+            let files = files_of(&path(name)).unwrap();
+            files.iter().map(|file| file.strip_prefix(folder.path()).unwrap().display().to_string()).collect()
+        };
+        assert_eq!(names(""), ["a.json.gz", "b.jsonl", "c.txt.zst", "d.parquet", "literal[1].jsonl"]);
+        assert_eq!(names("*.jsonl"), ["b.jsonl", "literal[1].jsonl"]);
+        assert_eq!(names("**/*.jsonl"), ["b.jsonl", "deep/x.jsonl", "literal[1].jsonl"]);
+        assert_eq!(names("[ab].json*"), ["a.json.gz", "b.jsonl"]);
+        assert_eq!(names("literal[1].jsonl"), ["literal[1].jsonl"], "a name before a pattern");
+        assert_eq!(names("none.jsonl"), ["none.jsonl"], "said when it is opened");
+        assert_eq!(files_of(Path::new("-")).unwrap(), [PathBuf::from("-")]);
+        for (name, part) in
+            [("none*.jsonl", "none that fits it"), ("***x", "not a pattern"), ("deep/er.jsonl", "er.jsonl/**/*.jsonl")]
+        {
+            let error = files_of(&path(name)).unwrap_err();
+            assert!(error.to_string().contains(part) && error.exit_code() == 2, "{error}");
+        }
+        assert_eq!(files_to_keep(&[path("d*"), path("b.jsonl")]).unwrap(), [path("d.parquet"), path("b.jsonl")]);
+        assert!(files_to_keep(&[path("b.jsonl"), "-".into()]).unwrap_err().to_string().contains("standard input (-)"));
+    }
+}
