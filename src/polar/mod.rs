@@ -7,6 +7,7 @@ mod encoded;
 mod form;
 mod template;
 
+pub use chat::ChatTemplate;
 pub use client::{ClientEncoder, Cut, CutSide, encode_as_client};
 pub use encoded::encode_encoded;
 pub use form::{Form, OwnForm};

@@ -6,6 +6,7 @@ mod data_kinds;
 mod devices;
 mod foreign;
 mod going_on;
+mod kills;
 mod non_finite;
 mod resume;
 mod score;
