@@ -84,7 +84,7 @@ fn normalizers_that_multiply_a_text() {
     // Many that double it: the file is in order, the text is refused.
     let doubling = with("normalizer", sequence("normalizers", vec![replace("a", "aa"); 30]));
     let tokenizer = from_json(&doubling).unwrap();
-    for text in ["a".repeat(10), "a".repeat(100_000)] {
+    for text in ["a".repeat(10), "a".repeat(20_000)] {
         // A byte that is encoded takes some hundred of them in the crate.
         let message = bounded(100 * text.len(), || tokenizer.encode(&text)).unwrap_err().to_string();
         assert!(message.contains("normalizer.normalizers[") && message.contains("bytes of a text of"), "{message}");
@@ -96,7 +96,7 @@ fn normalizers_that_multiply_a_text() {
     json["added_tokens"] = json!([added(3, "<a>", true)]);
     refused(from_json(&json), &["tokenizer.json", "normalizer.normalizers["]);
     // Too many of them, and too deep.
-    let many = with("normalizer", sequence("normalizers", vec![replace("a", "b"); 1000]));
+    let many = with("normalizer", sequence("normalizers", vec![replace("a", "b"); 100]));
     refused(from_json(&many), &["normalizer", "more than 64 steps"]);
     let mut deep = json!({"type": "Lowercase"});
     for _ in 0..20 {
@@ -174,7 +174,7 @@ fn patterns_that_take_much() {
     let one = |pattern: &str| from_json(&with("pre_tokenizer", split(pattern.into())));
     refused(one(r"\w{1000}"), &["pre_tokenizer", r"\\w{1000}"]);
     refused(one(r"(((a{100}){100}){100}){100}"), &["pre_tokenizer", "cannot be used"]);
-    refused(one(&"(".repeat(2000)), &["pre_tokenizer", "cannot be used"]);
+    refused(one(&"(".repeat(200)), &["pre_tokenizer", "cannot be used"]);
     refused(one(&"a".repeat(10_000)), &["pre_tokenizer", "10000 bytes"]);
     let many = (0..40).map(|_| split(r"\p{L}{20}".into())).collect();
     refused(from_json(&with("pre_tokenizer", sequence("pretokenizers", many))), &["more than 32 patterns"]);

@@ -10,6 +10,7 @@ mod counting;
 #[path = "targets.rs"]
 mod targets;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ struct Seen {
     read: u64,
     /// Panics of others' code that the reader made errors of.
     caught: u64,
+    /// Some of their messages.
+    messages: BTreeSet<String>,
     seconds: f64,
     /// The most bytes of memory, and the length of that input.
     most: (usize, usize),
@@ -56,13 +59,25 @@ fn begin() -> Mutex<Seen> {
     }));
     // SAFETY: the function takes nothing and does not unwind.
     unsafe { libc::atexit(end) };
-    Mutex::new(Seen { target, folder, inputs: 0, read: 0, caught: 0, seconds: 0.0, most: (0, 0), beyond: (0, 0) })
+    let messages = BTreeSet::new();
+    Mutex::new(Seen {
+        target,
+        folder,
+        inputs: 0,
+        read: 0,
+        caught: 0,
+        messages,
+        seconds: 0.0,
+        most: (0, 0),
+        beyond: (0, 0),
+    })
 }
 
 extern "C" fn end() {
     let Some(Ok(seen)) = SEEN.get().map(Mutex::lock) else { return };
     let _ = fs::remove_dir_all(&seen.folder);
-    let Seen { target, inputs, read, caught, seconds, most, beyond, .. } = &*seen;
+    let Seen { target, inputs, read, caught, messages, seconds, most, beyond, .. } = &*seen;
+    messages.iter().for_each(|message| eprintln!("caught: {message}"));
     let summary = format!(
         "| {} | {inputs} | {read} | {caught} | {:.0} | {} of {} | {} of {} |\n",
         target.name,
@@ -111,7 +126,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     seen.inputs += 1;
     seen.read += u64::from(read);
-    seen.caught += MESSAGES.lock().map_or(0, |messages| messages.len() as u64);
+    for message in MESSAGES.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).drain(..) {
+        seen.caught += 1;
+        if seen.messages.len() < 16 {
+            seen.messages.insert(message);
+        }
+    }
     seen.seconds = seen.seconds.max(seconds);
     if most > seen.most.0 {
         seen.most = (most, bytes.len());

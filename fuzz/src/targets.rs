@@ -11,7 +11,7 @@ use polar_raw::config::{Config, ModelSection};
 use polar_raw::data::{Message, Records, ScoreRows, SetFormat, Wrapper};
 use polar_raw::eval::reference::References;
 use polar_raw::eval::{Companion, sets};
-use polar_raw::formats::{gguf, safetensors, torch};
+use polar_raw::formats::{Tensors, gguf, safetensors, torch};
 use polar_raw::model::ModelConfig;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::polar::{ChatTemplate, Form, TemplateConfig};
@@ -67,7 +67,7 @@ pub const TARGETS: [Target; 21] = [
     target("checkpoint", MIB, 2 * KIB, checkpoint),
     target("run_config", MIB, 4 * KIB, run_config),
     target("origin", MIB, 2 * KIB, origin),
-    target("companion", 4 * MIB, 4 * KIB, companion),
+    target("companion", 4 * MIB, 16 * KIB, companion),
 ];
 
 const TEXTS: [&str; 4] =
@@ -155,20 +155,21 @@ fn tensors<const FORMAT: u8>(bytes: &[u8], dir: &Path) -> bool {
         return false;
     }
     let path = put(dir, name, bytes);
-    let read = said(inspect(&path, true)).is_some();
+    let _ = said(inspect(&path, true));
     if FORMAT == GGUF
         && let Some(Some(tokenizer)) = said(pretrained::tokenizer(&path, Missing::Leave))
     {
         encode(&tokenizer);
     }
-    read
+    true
 }
 
-/// The input as the pickle of a PyTorch file with a storage of 64 bytes.
+/// The input as the pickle of a PyTorch file with eight storages of a kilobyte.
 fn pickle(bytes: &[u8], dir: &Path) -> bool {
     let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, content) in [("model/data.pkl", bytes), ("model/data/0", &[0; 64])] {
+    let storages = (0..8).map(|key| (format!("model/data/{key}"), &[0; 1024][..]));
+    for (name, content) in [("model/data.pkl".into(), bytes)].into_iter().chain(storages) {
         archive.start_file(name, stored).expect("a name");
         archive.write_all(content).expect("memory");
     }
@@ -185,7 +186,12 @@ fn shards(bytes: &[u8], dir: &Path) -> bool {
         fs::write(&shard, [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat()).expect("a file");
     }
     put(&dir, "model.safetensors.index.json", bytes);
-    said(inspect(&dir, true)).is_some()
+    let _ = said(inspect(&dir, true));
+    said(Tensors::open(&dir)).is_some_and(|tensors| {
+        tensors.iter().all(|(name, entry)| {
+            said(tensors.read_rows(name, 0..entry.rows(), &mut vec![0.0; entry.elements()])).is_some()
+        })
+    })
 }
 
 /// Texts of a tokenizer that was read, there and back.

@@ -153,6 +153,9 @@ impl Pipeline {
 
     /// What the post-processor puts before and after a text.
     pub(super) fn frame(&self) -> Result<[Vec<u32>; 2]> {
+        if self.check_growth(&self.tokenizer, "a").is_err() {
+            return Ok(Default::default());
+        }
         let ids = |framed| guarded("fails to encode", || self.tokenizer.encode_fast("a", framed));
         // What cannot encode a letter says so when it is to encode a text.
         let (Ok(framed), Ok(bare)) = (ids(true)?, ids(false)?) else { return Ok(Default::default()) };
