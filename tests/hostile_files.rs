@@ -3,13 +3,15 @@
 //! Valid files of every format, in one piece and in shards, are mutated at random for a few seconds;
 //! `POLAR_RAW_FUZZ_SECONDS` says how long instead.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../fuzz/src/counting.rs"]
+mod counting;
+
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use counting::{Counting, peak};
 use polar_raw::config::ModelSection;
 use polar_raw::formats::gguf::MetadataValue;
 use polar_raw::formats::{Encoding, Format, Piece, TensorEntry, Tensors, Writer};
@@ -24,59 +26,8 @@ use polar_raw::tokenizer::Missing;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// The system's allocator, counted for each thread by itself: the tests of this file run beside each other.
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-/// A thread may give back what another has taken.
-fn count(bytes: isize) {
-    let live = LIVE.get() + bytes;
-    LIVE.set(live);
-    PEAK.set(PEAK.get().max(live));
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: by the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: by the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: by the caller's promise.
-        unsafe { System.dealloc(address, layout) }
-    }
-
-    unsafe fn realloc(&self, address: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // The system moves large blocks without a copy: old and new are not there at once.
-        count(size as isize - layout.size() as isize);
-        // SAFETY: by the caller's promise.
-        unsafe { System.realloc(address, layout, size) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// What `work` gives, and the most that this thread had allocated at once meanwhile, beyond what it had before.
-fn peak<T>(work: impl FnOnce() -> T) -> (T, isize) {
-    let before = LIVE.get();
-    PEAK.set(before);
-    let result = work();
-    (result, PEAK.get() - before)
-}
 
 fn model(dir: &Path) {
     let section = ModelSection {

@@ -67,8 +67,8 @@ pub struct ServeArgs {
     /// Connections at a time, half of them of one address; others get 429, or /health, /ready and /metrics.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     connections: u32,
-    /// Requests that wait or are computed; more are refused with 429.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    /// Requests that wait or are computed, half of them of one address; more are refused with 429.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     queue: u32,
     /// Scores to remember, at about 100 bytes each; 0 for none.
     #[arg(long, value_name = "SCORES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(0..=1 << 28))]

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Bytes of a template, at most.
 const MAX_TEMPLATE: usize = 1 << 20;
 /// Steps of a rendering and bytes of its values, at most: a template may loop, and double a text each time.
-const FUEL: u64 = 10_000_000;
+const FUEL: u64 = 1_000_000;
 /// More of them for each byte of the conversation.
 const FUEL_PER_BYTE: u64 = 256;
 /// Bytes that a template may add to the conversation.

@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use regex::Captures;
 use serde::{Deserialize, Serialize};
 
 use super::chat::ChatTemplate;
@@ -123,8 +122,13 @@ impl OwnForm {
             mark.ok_or_else(|| Error::user("the text has too many of Unicode's noncharacters: take them out"))?;
         for text in messages.iter_mut().flat_map(|message| [&mut message.content, &mut message.role]) {
             // What is broken may leave another spelling that overlaps it.
-            while spelt.is_match(text) {
-                *text = spelt.replace_all(text, |found: &Captures<'_>| broken(&found[0], mark)).into_owned();
+            while spelt.is_match(text.as_str()) {
+                let mut marked = String::new();
+                spelt.replace_all_with(text, &mut marked, |_, found, marked| {
+                    marked.push_str(&broken(found, mark));
+                    true
+                });
+                *text = marked;
             }
         }
         let rendered = template.render(&messages)?;

@@ -8,6 +8,7 @@ mod form;
 mod identity;
 mod template;
 
+pub use chat::ChatTemplate;
 pub use client::{ClientEncoder, Cut, CutSide, encode_as_client};
 pub use encoded::encode_encoded;
 pub use form::{Form, OwnForm};

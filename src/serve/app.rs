@@ -1,5 +1,6 @@
 //! What all requests share: bounds on queue and memory, the way to the engine, and the router.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::engine::{Failure, Job, RequestSequences};
 use super::error::ApiError;
-use super::lanes::{GivenUp, Preparation};
+use super::lanes::{Clients, Full, GivenUp, Place, Preparation};
 use super::metrics::Metrics;
 use super::normalise::Running;
 use super::plan::Plan;
@@ -42,6 +43,10 @@ const BODY: Duration = Duration::from_secs(120);
 /// Paths that answer without a key, for those who look after the process.
 const OPEN: [&str; 2] = ["/health", "/ready"];
 
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
 /// The server's state.
 pub struct App {
     options: Options,
@@ -60,7 +65,7 @@ pub struct App {
     /// Requests for [`About::Generate`], which take no place of others.
     probes: Arc<Semaphore>,
     probed: AtomicU32,
-    queue: Arc<Semaphore>,
+    queue: Clients,
     bodies: Arc<Semaphore>,
     ids: Arc<Semaphore>,
 }
@@ -78,9 +83,9 @@ impl App {
             jobs,
             preparation: Preparation::new(),
             running: Arc::default(),
-            probes: Arc::new(Semaphore::new(2 * PROBES)),
+            probes: Arc::new(Semaphore::new(PROBES)),
             probed: AtomicU32::new(0),
-            queue: Arc::new(Semaphore::new(options.queue)),
+            queue: Clients::new(options.queue),
             bodies: Arc::new(Semaphore::new((options.max_body * BODIES).min(Semaphore::MAX_PERMITS))),
             ids: Arc::new(Semaphore::new(MAX_IDS * REQUESTS)),
             options,
@@ -107,7 +112,7 @@ impl App {
             About::Generate => self.generate().await.into_response(),
             About::Metrics => {
                 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                let waiting = self.options.queue - self.queue.available_permits();
+                let waiting = self.options.queue - self.queue.free();
                 self.metrics.queue_depth.set(waiting as i64);
                 let moments = self.running.moments();
                 self.metrics.scores.set(moments.count as i64);
@@ -154,10 +159,7 @@ impl App {
         let ids =
             [specials.bos, Some(id), specials.separator, Some(id), specials.score].into_iter().flatten().collect();
         let busy = |_| ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "others ask for this already");
-        let permits = [
-            self.probes.clone().try_acquire_owned().map_err(busy)?,
-            self.probes.clone().try_acquire_owned().map_err(busy)?,
-        ];
+        let permits = (None, self.probes.clone().try_acquire_owned().map_err(busy)?);
         let (reply, receiver) = oneshot::channel();
         let sequences = RequestSequences::new(vec![ids], &info, self.options.pack_length);
         let failed = || Failure::Engine("a thread of the server ended before its work was done".into());
@@ -181,13 +183,17 @@ impl App {
         let info = self.info()?;
         framed(request.headers())?;
         let progress = request.extensions().get::<Progress>().cloned();
+        let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
         let (body, held) = self.body(request).await?;
         if let Some(progress) = progress {
             progress.answering();
         }
-        let place = self.queue.clone().try_acquire_owned().map_err(|_| {
-            let most = self.options.queue;
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", format!("{most} requests are waiting already"))
+        let place = self.queue.place(peer).map_err(|full| {
+            let message = match full {
+                Full::All => format!("{} requests are waiting already", self.options.queue),
+                Full::Share => format!("{} requests of this address are waiting already", self.queue.share()),
+            };
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
         })?;
         let given_up = GivenUp(Arc::new(AtomicBool::new(false)));
         let context = Context {
@@ -217,7 +223,7 @@ impl App {
         context: Context,
         body: Vec<u8>,
         held: Held,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Json<Value>, ApiError> {
         let pack_length = self.options.pack_length;
         let ids_of_all = self.ids.clone();
@@ -240,7 +246,7 @@ impl App {
                 memory_full("the sequences of other requests take all the memory that there is for them")
             })?;
             let sequences = RequestSequences::new(ids, &context.info, pack_length);
-            Ok::<_, ApiError>((context, sequences, (plan, answered), reply, usage, held, [place, memory]))
+            Ok::<_, ApiError>((context, sequences, (plan, answered), reply, usage, held, (Some(place), memory)))
         });
         let failed = || Failure::Engine("a thread of the server ended before its work was done".into());
         let (context, sequences, (plan, answered), reply, usage, _held, permits) =

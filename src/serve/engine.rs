@@ -13,6 +13,7 @@ use std::time::Instant;
 use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use super::lanes::Place;
 use super::metrics::Metrics;
 use super::{Info, Phase};
 use crate::error::Error;
@@ -86,7 +87,7 @@ pub struct Job {
     /// Where the scores go; a receiver that is gone wants none.
     pub reply: oneshot::Sender<Result<Vec<f32>, Failure>>,
     /// The request's place in the queue, and its ids' in memory.
-    pub permits: [OwnedSemaphorePermit; 2],
+    pub permits: (Option<Place>, OwnedSemaphorePermit),
 }
 
 struct Active {

@@ -1,7 +1,7 @@
 //! Connections: accepting them, bounding them, and ending well.
 
 use std::future::{Future, pending};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -18,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::app::{self, App};
+use super::app::{self, App, Peer};
 use super::engine::{Engine, Job};
 use super::lanes::{Clients, cores, threads};
 use super::stream::{Progress, Stream};
@@ -185,7 +185,7 @@ async fn accept(listener: TcpListener, app: &Arc<App>, bounds: Bounds, graceful:
         builder.timer(TokioTimer::new()).header_read_timeout(head).keep_alive(keep_alive).max_buf_size(BUFFER);
         builder
     });
-    let clients = Clients::new(connections, connections.div_ceil(2));
+    let clients = Clients::new(connections);
     let reserve = Arc::new(Semaphore::new(RESERVE));
     loop {
         let Ok(spare) = reserve.clone().acquire_owned().await else { return pending().await };
@@ -199,12 +199,12 @@ async fn accept(listener: TcpListener, app: &Arc<App>, bounds: Bounds, graceful:
         };
         // Answers are small and final: nothing is gained by waiting for more.
         let _ = stream.set_nodelay(true);
-        let place = clients.place(peer.ip());
+        let place = clients.place(peer.ip()).ok();
         let (builder, service, spare) =
             if place.is_some() { (&for_all, all.clone(), None) } else { (&for_few, few.clone(), Some(spare)) };
         let progress = Progress::default();
         let stream = Stream::new(stream, idle, progress.clone());
-        let service = service_fn(move |request| answer(&service, &progress, request));
+        let service = service_fn(move |request| answer(&service, &progress, peer.ip(), request));
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // A connection that breaks is its client's matter.
@@ -214,13 +214,15 @@ async fn accept(listener: TcpListener, app: &Arc<App>, bounds: Bounds, graceful:
     }
 }
 
-/// Answers a request, which carries how far it is.
+/// Answers a request, which carries how far it is and where it comes from.
 fn answer(
     service: &TowerToHyperService<Router>,
     progress: &Progress,
+    address: IpAddr,
     mut request: Request<Incoming>,
 ) -> <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future {
     progress.reading();
     request.extensions_mut().insert(progress.clone());
+    request.extensions_mut().insert(Peer(address));
     service.call(request)
 }

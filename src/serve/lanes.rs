@@ -48,7 +48,7 @@ impl Drop for GivenUp {
     }
 }
 
-/// Connections by the address that they come from.
+/// Places for connections, or for requests in the queue, by the address that they come from.
 #[derive(Clone)]
 pub struct Clients {
     counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -57,7 +57,16 @@ pub struct Clients {
     all: Arc<Semaphore>,
 }
 
-/// The place of a connection.
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// All are taken.
+    All,
+    /// The address has its share of them.
+    Share,
+}
+
+/// A place, until it is dropped.
 pub struct Place {
     address: IpAddr,
     clients: Clients,
@@ -65,22 +74,32 @@ pub struct Place {
 }
 
 impl Clients {
-    /// Places for `all` connections, `most` of them of one address.
-    pub fn new(all: usize, most: usize) -> Self {
-        Self { counts: Arc::default(), most, all: Arc::new(Semaphore::new(all)) }
+    /// So many places, half of them for one address.
+    pub fn new(all: usize) -> Self {
+        Self { counts: Arc::default(), most: all.div_ceil(2), all: Arc::new(Semaphore::new(all)) }
+    }
+
+    /// Places of one address, at most.
+    pub fn share(&self) -> usize {
+        self.most
+    }
+
+    /// Places that nobody has.
+    pub fn free(&self) -> usize {
+        self.all.available_permits()
     }
 
     /// A place, unless all are taken or the address has its share of them.
-    pub fn place(&self, address: IpAddr) -> Option<Place> {
-        let permit = self.all.clone().try_acquire_owned().ok()?;
+    pub fn place(&self, address: IpAddr) -> Result<Place, Full> {
+        let permit = self.all.clone().try_acquire_owned().map_err(|_| Full::All)?;
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count == self.most {
-            return None;
+            return Err(Full::Share);
         }
         *count += 1;
         drop(counts);
-        Some(Place { address, clients: self.clone(), _permit: permit })
+        Ok(Place { address, clients: self.clone(), _permit: permit })
     }
 }
 
@@ -98,17 +117,19 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use super::Clients;
+    use super::{Clients, Full};
 
     #[test]
     fn an_address_has_its_share_of_the_places() {
-        let (clients, one, other) = (Clients::new(3, 2), [127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let (clients, one, other) = (Clients::new(3), [127, 0, 0, 1].into(), [127, 0, 0, 2].into());
         let [first, second] = [one; 2].map(|address| clients.place(address));
-        assert!(first.is_some() && second.is_some() && clients.place(one).is_none());
+        assert!(first.is_ok() && second.is_ok() && clients.free() == 1);
+        assert_eq!(clients.place(one).err(), Some(Full::Share));
         let third = clients.place(other);
-        assert!(third.is_some() && clients.place(other).is_none(), "all are taken");
+        assert!(third.is_ok());
+        assert_eq!(clients.place(other).err(), Some(Full::All));
         drop(first);
-        assert!(clients.place(one).is_some());
+        assert!(clients.place(one).is_ok());
         drop((second, third));
         assert!(clients.counts.lock().unwrap().is_empty());
     }

@@ -36,6 +36,7 @@ pub use work::Compat;
 
 use crate::polar::{Form, TemplateConfig};
 use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ pub struct Options {
     pub max_body: usize,
     /// Connections at a time, half of them of one address; others learn that, and how the server does.
     pub connections: usize,
-    /// Requests that wait or are computed, at most.
+    /// Requests that wait or are computed, at most, half of them of one address.
     pub queue: usize,
     /// Scores that are remembered.
     pub cache: usize,
@@ -98,6 +99,25 @@ pub struct LoadedModel {
     pub info: Info,
     /// Scores groups of sequences.
     pub score: Score,
+}
+
+/// The sequences that the body of a `POST` to `path` comes to, in the order in which they are computed: what a server
+/// makes of a request, without the server.
+///
+/// # Errors
+/// The user's: a path to which nothing is posted, and what the endpoint refuses.
+pub fn sequences(info: &Arc<Info>, path: &str, body: &[u8]) -> Result<Vec<Vec<u32>>> {
+    let context = work::Context {
+        info: info.clone(),
+        model: "model".into(),
+        compat: Compat::default(),
+        normalise: Normalisation::default(),
+        running: Arc::default(),
+        given_up: Arc::default(),
+    };
+    let endpoint = routes::endpoint(path).ok_or_else(|| Error::user(format!("nothing is posted to {path}")))?;
+    let work = endpoint(&context, body).map_err(|error| Error::user(error.message()))?;
+    Ok(work.split().0)
 }
 
 /// Whether requests can be answered.

@@ -23,6 +23,7 @@ pub fn document() -> Value {
         "components": {
             "schemas": schemas(),
             "responses": responses(),
+            "headers": headers(),
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -38,6 +39,47 @@ fn schema(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
+/// What lets a page of another origin read an answer.
+fn headers() -> Value {
+    json!({
+        "AllowOrigin": {
+            "description": "The page's origin, or *, if the server was started with --cors for it",
+            "schema": {"type": "string"},
+        },
+    })
+}
+
+/// An answer, which may say that a page of another origin may read it.
+fn readable(mut answer: Value) -> Value {
+    answer["headers"]["Access-Control-Allow-Origin"] = json!({"$ref": "#/components/headers/AllowOrigin"});
+    answer
+}
+
+/// What a browser asks before a page of another origin does.
+fn preflight(id: &str) -> Value {
+    let header = |description: &str| json!({"description": description, "schema": {"type": "string"}});
+    let asked = |name: &str, schema: Value| json!({"name": name, "in": "header", "required": true, "schema": schema});
+    let mut allowed = readable(json!({"description": "The page may ask"}));
+    allowed["headers"]["Access-Control-Allow-Methods"] = header("GET, POST");
+    allowed["headers"]["Access-Control-Allow-Headers"] = header("authorization, content-type");
+    allowed["headers"]["Access-Control-Max-Age"] = header("Seconds for which that may be remembered");
+    let mut answers = Map::new();
+    answers.insert("204".into(), allowed);
+    for status in ["400", "401", "405", "431"] {
+        answers.insert(status.into(), json!({"$ref": format!("#/components/responses/{status}")}));
+    }
+    json!({
+        "operationId": format!("{id}_preflight"),
+        "summary": "Whether a page of another origin may ask",
+        "security": [],
+        "parameters": [
+            asked("Origin", json!({"type": "string"})),
+            asked("Access-Control-Request-Method", json!({"type": "string", "enum": ["GET", "POST"]})),
+        ],
+        "responses": answers,
+    })
+}
+
 fn content(kind: &str, schema: Value) -> Value {
     json!({kind: {"schema": schema}})
 }
@@ -49,8 +91,8 @@ fn path(route: &Route) -> Value {
         Action::Score { request, reply, .. } => {
             let mut answers = Map::new();
             let ok = json!({"description": "The scores", "content": content("application/json", schema(reply))});
-            answers.insert("200".into(), ok);
-            for status in ["400", "401", "404", "408", "413", "415", "429", "500", "503"] {
+            answers.insert("200".into(), readable(ok));
+            for status in ["400", "401", "404", "408", "413", "415", "429", "431", "500", "503"] {
                 answers.insert(status.into(), json!({"$ref": format!("#/components/responses/{status}")}));
             }
             json!({"post": {
@@ -59,7 +101,7 @@ fn path(route: &Route) -> Value {
                 "security": secured,
                 "requestBody": {"required": true, "content": content("application/json", schema(request))},
                 "responses": answers,
-            }})
+            }, "options": preflight(&id)})
         }
         Action::Get(about) => {
             let (kind, body) = match about {
@@ -70,7 +112,11 @@ fn path(route: &Route) -> Value {
                 About::OpenApi => ("application/json", json!({"type": "object"})),
             };
             let mut answers = Map::new();
-            answers.insert("200".into(), json!({"description": route.summary, "content": content(kind, body)}));
+            let ok = json!({"description": route.summary, "content": content(kind, body)});
+            answers.insert("200".into(), readable(ok));
+            for status in ["400", "431"] {
+                answers.insert(status.into(), json!({"$ref": format!("#/components/responses/{status}")}));
+            }
             if matches!(about, About::Ready | About::Models | About::ModelInfo | About::Generate) {
                 answers.insert("503".into(), json!({"$ref": "#/components/responses/503"}));
             }
@@ -86,28 +132,30 @@ fn path(route: &Route) -> Value {
                 "summary": route.summary,
                 "security": if open { json!([]) } else { secured },
                 "responses": answers,
-            }})
+            }, "options": preflight(&id)})
         }
     }
 }
 
 fn responses() -> Value {
-    let error = |description: &str| json!({"description": description, "content": content("application/json", schema("Error"))});
+    let error = |description: &str| {
+        readable(json!({"description": description, "content": content("application/json", schema("Error"))}))
+    };
     let later = |description: &str| {
         let mut response = error(description);
-        response["headers"] = json!({
-            "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}},
-        });
+        response["headers"]["Retry-After"] = json!({"description": "Seconds to wait", "schema": {"type": "integer"}});
         response
     };
     json!({
         "400": error("The request is wrong; the message names key and index"),
         "401": error("The key is missing or wrong"),
         "404": error("There is no such path or model"),
+        "405": error("The path is not for this method; of pages of other origins, none may ask"),
         "408": error("The body did not arrive in time"),
         "413": error("The body is too large, or the sequences made of it are"),
         "415": error("The body is packed"),
-        "429": later("Too many requests are waiting, or too large ones"),
+        "429": later("Too many requests are waiting, in all or of one address, or too large ones"),
+        "431": error("The head is too large"),
         "500": error("A score is not a finite number"),
         "503": later("The model is being loaded, the server stops, time is up, or the device failed"),
     })

@@ -22,7 +22,7 @@ pub enum Action {
     /// `POST`: sequences to score; with the names of the schemas of request and answer.
     Score {
         /// Makes work of a body.
-        endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
+        endpoint: Endpoint,
         /// Schema of the body.
         request: &'static str,
         /// Schema of the answer.
@@ -31,6 +31,9 @@ pub enum Action {
     /// `GET`: something about the server.
     Get(About),
 }
+
+/// Makes work of a body.
+pub type Endpoint = fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>;
 
 /// What a `GET` tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub enum About {
 const fn score(
     path: &'static str,
     summary: &'static str,
-    endpoint: fn(&Context, &[u8]) -> Result<ScoreWork, ApiError>,
+    endpoint: Endpoint,
     request: &'static str,
     reply: &'static str,
 ) -> Route {
@@ -88,6 +91,14 @@ pub const ROUTES: [Route; 16] = [
 /// Method and path of all of them.
 pub fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|route| (if matches!(route.action, Action::Score { .. }) { "POST" } else { "GET" }, route.path))
+}
+
+/// What makes work of a body that is posted to `path`.
+pub fn endpoint(path: &str) -> Option<Endpoint> {
+    ROUTES.iter().find(|route| route.path == path).and_then(|route| match route.action {
+        Action::Score { endpoint, .. } => Some(endpoint),
+        Action::Get(_) => None,
+    })
 }
 
 /// The table's own string for a path, or `other`.

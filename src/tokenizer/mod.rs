@@ -5,6 +5,7 @@
 //! Special tokens enter a sequence by their ids alone ([`Tokenizer::specials`]), but for strings that are a model's own
 //! ([`Tokenizer::encode_spelt`]).
 
+mod bounds;
 mod bytes;
 mod file;
 mod gguf;
@@ -15,9 +16,8 @@ mod sentencepiece;
 mod store;
 mod train;
 
-use regex::Regex;
+use aho_corasick::AhoCorasick;
 use serde_json::{Map, Value};
-use std::cmp::Reverse;
 use std::sync::{Arc, OnceLock};
 
 use crate::config::{TokenRef, TokenizerKind, TokenizerSection};
@@ -120,8 +120,8 @@ struct Inner {
     vocab_size: usize,
     /// Ids of the vocabulary before separator and score token were added to it.
     read_size: usize,
-    /// Matches special tokens, the longest at each place; none where it cannot be made.
-    spelt: OnceLock<Option<Regex>>,
+    /// Finds special tokens, the longest at each place; none where there are too many.
+    spelt: OnceLock<Option<AhoCorasick>>,
 }
 
 #[derive(Debug)]
@@ -243,16 +243,16 @@ impl Tokenizer {
         let (mut ids, mut end) = (Vec::new(), 0);
         for found in self.spelt()?.find_iter(text) {
             ids.extend(encode(&text[end..found.start()])?);
-            ids.extend(self.id(found.as_str()));
+            ids.extend(self.id(&text[found.range()]));
             end = found.end();
         }
         ids.extend(encode(&text[end..])?);
         Ok(ids)
     }
 
-    /// Matches what spells a special token.
-    pub(crate) fn spelt(&self) -> Result<&Regex> {
-        let pattern = || {
+    /// Finds what spells a special token.
+    pub(crate) fn spelt(&self) -> Result<&AhoCorasick> {
+        let finder = || {
             let mut names = match &self.0.codec {
                 Codec::Bytes | Codec::Trained(_) => own::special_names(&self.0.names).map(String::from).to_vec(),
                 Codec::File { pipeline, .. } => pipeline.special_names(),
@@ -260,13 +260,9 @@ impl Tokenizer {
             };
             // A single character is text.
             names.retain(|name| name.chars().nth(1).is_some());
-            names.sort_by_key(|name| Reverse(name.len()));
-            let names: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
-            // An empty class matches nothing.
-            let pattern = if names.is_empty() { r"[^\s\S]".into() } else { names.join("|") };
-            Regex::new(&pattern).ok()
+            bounds::finder("special tokens", &names).ok()
         };
-        self.0.spelt.get_or_init(pattern).as_ref().ok_or_else(|| {
+        self.0.spelt.get_or_init(finder).as_ref().ok_or_else(|| {
             Error::user("the tokenizer has too many special tokens to look for them in a text; give token ids")
         })
     }

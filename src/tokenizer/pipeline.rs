@@ -1,5 +1,5 @@
 //! A pipeline of the `tokenizers` crate, made safe: what it reads is checked first, it never yields a special
-//! token for text, and a panic of the crate on a hostile file becomes an error.
+//! token for text, its memory is bounded ([`super::bounds`]), and a panic of the crate on a hostile file becomes an error.
 
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use tokenizers::AddedToken;
 
+use super::bounds::{self, Growth};
 use super::{bytes, own};
 use crate::{Error, Result};
 
@@ -23,6 +24,7 @@ pub(super) struct Pipeline {
     reserved: HashSet<u32>,
     /// The pieces that stand for single bytes, if any do.
     bytes: Vec<String>,
+    growth: Growth,
     /// The same, but text that spells a special token becomes it.
     spelt: OnceLock<Box<tokenizers::Tokenizer>>,
 }
@@ -31,24 +33,25 @@ impl Pipeline {
     /// Reads the content of a `tokenizer.json`; truncation, padding and dropout are taken out.
     pub(super) fn from_json(mut json: Value) -> Result<Self> {
         check(&json)?;
+        let growth = bounds::check(&json)?;
         json["truncation"] = Value::Null;
         json["padding"] = Value::Null;
         if json["model"].get("dropout").is_some() {
             json["model"]["dropout"] = Value::Null;
         }
-        let parsed = guarded("cannot be read", || serde_json::from_value(json.clone()))?;
+        let (unknown, bytes) = (unknown_token(&json["model"]), byte_pieces(&json));
+        let added = json["added_tokens"].as_array().into_iter().flatten();
+        let added: Vec<(String, Value)> = added
+            .map(|token| (token["content"].as_str().unwrap_or_default().to_owned(), token["id"].clone()))
+            .collect();
+        // A tree of values takes many times its file: it is not held twice.
+        let parsed = guarded("cannot be read", || serde_json::from_value(json))?;
         let mut tokenizer: tokenizers::Tokenizer =
             parsed.map_err(|error| Error::user(format!("not a usable tokenizer.json: {error}")))?;
         tokenizer.set_encode_special_tokens(true);
-        let mut pipeline = Self {
-            tokenizer,
-            unknown: unknown_token(&json["model"]),
-            reserved: HashSet::new(),
-            bytes: byte_pieces(&json),
-            spelt: OnceLock::new(),
-        };
+        let mut pipeline = Self { tokenizer, unknown, reserved: HashSet::new(), bytes, growth, spelt: OnceLock::new() };
         pipeline.refresh()?;
-        pipeline.check_added(&json)?;
+        pipeline.check_added(&added)?;
         Ok(pipeline)
     }
 
@@ -85,15 +88,12 @@ impl Pipeline {
     }
 
     /// The crate gives an added token the id that it sees fit, whatever the file says.
-    fn check_added(&self, json: &Value) -> Result<()> {
-        for token in json["added_tokens"].as_array().into_iter().flatten() {
-            let name = token["content"].as_str().unwrap_or_default();
-            let (told, given) = (token["id"].as_u64(), self.id(name).map(u64::from));
-            if told != given {
+    fn check_added(&self, added: &[(String, Value)]) -> Result<()> {
+        for (name, id) in added {
+            if id.as_u64() != self.id(name).map(u64::from) {
                 return Err(Error::user(format!(
-                    "key \"added_tokens\": {name:?} cannot have the id {}: the vocabulary's ids must be unique and \
-                     without gaps",
-                    token["id"]
+                    "key \"added_tokens\": {name:?} cannot have the id {id}: the vocabulary's ids must be unique and \
+                     without gaps"
                 )));
             }
         }
@@ -102,6 +102,15 @@ impl Pipeline {
 
     /// Ids of `text`, none of them reserved.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.check_growth(&self.tokenizer, text)?;
+        self.encode_checked(text)
+    }
+
+    fn check_growth(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<()> {
+        guarded("fails to encode", || self.growth.check(tokenizer.get_added_vocabulary(), text))?
+    }
+
+    fn encode_checked(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = guarded("fails to encode", || self.tokenizer.encode_fast(text, false))?
             .map_err(|error| Error::user(format!("the tokenizer cannot encode the text: {error}")))?;
         let ids = encoding.get_ids();
@@ -120,7 +129,7 @@ impl Pipeline {
                 ))
             });
         }
-        Ok([self.encode(&text[..cut])?, self.encode(&text[cut..])?].concat())
+        Ok([self.encode_checked(&text[..cut])?, self.encode_checked(&text[cut..])?].concat())
     }
 
     /// Text of `ids` without special tokens.
@@ -136,6 +145,7 @@ impl Pipeline {
             tokenizer.set_encode_special_tokens(false);
             Box::new(tokenizer)
         });
+        self.check_growth(tokenizer, text)?;
         let encoding = guarded("fails to encode", || tokenizer.encode_fast(text, false))?
             .map_err(|error| Error::user(format!("the tokenizer cannot encode the text: {error}")))?;
         Ok(encoding.get_ids().to_vec())
@@ -143,6 +153,9 @@ impl Pipeline {
 
     /// What the post-processor puts before and after a text.
     pub(super) fn frame(&self) -> Result<[Vec<u32>; 2]> {
+        if self.check_growth(&self.tokenizer, "a").is_err() {
+            return Ok(Default::default());
+        }
         let ids = |framed| guarded("fails to encode", || self.tokenizer.encode_fast("a", framed));
         // What cannot encode a letter says so when it is to encode a text.
         let (Ok(framed), Ok(bare)) = (ids(true)?, ids(false)?) else { return Ok(Default::default()) };
@@ -291,7 +304,7 @@ fn check_ids(json: &Value) -> Result<()> {
 }
 
 /// A panic of the crate as an error.
-fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call))
         .map_err(|_| Error::user(format!("the tokenizer {what}: its tokenizer.json is damaged; use another")))
 }

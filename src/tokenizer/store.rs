@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Codec, Inner, Missing, Names, Tokenizer, bytes};
+use super::{Codec, Inner, Missing, Names, Tokenizer, bounds, bytes};
 use crate::config::TokenizerKind;
 use crate::{Error, Result, files};
 
@@ -25,8 +25,10 @@ const FORM: &str = "form";
 const POLAR: &str = "polar";
 /// The largest `chat_template.jinja`.
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
-/// The largest file that is read: the largest public vocabularies take 35 MB.
-const MAX_BYTES: u64 = 512 << 20;
+/// The largest `tokenizer.json`: the largest public ones take 35 MB.
+const MAX_BYTES: u64 = 128 << 20;
+/// The largest `tokenizer_config.json`: the largest public ones take 1.2 MB.
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
 /// The largest `tokenizer.model`: public ones take 5 MB, and one that is made to harm takes many times its bytes.
 const MAX_MODEL_BYTES: u64 = 32 << 20;
 
@@ -239,18 +241,21 @@ pub(super) fn read_config(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.exists() {
         return Ok(None);
     }
-    match read_json(path)? {
-        Value::Object(config) => Ok(Some(config)),
-        _ => Err(Error::user(format!("{}: not a JSON object", path.display()))),
+    match serde_json::from_str(&read_text(path, MAX_CONFIG_BYTES)?) {
+        Ok(Value::Object(config)) => Ok(Some(config)),
+        Ok(_) => Err(Error::user(format!("{}: not a JSON object", path.display()))),
+        Err(error) => Err(Error::user(format!("{}: not JSON: {error}; get the file again", path.display()))),
     }
 }
 
-/// A file of JSON.
+/// A `tokenizer.json`.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
-    let text = String::from_utf8(read_bytes(path, MAX_BYTES)?)
-        .map_err(|_| Error::user(format!("{}: not UTF-8; get the file again", path.display())))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::user(format!("{}: not JSON: {error}; get the file again", path.display())))
+    bounds::parse(&read_text(path, MAX_BYTES)?).map_err(|error| error.context(path.display()))
+}
+
+fn read_text(path: &Path, most: u64) -> Result<String> {
+    String::from_utf8(read_bytes(path, most)?)
+        .map_err(|_| Error::user(format!("{}: not UTF-8; get the file again", path.display())))
 }
 
 /// A `tokenizer.model`.

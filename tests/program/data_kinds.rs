@@ -22,7 +22,7 @@ fn scores(text: &str) -> Vec<f64> {
 }
 
 /// The words of policy `b` are those of `a` in capitals.
-fn trajectories() -> String {
+pub(super) fn trajectories() -> String {
     lines((0..12).flat_map(|i| {
         let row =
             move |policy: &str, output: String| json!({"prompt": format!("p{i}"), "policy": policy, "output": output});
@@ -35,7 +35,7 @@ fn trajectories() -> String {
     }))
 }
 
-fn preferences() -> String {
+pub(super) fn preferences() -> String {
     lines((0..12).map(|i| {
         let messages = json!([{"role": "system", "content": "be brief"}, {"role": "user", "content": format!("p{i}")}]);
         let wrapper = ["sft", "pretrain"][i % 2];
@@ -44,11 +44,11 @@ fn preferences() -> String {
     }))
 }
 
-fn pairs() -> String {
+pub(super) fn pairs() -> String {
     lines((0..12).map(|i| json!({"chosen_ids": [1, 10 + i, 20, 4], "rejected_ids": [1, 10 + i, 30, 31, 4]})))
 }
 
-fn documents() -> String {
+pub(super) fn documents() -> String {
     lines((0..12).map(|i| json!({"prompt": format!("{i} + {i} ="), "output": format!(" {}", 2 * i)})))
 }
 

@@ -9,6 +9,7 @@ mod evaluating;
 mod foreign;
 mod going_on;
 mod inputs;
+mod kills;
 mod messages;
 mod non_finite;
 mod resume;

@@ -18,24 +18,24 @@ use serde_json::Value;
 use super::{Folder, copy, output_of, stderr, succeed, tree, wait_until};
 
 /// One run's folder with the command that begins it.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     folder: &'a Folder,
     name: &'a str,
     sets: Vec<&'a str>,
-    args: Vec<&'a str>,
+    pub(super) args: Vec<&'a str>,
 }
 
 impl<'a> Run<'a> {
-    fn new(folder: &'a Folder, name: &'a str, sets: &[&'a str]) -> Self {
+    pub(super) fn new(folder: &'a Folder, name: &'a str, sets: &[&'a str]) -> Self {
         Self { folder, name, sets: sets.to_vec(), args: Vec::new() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path(self.name).join(name)
     }
 
     /// Begins the run or, where it has begun, goes on with it.
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         if self.path("config.toml").exists() {
             return self.folder.program(["train", "--resume", "--run", self.name]);
         }
@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
 
     /// What must not depend on interruptions: the model with all that lies beside it, the evaluation, what each step
     /// computed, and what evaluations while training found and kept.
-    fn result(&self) -> Outcome {
+    pub(super) fn result(&self) -> Outcome {
         let model = self.path("model");
         let files = tree(&model).into_iter();
         let metrics = fs::read_to_string(self.path("metrics.jsonl")).unwrap();
@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
 }
 
 #[derive(PartialEq)]
-struct Outcome {
+pub(super) struct Outcome {
     model: Vec<(PathBuf, Vec<u8>)>,
     evaluation: Vec<u8>,
     steps: Vec<Value>,
@@ -141,7 +141,7 @@ fn computed(line: &str) -> Value {
     line
 }
 
-fn send(child: &Child, signal: i32) {
+pub(super) fn send(child: &Child, signal: i32) {
     // SAFETY: the child has not been waited for, so its number is its own.
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }

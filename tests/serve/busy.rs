@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::client::{get, post, send};
 use super::fixture::{Running, options, rows};
 
-/// The size that is allowed, in bytes.
-const MOST: usize = 4 << 20;
+/// The size that is allowed where nobody says, in bytes.
+const MOST: usize = 64 << 20;
 /// The longest that a good request may take meanwhile.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -21,33 +21,63 @@ fn long(piece: &str, bytes: usize) -> String {
     piece.repeat(bytes / piece.len())
 }
 
-/// Bodies that are as large as is allowed, for every endpoint that scores.
-fn large() -> Vec<(&'static str, Value)> {
+/// The longest text that is read, in bytes.
+const TEXT: usize = 1 << 20;
+/// Sequences of a request, at most.
+const SEQUENCES: usize = 1 << 16;
+
+/// Makes a body and says where it is sent.
+type Body = Box<dyn Fn() -> (&'static str, Value) + Send + Sync>;
+
+/// Bodies that are about as large as is allowed, for every endpoint that scores. Each is made when it is sent.
+fn large() -> Vec<Body> {
     let some = MOST - 4096;
-    let mut all = Vec::new();
+    // Some pieces take more bytes in JSON, and the keys and commas take some.
+    let texts = some / TEXT - 2;
+    let mut all: Vec<Body> = Vec::new();
     for piece in ["<a>", " ", "x", "e\u{301}\u{323}", "<pad>", "\u{3000}"] {
-        let query = long(piece, some / 8);
-        let prompt = long(piece, some / 16) + "#";
-        let encoded = long(piece, some / 8) + "<|reward|>y[UNUSED_TOKEN_130]";
-        all.push((
-            "/get_reward",
-            json!({"query": vec![&query; 4], "prompts": vec![&prompt; 4], "labels": vec!["4"; 4]}),
-        ));
-        all.push(("/reward", json!({"prompt": prompt, "response": long(piece, some / 5), "label": "4"})));
-        all.push(("/classify", json!({"text": vec![&encoded; 6]})));
-        all.push(("/pooling", json!({"input": encoded})));
-        let candidates = vec![long(piece, 8); some / 64];
-        all.push(("/v1/score", json!({"prompt": query, "reference": "r", "candidates": candidates, "max_length": 8})));
+        let query = move || {
+            // The prompt is compared at each of many tokens, and stands after none of them.
+            let (query, prompt) = (long(piece, TEXT), long(piece, TEXT / 2) + "#");
+            let count = texts * 2 / 3;
+            (
+                "/get_reward",
+                json!({"query": vec![query; count], "prompts": vec![prompt; count], "labels": vec!["4"; count]}),
+            )
+        };
+        let classify = move || {
+            let encoded = long(piece, TEXT - 64) + "<|reward|>y[UNUSED_TOKEN_130]";
+            ("/classify", json!({"text": vec![encoded; texts]}))
+        };
+        all.push(Box::new(query));
+        all.push(Box::new(classify));
     }
+    let piece = "<a>";
+    all.push(Box::new(move || {
+        (
+            "/reward",
+            json!({"prompt": long(piece, TEXT), "response": long(piece, TEXT), "label": long(piece, some - 3 * TEXT)}),
+        )
+    }));
+    all.push(Box::new(move || {
+        ("/pooling", json!({"input": long(piece, some - TEXT) + "<|reward|>y[UNUSED_TOKEN_130]"}))
+    }));
+    // The prompt is read once, and each candidate is cut.
+    all.push(Box::new(move || {
+        let candidates = vec![long(piece, some / SEQUENCES - 24); SEQUENCES - 1];
+        ("/v1/score", json!({"prompt": long(piece, TEXT), "reference": "r", "candidates": candidates, "max_length": 8}))
+    }));
     // Nothing is cut of a prompt for which the responses leave no room.
-    let lengths: Vec<String> = (0..300).map(|length| "c".repeat(length)).collect();
-    let (prompt, reference) = ("p".repeat(some / 8), "r".repeat(some / 8));
-    let room = json!({
-        "prompt": prompt, "reference": reference, "candidates": lengths, "max_length": 600, "max_response_length": 599,
-    });
-    all.push(("/v1/score", room));
-    all.push(("/pooling", json!({"input": vec![[7]; some / 64]})));
-    all.push(("/lmdeploy/pooling", json!({"input": vec![7; some / 4]})));
+    all.push(Box::new(move || {
+        let lengths: Vec<String> = (0..300).map(|length| "c".repeat(length)).collect();
+        let (prompt, reference) = ("p".repeat(TEXT), "r".repeat(TEXT));
+        let lengths = json!({
+            "prompt": prompt, "reference": reference, "candidates": lengths, "max_length": 600, "max_response_length": 599,
+        });
+        ("/v1/score", lengths)
+    }));
+    all.push(Box::new(|| ("/pooling", json!({"input": vec![[7]; SEQUENCES - 1]}))));
+    all.push(Box::new(move || ("/lmdeploy/pooling", json!({"input": vec![7; some / 4]}))));
     all
 }
 
@@ -75,12 +105,14 @@ fn large_bodies_take_no_longer_than_their_size_and_nobody_waits_for_them() {
             all.sort_unstable();
             all
         });
-        let slowest = large().chunks(4).fold(Duration::ZERO, |slowest, some| {
+        let bodies = large();
+        let slowest = bodies.chunks(4).fold(Duration::ZERO, |slowest, some| {
             let took = thread::scope(|scope| {
                 let sent: Vec<_> = some
                     .iter()
-                    .map(|(path, body)| {
+                    .map(|make| {
                         scope.spawn(move || {
+                            let (path, body) = make();
                             let body = body.to_string();
                             assert!(body.len() <= MOST, "{path}: {} bytes", body.len());
                             let begun = Instant::now();

@@ -1,7 +1,7 @@
 //! A client that sends what it is told, right or wrong.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -39,6 +39,20 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// A connection from another of this machine's addresses.
+pub fn connect_from(from: IpAddr, address: SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let connect = async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        socket.connect(address).await?.into_std()
+    };
+    let stream = runtime.block_on(connect).unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
 /// The answer on a connection that the server closes after it; `None` if there is none.
 pub fn read(stream: &mut TcpStream) -> Option<Answer> {
     let mut bytes = Vec::new();
@@ -52,7 +66,11 @@ pub fn read(stream: &mut TcpStream) -> Option<Answer> {
 
 /// Sends a request with these lines in its head, and reads the answer.
 pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let mut stream = connect(address);
+    send_on(connect(address), method, path, headers, body)
+}
+
+/// As [`send`], on a connection that is open.
+pub fn send_on(mut stream: TcpStream, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let length = body.len();
     let head =

@@ -10,7 +10,7 @@ use polar_raw::Error;
 use polar_raw::serve::{Options, Score};
 use serde_json::{Value, json};
 
-use super::client::{Answer, get, post};
+use super::client::{Answer, connect_from, get, post, send_on};
 use super::fixture::{Row, Running, options, rows};
 
 /// The score of the stand-in below: a number that depends on every id.
@@ -56,6 +56,11 @@ fn asked(address: SocketAddr, rows: &[Row]) -> thread::JoinHandle<Answer> {
     thread::spawn(move || post(address, "/classify", &body))
 }
 
+fn asked_from(from: [u8; 4], address: SocketAddr, rows: &[Row]) -> thread::JoinHandle<Answer> {
+    let body = body(rows).to_string();
+    thread::spawn(move || send_on(connect_from(from.into(), address), "POST", "/classify", &[], body.as_bytes()))
+}
+
 fn check(answer: &Answer, rows: &[Row]) {
     assert_eq!(answer.status, 200, "{answer:?}");
     let found: Vec<f32> =
@@ -91,7 +96,8 @@ fn sent(address: SocketAddr) -> usize {
 
 #[test]
 fn a_full_queue_refuses_and_recovers() {
-    let (server, _, open) = gated(Options { queue: 2, ..options() });
+    // One address has half of the places.
+    let (server, _, open) = gated(Options { queue: 4, ..options() });
     let rows = rows(11, 4);
     let first = asked(server.address, &rows[..1]);
     let second = asked(server.address, &rows[1..2]);
@@ -99,10 +105,19 @@ fn a_full_queue_refuses_and_recovers() {
     let refused = post(server.address, "/classify", &body(&rows[2..3]));
     assert_eq!(refused.status, 429, "{refused:?}");
     assert_eq!(refused.header("retry-after"), Some("1"));
-    assert!(refused.error().contains("2 requests are waiting"), "{refused:?}");
+    assert!(refused.error().contains("2 requests of this address are waiting"), "{refused:?}");
+    // Another address, which Linux has on loopback too, gets the others.
+    let third = asked_from([127, 0, 0, 2], server.address, &rows[2..3]);
+    let fourth = asked_from([127, 0, 0, 3], server.address, &rows[3..]);
+    wait("four requests in the queue", || queue_depth(server.address) == 4);
+    let refused = asked_from([127, 0, 0, 4], server.address, &rows[..1]).join().unwrap();
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(refused.error().contains("4 requests are waiting"), "{refused:?}");
     (0..9).for_each(|_| open.send(()).unwrap());
     check(&first.join().unwrap(), &rows[..1]);
     check(&second.join().unwrap(), &rows[1..2]);
+    check(&third.join().unwrap(), &rows[2..3]);
+    check(&fourth.join().unwrap(), &rows[3..]);
     check(&post(server.address, "/classify", &body(&rows[2..3])), &rows[2..3]);
     assert_eq!(queue_depth(server.address), 0);
 }

@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const TRICKLING: usize = 4;
 
 /// Kinds of bad requests, beside bodies that come too slowly.
-const BAD: usize = 12;
+const BAD: usize = 14;
 /// What a request is called with which nothing is wrong but that nobody waits for its answer.
 const GOOD_BUT_LEFT: &str = "good, but left before the answer";
 
@@ -111,8 +111,9 @@ fn bad(random: &mut impl Rng, address: SocketAddr, row: &Row) -> (&'static str, 
         }
         7 => {
             // The prompt is compared at each of many tokens, and stands after none of them.
-            let (query, prompt) = ("<a>".repeat(60_000), "<a>".repeat(30_000) + "x");
+            let (query, prompt) = ("<a>".repeat(250_000), "<a>".repeat(125_000) + "x");
             let body = json!({"query": [query], "prompts": [prompt], "labels": ["4"]}).to_string();
+            assert!(body.len() > MAX_BODY << 19, "half of what is allowed, at least");
             ("tokens without a prompt", Some(send(address, "POST", "/get_reward", &[], body.as_bytes()).status))
         }
         8 => {
@@ -127,6 +128,17 @@ fn bad(random: &mut impl Rng, address: SocketAddr, row: &Row) -> (&'static str, 
         10 => {
             let body = json!({"text": row.encoded(), "add_special_tokens": false}).to_string();
             ("a key that is not honoured", post(body.as_bytes()))
+        }
+        11 => {
+            let large = format!("x: {}", "x".repeat(80 << 10));
+            ("a head that is too large", Some(send(address, "POST", "/classify", &[&large], whole.as_bytes()).status))
+        }
+        12 => {
+            let _ = stream
+                .write_all(head(whole.len()).replace("content-length", "transfer-encoding: gzip\r\nx").as_bytes());
+            let _ = stream.write_all(whole.as_bytes());
+            let _ = stream.shutdown(Shutdown::Write);
+            ("another transfer-encoding", read(&mut stream).map(|answer| answer.status))
         }
         _ => {
             let noise: Vec<u8> = (0..200).map(|_| random.random()).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use polar_raw::serve::paths;
+use polar_raw::serve::{Options, paths};
 use serde_json::{Value, json};
 
 use super::client::{get, send};
@@ -30,8 +30,15 @@ fn every_route_is_in_the_document_and_the_other_way_round() {
     let mut names = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            described.insert((method.clone(), path.clone()));
+            if method != "options" {
+                described.insert((method.clone(), path.clone()));
+            }
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{operation} is named twice");
+            if method == "options" {
+                // No page may ask.
+                assert_eq!(send(server.address, "OPTIONS", path, &PREFLIGHT, b"").status, 405, "{path}");
+                continue;
+            }
             assert!(operation["responses"].as_object().unwrap().contains_key("200"));
             // The router knows the path by this method and by no other.
             let upper = method.to_uppercase();
@@ -43,6 +50,39 @@ fn every_route_is_in_the_document_and_the_other_way_round() {
     }
     let routed: BTreeSet<_> = paths().map(|(method, path)| (method.to_lowercase(), path.to_string())).collect();
     assert_eq!(described, routed);
+}
+
+/// What a browser sends before a page of another origin asks.
+const PREFLIGHT: [&str; 2] = ["origin: https://a.example", "access-control-request-method: POST"];
+
+#[test]
+fn what_pages_of_other_origins_are_told_is_in_the_document() {
+    let server = Running::new(Options { cors: vec!["https://a.example".into()], ..options() });
+    let document = polar_raw::serve::document();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let answer = send(server.address, "OPTIONS", path, &PREFLIGHT, b"");
+        assert_eq!(answer.status, 204, "{path}: {answer:?}");
+        for name in item["options"]["responses"]["204"]["headers"].as_object().unwrap().keys() {
+            assert!(answer.header(&name.to_lowercase()).is_some(), "{path} lacks {name}: {answer:?}");
+        }
+    }
+    let answer = send(server.address, "GET", "/health", &PREFLIGHT[..1], b"");
+    let described = &document["paths"]["/health"]["get"]["responses"]["200"]["headers"];
+    assert!(described["Access-Control-Allow-Origin"].is_object());
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+}
+
+#[test]
+fn a_head_that_is_too_large_is_in_the_document() {
+    let server = Running::new(options());
+    let large = format!("x: {}", "x".repeat(80 << 10));
+    for (path, item) in polar_raw::serve::document()["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let status = send(server.address, &method.to_uppercase(), path, &[&large], b"").status;
+            assert_eq!(status, 431, "{method} {path}");
+            assert!(operation["responses"]["431"].is_object(), "{method} {path}");
+        }
+    }
 }
 
 #[test]

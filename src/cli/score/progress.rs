@@ -1,6 +1,5 @@
 //! How far scoring is, on a terminal.
 
-use std::io;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};

@@ -12,11 +12,12 @@ pub(super) mod proto;
 mod tests;
 mod vocabulary;
 
+use aho_corasick::AhoCorasick;
 use prost::Message;
-use regex::Regex;
 use serde_json::{Map, Value};
 use std::sync::{Arc, OnceLock};
 
+use super::bounds;
 use super::file::{configured_name, not_in_vocabulary};
 use super::{Codec, Inner, Missing, Names, Specials, Tokenizer};
 use crate::{Error, Result};
@@ -27,6 +28,8 @@ use vocabulary::Vocabulary;
 
 /// What a space becomes in pieces: U+2581.
 const SPACE: &str = "\u{2581}";
+/// Pieces that are taken out of a text before any merge, as messages call them.
+const USER_DEFINED: &str = "user-defined pieces";
 /// Ids from here on are refused, as in a `tokenizer.json`.
 const MAX_VOCAB: usize = 1 << 24;
 
@@ -38,8 +41,8 @@ pub(super) struct SentencePiece {
     vocabulary: Vocabulary,
     normalizer: Normalizer,
     merges: Merges,
-    /// Matches user-defined pieces, the longest at each place.
-    user_defined: Option<Regex>,
+    /// Finds user-defined pieces, the longest at each place.
+    user_defined: Option<AhoCorasick>,
     unknown: u32,
     unknown_surface: String,
     /// The id of each byte, if what no piece covers is spelt in bytes.
@@ -116,6 +119,9 @@ fn check(proto: &ModelProto) -> Result<Vocabulary> {
     if proto.pieces.len() >= MAX_VOCAB {
         return refused("with millions of pieces");
     }
+    // Before anything is made of them.
+    let user_defined = proto.pieces.iter().filter(|piece| piece.kind == Some(Kind::UserDefined as i32));
+    bounds::looked_for(USER_DEFINED, user_defined.map(proto::Piece::piece))?;
     Vocabulary::new(&proto.pieces)
 }
 
@@ -142,9 +148,9 @@ impl SentencePiece {
         }
         let normalized = self.normalizer.normalize(text, self.user_defined.as_ref());
         let mut ids = Vec::with_capacity(normalized.len() / 3);
-        let whole = self.user_defined.iter().flat_map(|regex| regex.find_iter(&normalized)).map(|found| {
-            // The pattern is made of the vocabulary's pieces.
-            (found.range(), self.vocabulary.id(found.as_str()).unwrap_or(self.unknown))
+        let whole = self.user_defined.iter().flat_map(|finder| finder.find_iter(&normalized)).map(|found| {
+            // What is found is one of the vocabulary's pieces.
+            (found.range(), self.vocabulary.id(&normalized[found.range()]).unwrap_or(self.unknown))
         });
         let mut after_unknown = false;
         self.merges.split(&normalized, whole, &mut Scratch::default(), &mut |symbol, text| {
@@ -183,21 +189,11 @@ impl SentencePiece {
     }
 }
 
-/// Matches any user-defined piece, the longest first.
-fn user_defined(vocabulary: &Vocabulary) -> Result<Option<Regex>> {
-    let mut pieces: Vec<&str> = vocabulary
-        .pieces()
-        .filter(|(_, piece)| piece.kind == Kind::UserDefined)
-        .map(|(_, piece)| &*piece.text)
-        .collect();
-    if pieces.is_empty() {
-        return Ok(None);
-    }
-    pieces.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
-    let pattern: Vec<String> = pieces.into_iter().map(regex::escape).collect();
-    let regex = Regex::new(&pattern.join("|"))
-        .map_err(|_| Error::user("there are too many user-defined pieces; use the tokenizer.json of the same model"))?;
-    Ok(Some(regex))
+/// Finds any user-defined piece, the longest first.
+fn user_defined(vocabulary: &Vocabulary) -> Result<Option<AhoCorasick>> {
+    let pieces = vocabulary.pieces().filter(|(_, piece)| piece.kind == Kind::UserDefined);
+    let pieces: Vec<&str> = pieces.map(|(_, piece)| piece.text.as_str()).collect();
+    (!pieces.is_empty()).then(|| bounds::finder(USER_DEFINED, &pieces)).transpose()
 }
 
 /// The ids of the pieces `<0x00>` to `<0xFF>`.

@@ -1,7 +1,7 @@
 //! Text before it is split: a space put first, spaces taken out, spaces made visible, as SentencePiece's `Normalizer`
 //! does when it has no table of replacements.
 
-use regex::Regex;
+use aho_corasick::{AhoCorasick, Match};
 use serde_json::{Value, json};
 
 use super::SPACE;
@@ -28,7 +28,7 @@ impl Normalizer {
     }
 
     /// `text` as it is split. Spaces within what `user_defined` matches stay.
-    pub(super) fn normalize(&self, text: &str, user_defined: Option<&Regex>) -> String {
+    pub(super) fn normalize(&self, text: &str, user_defined: Option<&AhoCorasick>) -> String {
         let mut normalized = String::with_capacity(text.len() + text.len() / 2);
         if self.remove_extra_whitespaces {
             self.without_extra_spaces(text, user_defined, &mut normalized);
@@ -50,7 +50,7 @@ impl Normalizer {
         }
     }
 
-    fn without_extra_spaces(&self, text: &str, user_defined: Option<&Regex>, normalized: &mut String) {
+    fn without_extra_spaces(&self, text: &str, user_defined: Option<&AhoCorasick>, normalized: &mut String) {
         // What is matched at the start may begin with a space; only spaces that are not part of a match fall away.
         let units = units(text, user_defined).skip_while(|unit| *unit == " ");
         let mut after_space = true;
@@ -73,13 +73,13 @@ impl Normalizer {
 }
 
 /// The text in pieces: matches of `user_defined`, single spaces, and what lies between.
-fn units<'a>(text: &'a str, user_defined: Option<&'a Regex>) -> impl Iterator<Item = &'a str> {
+fn units<'a>(text: &'a str, user_defined: Option<&'a AhoCorasick>) -> impl Iterator<Item = &'a str> {
     let mut at = 0;
-    let mut matches = user_defined.into_iter().flat_map(move |regex| regex.find_iter(text)).peekable();
+    let mut matches = user_defined.into_iter().flat_map(move |finder| finder.find_iter(text)).peekable();
     std::iter::from_fn(move || {
         let rest = &text[at..];
         let first = rest.chars().next()?;
-        let matched = matches.peek().map_or(text.len(), regex::Match::start);
+        let matched = matches.peek().map_or(text.len(), Match::start);
         let end = if matched == at && matches.peek().is_some() {
             matches.next()?.end()
         } else if first == ' ' {
