@@ -111,6 +111,9 @@ fn finding(why: &str) -> ! {
 fuzz_target!(|bytes: &[u8]| {
     let mut seen = SEEN.get_or_init(begin).lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let (target, folder) = (seen.target, seen.folder.clone());
+    if bytes.len() > target.max_len {
+        return;
+    }
     MESSAGES.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
     let begun = processor();
     let (outcome, most) = peak(|| catch_unwind(AssertUnwindSafe(|| (target.read)(bytes, &folder))));

@@ -166,11 +166,13 @@ fn tensors<const FORMAT: u8>(bytes: &[u8], dir: &Path) -> bool {
     true
 }
 
-/// The input as the pickle of a PyTorch file with eight storages of a kilobyte.
+/// The input as the pickle of a PyTorch file with the storages of the committed ones.
 fn pickle(bytes: &[u8], dir: &Path) -> bool {
     let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    let storages = (0..8).map(|key| (format!("model/data/{key}"), &[0; 1024][..]));
+    const STORAGES: [usize; 8] = [60, 12, 14, 4, 16, 32, 24, 12];
+    let storages = STORAGES.iter().enumerate();
+    let storages = storages.map(|(key, length)| (format!("model/data/{key}"), &[0; 64][..*length]));
     for (name, content) in [("model/data.pkl".into(), bytes)].into_iter().chain(storages) {
         archive.start_file(name, stored).expect("a name");
         archive.write_all(content).expect("memory");
