@@ -161,6 +161,12 @@ fn a_step_takes_no_memory() {
         pass(&mut trainer);
         let passes: Vec<_> = (0..4).map(|_| pass(&mut trainer)).collect();
         assert_eq!(cpu.allocations(), taken, "memory for tensors or partial sums was taken after the second step");
+        // Nor does an evaluation between two steps.
+        assert_eq!(trainer.scores(&packs(STEPS, false)).unwrap().len(), 16);
+        if lm_weight > 0.0 {
+            assert!(trainer.next_token_losses(&steps[0]).unwrap() > 0.0);
+        }
+        assert_eq!(cpu.allocations(), taken, "memory was taken for an evaluation");
 
         for (count, bytes, live) in &passes {
             let (count, bytes) = (count / STEPS, bytes / STEPS);
