@@ -4,7 +4,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::{Map, Value};
 use std::fmt;
 
-use super::fault::fault;
+use super::fault::{fault, known_fault};
 use super::{Message, Wrapper};
 use crate::{Error, Result};
 
@@ -25,11 +25,14 @@ impl Row {
         Known(known).deserialize(&mut json).and_then(|row| json.end().map(|()| row)).map_err(|error| {
             // A row of an array may have several lines.
             let line = if error.line() > 1 { format!("line {} of the row, ", error.line()) } else { String::new() };
-            Error::user(format!(
-                "{line}column {}: not a row of JSON: {}; each line must be one JSON object",
-                error.column(),
-                fault(text, &error)
-            ))
+            let column = error.column();
+            Error::user(match known_fault(text, &error) {
+                Some(found) => format!("{line}column {column}: {found}"),
+                None => {
+                    let fault = fault(text, &error);
+                    format!("{line}column {column}: not a row of JSON: {fault}; each line must be one JSON object")
+                }
+            })
         })
     }
 

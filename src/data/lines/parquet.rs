@@ -25,8 +25,10 @@ pub(super) use with::rows;
 
 #[cfg(feature = "parquet")]
 mod with {
+    use std::cell::Cell;
     use std::io::{self, Cursor};
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::panic::{self, AssertUnwindSafe};
+    use std::sync::Once;
 
     use parquet::errors::ParquetError;
     use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -72,10 +74,26 @@ mod with {
         Value::Object(fields.map(|(key, field)| (key, field.to_json_value())).collect::<Map<_, _>>())
     }
 
-    /// The crate panics on some damaged files.
+    thread_local! {
+        /// Whether this thread is in the crate.
+        static INSIDE: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// The crate panics on some damaged files, which is to be said as any other damage is.
     fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-        catch_unwind(AssertUnwindSafe(read))
-            .unwrap_or_else(|_| Err(ParquetError::General("its parts do not fit together".into())))
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let usual = panic::take_hook();
+            panic::set_hook(Box::new(move |about| {
+                if !INSIDE.get() {
+                    usual(about);
+                }
+            }));
+        });
+        INSIDE.set(true);
+        let read = panic::catch_unwind(AssertUnwindSafe(read));
+        INSIDE.set(false);
+        read.unwrap_or_else(|_| Err(ParquetError::General("its parts do not fit together".into())))
     }
 }
 
@@ -112,7 +130,8 @@ mod tests {
 
     use super::*;
     use crate::data::lines::{Lines, MAX_LINE};
-    use crate::data::{Records, ScoreRows, read};
+    use crate::data::{Records, ScoreRows, SetFormat, read};
+    use crate::eval::sets;
 
     const SCHEMA: &str = "message rows {
         REQUIRED BYTE_ARRAY prompt (UTF8);
@@ -180,8 +199,10 @@ mod tests {
         let file = file(Compression::SNAPPY, 1, short);
         let rows = read(file.path()).unwrap();
         assert_eq!(rows.kind(), "trajectories", "a column without a value is a key that is not there");
-        let error = ScoreRows::open(file.path()).unwrap().next().unwrap().unwrap_err().to_string();
-        assert!(error.contains(":1: missing key \"reference\"") && error.contains(":2: the same"), "{error}");
+        let rows: Vec<_> = ScoreRows::open(file.path()).unwrap().map(Result::unwrap).collect();
+        assert_eq!((rows.len(), rows[299].line), (2 * ROWS, 2 * ROWS), "a line is a row");
+        let error = sets::read(file.path(), Some(SetFormat::JudgeBench), 1).unwrap_err().to_string();
+        assert!(error.contains("300 rows are wrong") && error.contains(":1: missing key \"label\""), "{error}");
     }
 
     #[test]
@@ -203,8 +224,8 @@ mod tests {
         std::fs::write(good.path(), &bytes[..bytes.len() / 2]).unwrap();
         let error = read(good.path()).unwrap_err().to_string();
         assert!(error.contains("the Parquet data is damaged"), "{error}");
-        // One text of a megabyte, that all rows name.
-        let bomb = file(Compression::SNAPPY, 0, |_| "x".repeat(1 << 20));
+        // One text of nearly a megabyte, that all rows name.
+        let bomb = file(Compression::ZSTD(ZstdLevel::default()), 0, |_| "x".repeat(900_000));
         let length = bomb.as_file().metadata().unwrap().len();
         assert!(length < 1 << 18, "{length}");
         let error = read(bomb.path()).unwrap_err().to_string();
