@@ -83,10 +83,8 @@ fn ranked() -> [Pack; 2] {
 
 fn trainer(model: Rc<Model>, keep: Keep) -> Trainer {
     let kind = if model.outputs().lm { "lm" } else { "polar" };
-    let objective = ObjectiveSection {
-        kind: serde_json::from_value(kind.into()).unwrap(),
-        ..ObjectiveSection::default()
-    };
+    let objective =
+        ObjectiveSection { kind: serde_json::from_value(kind.into()).unwrap(), ..ObjectiveSection::default() };
     let optimizer = OptimizerSection { weight_decay: 0.1, ..OptimizerSection::default() };
     Trainer::whole(model, &objective, &optimizer, CAPACITY, 16, keep).unwrap()
 }
@@ -113,7 +111,8 @@ fn off(got: &[f64], want: &[f64]) -> f64 {
 fn gradients_are_finite_differences() {
     const STEP: f64 = 1e-5;
     for ((targets, more), outputs) in CASES.into_iter().map(|case| (case, REWARD)).chain([(CASES[0], LM)]) {
-        let packs = if outputs.lm { packs(Wanted { scores: false, next_tokens: true, share_prefix: true }) } else { ranked() };
+        let packs =
+            if outputs.lm { packs(Wanted { scores: false, next_tokens: true, share_prefix: true }) } else { ranked() };
         let exact = model(Rc::new(Reference), config(targets, more), outputs);
         let found = gradients(&exact, &packs);
         let single = gradients(&model(Rc::new(Cpu::new()), config(targets, more), outputs), &packs);
@@ -205,7 +204,8 @@ fn frozen_weights_have_neither_gradient_nor_state() {
     let plan = |lora| {
         let config = ModelConfig { lora, ..config(&[], false) };
         let parameters = config.parameters(REWARD);
-        let plan = Sizes { config, outputs: REWARD, capacity: CAPACITY, candidates: 8 }.plan(&cuda::footprint(), Keep::All);
+        let plan =
+            Sizes { config, outputs: REWARD, capacity: CAPACITY, candidates: 8 }.plan(&cuda::footprint(), Keep::All);
         let of = |name: &str| plan.parts.iter().find(|part| part.name == name).unwrap().bytes;
         (["masters", "gradients", "moments", "weights"].map(of), plan.total(), parameters)
     };
@@ -215,7 +215,10 @@ fn frozen_weights_have_neither_gradient_nor_state() {
     let trained = 24 + with_adapters - all;
     let room = |bytes: usize| bytes..bytes + 4096;
     assert!(room(4 * all).contains(&masters) && room(4 * all).contains(&gradients) && room(8 * all).contains(&moments));
-    assert!(room(4 * trained).contains(&adapted[0]) && room(8 * trained).contains(&adapted[2]), "{adapted:?}, {trained}");
+    assert!(
+        room(4 * trained).contains(&adapted[0]) && room(8 * trained).contains(&adapted[2]),
+        "{adapted:?}, {trained}"
+    );
     // And room for one norm's.
     assert!(room(4 * trained).contains(&adapted[1]), "{adapted:?}, {trained}");
     assert!(adapted[3] > weights && less < total, "{less} of {total}");

@@ -15,6 +15,12 @@ pub struct Lora {
 }
 
 impl Lora {
+    /// What it is, for a person.
+    pub fn describe(&self) -> String {
+        let names: Vec<&str> = self.targets.iter().map(|target| target.name()).collect();
+        format!("adapters of rank {} on {}", self.rank, names.join(", "))
+    }
+
     /// How often the product of the factors counts.
     pub fn scale(&self) -> f64 {
         self.alpha / self.rank as f64

@@ -3,8 +3,8 @@
 use crate::backend::Heads;
 use crate::config::Projection;
 use crate::error::Result;
-use crate::model::params::{Factor, LayerParam, Param, TensorSpec};
 use crate::model::Model;
+use crate::model::params::{Factor, LayerParam, Param, TensorSpec};
 
 impl Model {
     /// Adds `alpha / rank B A` of every adapter beside the weight `spec` to its `values`: sums in f64, each rounded once.

@@ -223,7 +223,8 @@ impl Model {
         let layer = keys + after_keys(tokens) + attention(all);
         let last_layer = keys + after_keys(selected) + attention(last);
         let lm_head = if self.outputs.lm { 3 * Work::product(selected, c.vocab_size, hidden).matrix } else { 0 };
-        let adapters = |last: bool| c.lora.iter().map(|lora| self.adapter_flops(lora, tokens, selected, last)).sum::<u64>();
+        let adapters =
+            |last: bool| c.lora.iter().map(|lora| self.adapter_flops(lora, tokens, selected, last)).sum::<u64>();
         (layers as u64 * (layer + adapters(false)) + last_layer + adapters(true) + lm_head) as f64
     }
 

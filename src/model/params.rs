@@ -251,9 +251,15 @@ impl TensorSpec {
 }
 
 impl ModelConfig {
-    /// Number of trainable numbers, padding between tensors not counted.
+    /// Number of parameters, adapters among them, padding between tensors not counted.
     pub fn parameters(&self, heads: OutputHeads) -> usize {
         self.tensors(heads).iter().map(TensorSpec::elements).sum()
+    }
+
+    /// Number of those that are trained where there are adapters.
+    pub fn adapter_parameters(&self, heads: OutputHeads) -> usize {
+        let trained = self.tensors(heads).into_iter().filter(|spec| spec.param.is_trained_with_adapters());
+        trained.map(|spec| spec.elements()).sum()
     }
 
     /// Elements of the flat buffer, padding included: a multiple of [`ALIGNMENT`].

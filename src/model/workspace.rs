@@ -313,7 +313,8 @@ fn plan(
         dq: plan.buffer("q gradient", float, &[back(t) * heads * dim], layer_backward.clone()),
         dk: plan.buffer("k gradient", float, &[back(t) * kv * dim], layer_backward.clone()),
         dv: plan.buffer("v gradient", float, &[back(t) * kv * dim], layer_backward.clone()),
-        low_rank: ["adapter product", "scaled adapter product"].map(|name| plan.buffer(name, float, &[t * rank], 1..=end)),
+        low_rank: ["adapter product", "scaled adapter product"]
+            .map(|name| plan.buffer(name, float, &[t * rank], 1..=end)),
         dlow_rank: plan.buffer("adapter product gradient", float, &[back(t) * rank], layer_backward),
     };
 

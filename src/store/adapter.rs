@@ -46,11 +46,8 @@ pub fn write(
     let lora = config.lora.as_ref().ok_or_else(|| Error::machine("a model without adapters"))?;
     let specs = config.tensors(outputs);
     let trained: Vec<&TensorSpec> = specs.iter().filter(|spec| spec.param.is_trained_with_adapters()).collect();
-    let piece = |spec: &&TensorSpec| Piece {
-        name: name(spec.param),
-        shape: spec.shape.clone(),
-        encoding: Dtype::F32.into(),
-    };
+    let piece =
+        |spec: &&TensorSpec| Piece { name: name(spec.param), shape: spec.shape.clone(), encoding: Dtype::F32.into() };
     let pieces = trained.iter().map(piece).collect();
     let mut writer = Writer::create(&dir.join(WEIGHTS), Format::Safetensors, pieces, &[])?;
     for spec in trained {

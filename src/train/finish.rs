@@ -13,8 +13,8 @@ use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files::{self, StagedFolder};
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
-use crate::store::{adapter, weights};
 use crate::store::weights::WriteOptions;
+use crate::store::{adapter, weights};
 use crate::tensor::Dtype;
 use crate::train::feed::Feeder;
 use crate::train::rate::Ceiling;
@@ -259,6 +259,10 @@ fn facts(setup: &Setup, model: &Model, totals: &Totals, ceiling: Ceiling) -> Vec
             format!("{:.0} s, {:.0} tokens/s", totals.seconds, totals.tokens as f64 / totals.seconds.max(1e-9)),
         ),
     ];
+    if let Some(lora) = &setup.model_config.lora {
+        let trained = setup.model_config.adapter_parameters(setup.outputs);
+        facts.push(("trained".into(), format!("{:.3}M: the head, and {}", trained as f64 / 1e6, lora.describe())));
+    }
     if totals.over_long > 0 {
         let what = format!("{} did not fit data.pack_length = {}", totals.over_long, setup.config.data.pack_length);
         facts.push(("left out".into(), what));

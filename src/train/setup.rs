@@ -283,7 +283,9 @@ fn with_adapters(config: &Config, model: ModelConfig, outputs: OutputHeads) -> R
     }
     let refuse = |why: &str| Err(Error::user(format!("train.lora.rank = {}: {why}", section.rank)));
     if config.train.init.is_none() {
-        return refuse("adapters change a model that has learnt already: give it with --init DIR, or set the rank to 0");
+        return refuse(
+            "adapters change a model that has learnt already: give it with --init DIR, or set the rank to 0",
+        );
     }
     if outputs.reward && outputs.lm {
         return refuse(
