@@ -42,6 +42,7 @@ Examples:
   polar-raw train --preset gsm8k --data train.jsonl --eval-data dev.jsonl
   polar-raw train --data trajectories.jsonl.zst --set train.steps=2000 --set optimizer.lr=1e-3
   polar-raw train --init runs/quickstart/model --data preferences.jsonl
+  polar-raw train --init runs/quickstart/model --data preferences.jsonl --set train.lora.rank=8
   polar-raw train --run runs/my-run --resume
 
 Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 saves and stops; --resume goes on from there, to the same weights bit for bit.")]
@@ -304,7 +305,10 @@ fn print_model(sizes: &Sizes) -> Result<()> {
         model.num_key_value_heads,
         model.head_dim,
         model.vocab_size
-    ))
+    ))?;
+    let Some(lora) = &model.lora else { return Ok(()) };
+    let trained = model.adapter_parameters(sizes.outputs);
+    print(format_args!("trains    {trained} of them: the head, and {}", lora.describe()))
 }
 
 fn print_memory(sizes: &Sizes, config: &Config, place: &Place) -> Result<()> {

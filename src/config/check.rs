@@ -1,5 +1,6 @@
 //! Ranges: what the types alone let through.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::*;
@@ -76,6 +77,7 @@ impl Config {
         train.seed("seed", self.train.seed)?;
         train.count("checkpoint_every", self.train.checkpoint_every, 0, LARGE)?;
         train.count("keep_checkpoints", self.train.keep_checkpoints, 1, LARGE)?;
+        self.train.lora.check()?;
         let eval = Checks("eval.");
         eval.count("pairs", self.eval.pairs, 1, 1 << 24)?;
         eval.count("baseline_triples", self.eval.baseline_triples, 1, 1 << 24)?;
@@ -169,6 +171,18 @@ impl DataSection {
         c.count("max_length", self.max_length, 8, 1 << 24)?;
         c.count("max_response_length", self.max_response_length, 2, self.max_length)?;
         c.count("pack_length", self.pack_length, 8, 1 << 30)
+    }
+}
+
+impl LoraSection {
+    fn check(&self) -> Result<()> {
+        let c = Checks("train.lora.");
+        c.count("rank", self.rank, 0, 1 << 16)?;
+        c.above_zero("alpha", self.alpha)?;
+        let must = "a list of projections, each named once";
+        let sorted: BTreeSet<Projection> = self.targets.iter().copied().collect();
+        let names = self.targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ");
+        c.that("targets", format!("[{names}]"), !sorted.is_empty() && sorted.len() == self.targets.len(), must)
     }
 }
 

@@ -5,7 +5,7 @@ mod explain;
 mod presets;
 mod sections;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
@@ -81,12 +81,16 @@ impl Config {
         let Some((path, value)) = assignment.split_once('=') else {
             return Err(refuse("expected section.key=value".into()));
         };
-        let Some((section, key)) = path.trim().split_once('.') else {
+        let Some((section, key)) = path.trim().rsplit_once('.') else {
             return Err(refuse(format!("`{}` names no section; expected section.key=value", path.trim())));
         };
         let mut table = Table::try_from(&*self).map_err(|e| refuse(e.to_string()))?;
-        let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-        let Some(keys) = entry.as_table_mut() else { return Err(refuse(format!("`{section}` is not a section"))) };
+        let mut keys = &mut table;
+        for name in section.split('.') {
+            let entry = keys.entry(name).or_insert_with(|| Value::Table(Table::new()));
+            let Some(inner) = entry.as_table_mut() else { return Err(refuse(format!("`{section}` is not a section"))) };
+            keys = inner;
+        }
         keys.insert(key.to_string(), parse_value(value.trim()));
         *self = Self::deserialize(Value::Table(table)).map_err(|e| refuse(explain::error(&e)))?;
         Ok(())
@@ -135,21 +139,21 @@ impl Config {
     /// # Errors
     /// As [`Config::to_toml`].
     pub fn differences(&self, other: &Self) -> Result<Vec<Difference>> {
-        let table = |config: &Self| Table::try_from(config).map_err(|e| Error::user(e.to_string()));
-        let (here, there) = (table(self)?, table(other)?);
-        let mut differences = Vec::new();
-        for (section, keys) in here.iter().filter_map(|(name, keys)| Some((name, keys.as_table()?))) {
-            let others = there.get(section).and_then(Value::as_table).cloned().unwrap_or_default();
-            let show = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
-            let names: BTreeSet<&String> = keys.keys().chain(others.keys()).collect();
-            // What is kept for the backward pass changes no bit, and a run may go on on another card.
-            let decides = |key: &str| (section.as_str(), key) != ("train", "keep");
-            for key in names.into_iter().filter(|&key| decides(key) && keys.get(key) != others.get(key)) {
-                let (here, there) = (show(keys.get(key)), show(others.get(key)));
-                differences.push(Difference { key: format!("{section}.{key}"), here, there });
-            }
-        }
-        Ok(differences)
+        let values = |config: &Self| -> Result<BTreeMap<String, Value>> {
+            let mut values = BTreeMap::new();
+            flatten("", Table::try_from(config).map_err(|e| Error::user(e.to_string()))?, &mut values);
+            Ok(values)
+        };
+        let (here, there) = (values(self)?, values(other)?);
+        let show = |value: Option<&Value>| value.map_or("nothing".to_string(), Value::to_string);
+        let names: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
+        // What is kept for the backward pass changes no bit, and a run may go on on another card.
+        let differ = names.into_iter().filter(|key| *key != "train.keep" && here.get(*key) != there.get(*key));
+        let difference = |key: &String| {
+            let (here, there) = (show(here.get(key)), show(there.get(key)));
+            Difference { key: key.clone(), here, there }
+        };
+        Ok(differ.map(difference).collect())
     }
 }
 
@@ -176,6 +180,17 @@ impl Difference {
 impl Display for Difference {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} instead of {}", self.key, self.here, self.there)
+    }
+}
+
+/// Puts every value of `table` into `values`, under its name with those of the sections around it.
+fn flatten(section: &str, table: Table, values: &mut BTreeMap<String, Value>) {
+    for (key, value) in table {
+        let name = if section.is_empty() { key } else { format!("{section}.{key}") };
+        match value {
+            Value::Table(inner) => flatten(&name, inner, values),
+            value => drop(values.insert(name, value)),
+        }
     }
 }
 

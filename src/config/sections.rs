@@ -249,6 +249,71 @@ pub struct TrainSection {
     #[serde(with = "stored_dtype")]
     #[schemars(with = "stored_dtype::Name")]
     pub save_dtype: Dtype,
+    /// Adapters that are trained instead of the weights. The last key, since TOML has tables behind values.
+    pub lora: LoraSection,
+}
+
+/// `[train.lora]`: low-rank adapters beside frozen weights, merged into them at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraSection {
+    /// The rank of every adapter; 0 for none: all weights are trained.
+    pub rank: usize,
+    /// An adapter counts `alpha / rank` times.
+    pub alpha: f64,
+    /// The projections of every layer that have an adapter.
+    pub targets: Vec<Projection>,
+}
+
+/// A matrix of a layer that an adapter can be beside. What the network has fused, queries with keys and values, gate
+/// with up, has one for each of its parts. PEFT's names are read too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Projection {
+    /// Queries.
+    #[serde(alias = "q_proj")]
+    Q,
+    /// Keys.
+    #[serde(alias = "k_proj")]
+    K,
+    /// Values.
+    #[serde(alias = "v_proj")]
+    V,
+    /// Attention's output.
+    #[serde(alias = "o_proj")]
+    O,
+    /// SwiGLU's gate.
+    #[serde(alias = "gate_proj")]
+    Gate,
+    /// SwiGLU's up projection.
+    #[serde(alias = "up_proj")]
+    Up,
+    /// SwiGLU's down projection.
+    #[serde(alias = "down_proj")]
+    Down,
+}
+
+impl Projection {
+    /// In the order in which a layer has them.
+    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// Its place within a layer of `transformers`.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Q => "self_attn.q_proj",
+            Self::K => "self_attn.k_proj",
+            Self::V => "self_attn.v_proj",
+            Self::O => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
+        }
+    }
+
+    /// Its name in `transformers`, by which PEFT knows it.
+    pub fn name(self) -> &'static str {
+        self.path().split_once('.').map_or(self.path(), |(_, name)| name)
+    }
 }
 
 /// A type of [`Dtype::STORED`], by its name.
@@ -403,7 +468,14 @@ impl Default for TrainSection {
             keep: KeepChoice::Auto,
             init: None,
             save_dtype: Dtype::F32,
+            lora: LoraSection::default(),
         }
+    }
+}
+
+impl Default for LoraSection {
+    fn default() -> Self {
+        Self { rank: 0, alpha: 16.0, targets: Projection::ALL.to_vec() }
     }
 }
 

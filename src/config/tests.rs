@@ -77,6 +77,8 @@ fn wrong_types_and_ranges_name_key_and_what_is_allowed() {
         ("[model]\nhidden_size = 0", "run.toml: model.hidden_size = 0: must be between"),
         ("[tokenizer]\nkind = 'file'", "run.toml: tokenizer.path is missing"),
         ("[tokenizer]\npath = 'a'", "run.toml: tokenizer.path = \"a\" is read only with"),
+        ("[train.lora]\nrnk = 8", "run.toml:2: train.lora.rnk: unknown key; did you mean `rank`?"),
+        ("[train.lora]\nalpha = -1", "run.toml: train.lora.alpha = -1: must be a finite number above 0"),
         ("[train]\nseed = 1\nseed = 2", "run.toml:3: duplicate key"),
         ("[train", "run.toml:1: unclosed table"),
     ];
@@ -136,6 +138,15 @@ fn differences_name_key_and_both_values() {
     let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
     assert_eq!(differences, ["tokenizer.path: nothing instead of \"a.json\"", "train.seed: 1 instead of 7"]);
     assert!(other.differences(&other).unwrap().is_empty());
+    // Keys of a section within one are told apart, and PEFT's names are the projections'.
+    let mut adapted = Config::default();
+    adapted.set("train.lora.rank=8").unwrap();
+    adapted.set("train.lora.targets=['v_proj', 'q']").unwrap();
+    assert_eq!(adapted.train.lora.targets, [Projection::V, Projection::Q]);
+    let differences = adapted.differences(&Config::default()).unwrap();
+    let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
+    assert_eq!(differences[0], "train.lora.rank: 8 instead of 0");
+    assert!(differences.len() == 2 && differences[1].starts_with("train.lora.targets: [\"v\", \"q\"] instead of"));
     // What is kept for the backward pass changes no bit: a run may go on with another choice.
     let mut kept = other.clone();
     kept.set("train.keep=block").unwrap();

@@ -4,6 +4,7 @@
 //! `modeling_internlm2.py`; the reward head is xtuner's `InternLM2ForRewardModel`. `store` reads and writes the
 //! `config.json` that holds it.
 
+use super::lora::Lora;
 use crate::backend::{Llama3, Rotary};
 use crate::config::ModelSection;
 use crate::error::{Error, Result};
@@ -55,6 +56,8 @@ pub struct ModelConfig {
     pub score: ScoreMap,
     /// The type that the weights are stored in.
     pub dtype: Dtype,
+    /// The adapters beside the weights, which no folder of a model has: they are trained, and merged into them.
+    pub lora: Option<Lora>,
 }
 
 /// What a checkpoint of another program does to the reward head's product: `(product + bias - mean) / std`. `bias` is
@@ -180,9 +183,15 @@ impl ModelConfig {
             special,
             score: ScoreMap::IDENTITY,
             dtype: Dtype::F32,
+            lora: None,
         };
         config.check("model.")?;
         Ok(config)
+    }
+
+    /// The same network without adapters, which they are merged into.
+    pub fn merged(&self) -> Self {
+        Self { lora: None, ..self.clone() }
     }
 
     /// The heads of an attention layer.
@@ -221,10 +230,28 @@ impl ModelConfig {
         }
     }
 
+    /// Refuses adapters that hold no less than the weights that they are for.
+    fn check_lora(&self) -> Result<()> {
+        let Some(Lora { rank, targets, .. }) = &self.lora else { return Ok(()) };
+        for target in targets {
+            let [rows, columns] = target.shape(self);
+            if *rank > rows.min(columns) {
+                return Err(Error::user(format!(
+                    "train.lora.rank = {rank}: {} of this model is [{rows}, {columns}], so its rank is at most {}; lower \
+                     the rank, or leave the projection out of train.lora.targets",
+                    target.name(),
+                    rows.min(columns)
+                )));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn check(&self, prefix: &str) -> Result<()> {
         let explicit = self.head_dim != usual_head_dim(self.hidden_size, self.num_attention_heads);
         self.section().check_with(prefix, explicit.then_some(self.head_dim))?;
         self.score.check()?;
+        self.check_lora()?;
         let vocab = self.vocab_size;
         if !(1..=1 << 22).contains(&vocab) {
             return Err(Error::user(format!("vocab_size = {vocab}: must be between 1 and {}", 1 << 22)));

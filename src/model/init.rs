@@ -1,3 +1,4 @@
+use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::Model;
@@ -12,7 +13,7 @@ impl Model {
     }
 
     /// The values with which a tensor begins: drawn from `N(0, initializer_range)`, norms one and biases zero, as in the
-    /// Hugging Face model. Each tensor has a random stream of its own, so that heads can be added without changing the
+    /// Hugging Face model, and adapters as PEFT begins them: `A` Kaiming uniform, `B` zero. Each tensor has a random stream of its own, so that heads can be added without changing the
     /// rest.
     pub fn initial(&self, spec: &TensorSpec, seed: u64) -> Vec<f32> {
         match spec.param.init() {
@@ -23,6 +24,11 @@ impl Model {
                 let scale = self.config().initializer_range as f32;
                 let sample = |_| scale * Distribution::<f32>::sample(&StandardNormal, &mut stream);
                 (0..spec.elements()).map(sample).collect()
+            }
+            Init::KaimingUniform => {
+                let mut stream = rng::stream(seed, &spec.name, 0);
+                let bound = 1.0 / (spec.elements() as f32 / spec.shape[0] as f32).sqrt();
+                (0..spec.elements()).map(|_| stream.random_range(-bound..bound)).collect()
             }
         }
     }

@@ -2,18 +2,23 @@
 
 pub mod config;
 mod init;
+mod lora;
+mod merge;
 pub mod params;
 mod transformer;
 mod workspace;
 
 pub use config::{ModelConfig, OutputHeads};
-pub use params::{LayerParam, Param, TensorSpec};
+pub use lora::Lora;
+pub use params::{Factor, LayerParam, Param, TensorSpec};
 pub use transformer::LossHeads;
 pub use workspace::{Keep, Workspace};
 
+use std::ops::Range;
 use std::rc::Rc;
 
-use crate::backend::{Backend, BackendExt, Footprint, Heads, Span};
+use crate::backend::{Backend, BackendExt, Footprint, Heads, Operations, Span};
+use crate::config::Projection;
 use crate::error::{Error, Result};
 use crate::ops::Work;
 use crate::ops::attention::visible_pairs;
@@ -26,20 +31,47 @@ pub struct Model {
     config: ModelConfig,
     outputs: OutputHeads,
     specs: Vec<TensorSpec>,
-    params: Flat,
+    params: Params,
 }
 
-/// A flat buffer, parameters or gradients, with a view of every tensor in it.
+/// The flat buffer of the parameters, with a view of every tensor in it.
 #[derive(Clone)]
-pub struct Flat {
+struct Params {
     tensor: Tensor,
-    views: Views,
+    views: Views<Tensor>,
+    /// `[rank, rank]`, `alpha / rank` on the diagonal: a product with it scales what an adapter makes.
+    scale: Option<Tensor>,
 }
 
-impl Flat {
-    /// The buffer, tensor after tensor.
+/// The flat buffer of the gradients of what is trained, with a view of every tensor in it.
+pub struct Gradients {
+    tensor: Tensor,
+    /// The buffer, and behind it room for the gradients of norms that are not trained: the operations of a backward pass
+    /// write them all the same.
+    whole: Tensor,
+    views: Views<Option<Tensor>>,
+}
+
+impl Gradients {
+    /// The buffer, tensor after tensor: as long as [`Model::trained`].
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
+    }
+
+    /// Sets it to zero, for the first pack of a step to add to.
+    pub fn zero(&self, backend: &dyn Backend) -> Result<()> {
+        backend.fill(&self.whole, 0.0)
+    }
+
+    /// Elements of the buffer, and behind it.
+    fn elements(config: &ModelConfig, outputs: OutputHeads) -> [usize; 2] {
+        let discarded = config.lora.as_ref().map_or(0, |_| config.hidden_size.max(config.head_dim));
+        [config.trained(outputs).len(), discarded]
+    }
+
+    /// Bytes that [`Model::gradients`] takes on a device of such a `footprint`.
+    pub fn bytes(footprint: &Footprint, config: &ModelConfig, outputs: OutputHeads) -> usize {
+        Self::elements(config, outputs).iter().sum::<usize>() * footprint.accumulator.size()
     }
 }
 
@@ -48,13 +80,15 @@ impl Model {
     pub fn new(backend: Rc<dyn Backend>, config: ModelConfig, outputs: OutputHeads) -> Result<Self> {
         let specs = config.tensors(outputs);
         let tensor = backend.tensor(backend.float(), &[config.buffer_elements(outputs)])?;
-        let params = Flat { views: Views::new(&config, outputs, &specs, &tensor)?, tensor };
-        Ok(Self { backend, config, outputs, specs, params })
+        let scale = config.lora.as_ref().map(|lora| diagonal(&*backend, lora.rank, lora.scale())).transpose()?;
+        let views = Params::views(&config, outputs, &specs, &tensor)?;
+        Ok(Self { backend, config, outputs, specs, params: Params { tensor, views, scale } })
     }
 
     /// Bytes that [`Model::new`] takes on a device of such a `footprint`.
     pub fn bytes(footprint: &Footprint, config: &ModelConfig, outputs: OutputHeads) -> usize {
-        config.buffer_elements(outputs) * footprint.float.size()
+        let scale = config.lora.as_ref().map_or(0, |lora| lora.rank * lora.rank);
+        (config.buffer_elements(outputs) + scale) * footprint.float.size()
     }
 
     /// The architecture.
@@ -83,15 +117,40 @@ impl Model {
         Self { backend, config: config.clone(), outputs: *outputs, specs: specs.clone(), params: params.clone() }
     }
 
+    /// The same network in the same memory without its adapters, into whose weights they are to be merged.
+    pub fn merged(&self) -> Result<Self> {
+        let (backend, config, outputs) = (self.backend.clone(), self.config.merged(), self.outputs);
+        let specs = config.tensors(outputs);
+        let tensor = self.params.tensor.first(&[config.buffer_elements(outputs)]);
+        let views = Params::views(&config, outputs, &specs, &tensor)?;
+        Ok(Self { backend, config, outputs, specs, params: Params { tensor, views, scale: None } })
+    }
+
+    /// What of the flat buffer is trained: [`ModelConfig::trained`].
+    pub fn trained(&self) -> Range<usize> {
+        self.config.trained(self.outputs)
+    }
+
     /// The device that holds it.
     pub fn backend(&self) -> &Rc<dyn Backend> {
         &self.backend
     }
 
-    /// A flat buffer of the same length for gradients, zeroed.
-    pub fn gradients(&self) -> Result<Flat> {
-        let tensor = self.backend.tensor(self.backend.accumulator(), &[self.params.tensor.len()])?;
-        Ok(Flat { views: Views::new(&self.config, self.outputs, &self.specs, &tensor)?, tensor })
+    /// A flat buffer for the gradients of what is trained, zeroed.
+    pub fn gradients(&self) -> Result<Gradients> {
+        let [trained, discarded] = Gradients::elements(&self.config, self.outputs);
+        let whole = self.backend.tensor(self.backend.accumulator(), &[trained + discarded])?;
+        let (tensor, discard) = (whole.first(&[trained]), whole.window(trained, &[discarded]));
+        let discard = (discarded > 0).then_some(&discard);
+        let places = Places { specs: &self.specs, flat: &tensor, start: self.trained().start, discard };
+        let views = Views::new(&self.config, self.outputs, &places, Ok)?;
+        Ok(Gradients { tensor, whole, views })
+    }
+
+    /// Where a tensor lies in `flat`, the parameters or the gradients of what is trained, which comes last.
+    fn place_in(&self, flat: &Tensor, spec: &TensorSpec) -> Option<Tensor> {
+        let start = spec.offset.checked_sub(self.params.tensor.len() - flat.len())?;
+        Some(flat.window(start, &spec.shape))
     }
 
     /// Sets one tensor.
@@ -114,8 +173,12 @@ impl Model {
     }
 
     /// Reads one tensor of a flat buffer: the parameters, or gradients.
+    ///
+    /// # Errors
+    /// When the tensor is not trained and so has no gradient.
     pub fn get(&self, flat: &Tensor, spec: &TensorSpec) -> Result<Vec<f32>> {
-        self.backend.read_f32(&flat.window(spec.offset, &[spec.elements()]))
+        let missing = || Error::machine(format!("{} is not trained", spec.name));
+        self.backend.read_f32(&self.place_in(flat, spec).ok_or_else(missing)?)
     }
 
     /// The name of the first weight that holds an infinity or a NaN.
@@ -130,7 +193,7 @@ impl Model {
 
     /// The name of the first tensor of the flat buffer `flat`, parameters or gradients, that has elements of `part`.
     pub fn name_in(&self, flat: &Tensor, part: &Tensor) -> Option<&str> {
-        let has = |spec: &&TensorSpec| flat.window(spec.offset, &spec.shape).overlaps(part);
+        let has = |spec: &&TensorSpec| self.place_in(flat, spec).is_some_and(|place| place.overlaps(part));
         self.specs.iter().find(has).map(|spec| spec.name.as_str())
     }
 
@@ -138,14 +201,16 @@ impl Model {
     /// say of their matrix products and attention ([`Work::matrix`]; `tests/wrappers.rs` holds the two equal), each
     /// counted once, so that computing activations again is not (PaLM's appendix B, arXiv 2204.02311). Products are three
     /// for each of the forward pass: that, and the gradients of input and weight. Attention has two in the forward pass
-    /// and five in the backward pass, over what is visible.
+    /// and five in the backward pass, over what is visible. A weight that is not trained has no gradient: its products are
+    /// two.
     pub fn training_flops(&self, pack: &Pack) -> f64 {
         let c = &self.config;
         let (hidden, ffn, heads) = (c.hidden_size, c.intermediate_size, self.heads());
         let (tokens, selected) = (pack.tokens(), pack.selected.len());
         // After its keys and values, the last layer is computed for the selected tokens alone.
         let layers = c.num_hidden_layers - 1;
-        let product = |rows, columns, inner| 3 * Work::product(rows, columns, inner).matrix;
+        let products = if c.lora.is_some() { 2 } else { 3 };
+        let product = |rows, columns, inner| products * Work::product(rows, columns, inner).matrix;
         let after_keys = |rows| {
             let queries = product(rows, heads.query * heads.dim, hidden);
             let out = product(rows, hidden, heads.query * heads.dim);
@@ -157,8 +222,22 @@ impl Model {
         let last = visible_pairs(&pack.selected_spans, &pack.selected);
         let layer = keys + after_keys(tokens) + attention(all);
         let last_layer = keys + after_keys(selected) + attention(last);
-        let lm_head = if self.outputs.lm { product(selected, c.vocab_size, hidden) } else { 0 };
-        (layers as u64 * layer + last_layer + lm_head) as f64
+        let lm_head = if self.outputs.lm { 3 * Work::product(selected, c.vocab_size, hidden).matrix } else { 0 };
+        let adapters =
+            |last: bool| c.lora.iter().map(|lora| self.adapter_flops(lora, tokens, selected, last)).sum::<u64>();
+        (layers as u64 * (layer + adapters(false)) + last_layer + adapters(true) + lm_head) as f64
+    }
+
+    /// The same of the adapters of one layer. A factor has three products, and what lies between the two is scaled, and
+    /// so is its gradient.
+    fn adapter_flops(&self, lora: &Lora, tokens: usize, selected: usize, last: bool) -> u64 {
+        let of = |target: &Projection| {
+            let rows = if last && !matches!(target, Projection::K | Projection::V) { selected } else { tokens };
+            let ([out, columns], rank) = (target.shape(&self.config), lora.rank);
+            let product = |columns, inner| Work::product(rows, columns, inner).matrix;
+            3 * product(rank, columns) + 3 * product(out, rank) + 2 * product(rank, rank)
+        };
+        lora.targets.iter().map(of).sum()
     }
 
     fn heads(&self) -> Heads {
@@ -166,73 +245,154 @@ impl Model {
     }
 }
 
-/// Views of a flat buffer under the names that the transformer uses. Made once: a step looks up no name.
+impl Params {
+    fn views(config: &ModelConfig, outputs: OutputHeads, specs: &[TensorSpec], flat: &Tensor) -> Result<Views<Tensor>> {
+        let places = Places { specs, flat, start: 0, discard: None };
+        Views::new(config, outputs, &places, |there| there.ok_or_else(|| Error::machine("a weight without a place")))
+    }
+}
+
+/// `[n, n]` with `value` on the diagonal.
+fn diagonal(backend: &dyn Backend, n: usize, value: f64) -> Result<Tensor> {
+    let tensor = backend.tensor(backend.float(), &[n, n])?;
+    let values: Vec<f64> = (0..n * n).map(|at| if at % (n + 1) == 0 { value } else { 0.0 }).collect();
+    backend.write_f64(&tensor, &values)?;
+    Ok(tensor)
+}
+
+/// Views of a flat buffer under the names that the transformer uses: of the parameters, where every matrix is there, or of
+/// the gradients, where `W` is an option, and a matrix that is not trained has none. Made once: a step looks up no name.
 #[derive(Clone)]
-struct Views {
-    embedding: Tensor,
-    layers: Vec<LayerViews>,
+struct Views<W> {
+    embedding: W,
+    layers: Vec<LayerViews<W>>,
     norm: Tensor,
     reward_head: Option<Tensor>,
     lm_head: Option<Tensor>,
 }
 
 #[derive(Clone)]
-struct LayerViews {
+struct LayerViews<W> {
     attention_norm: Tensor,
-    wqkv: Tensor,
+    wqkv: W,
     /// `[K, (G + 2) D]`: a row for each group of `wqkv`'s rows.
     wqkv_bias: Option<Tensor>,
     /// The gains of the norms of queries and keys.
     qk_norm: Option<[Tensor; 2]>,
-    wo: Tensor,
+    wo: W,
     /// `[1, hidden]`.
     wo_bias: Option<Tensor>,
     ffn_norm: Tensor,
     /// `w1` and `w3` beneath each other, `[2 F, hidden]`: gate and up in one product.
-    w13: Tensor,
-    w2: Tensor,
+    w13: W,
+    w2: W,
+    /// The adapters that there are, in the order of [`Projection::ALL`].
+    adapters: Vec<(Projection, Adapter)>,
 }
 
-impl Views {
-    fn new(config: &ModelConfig, outputs: OutputHeads, specs: &[TensorSpec], flat: &Tensor) -> Result<Self> {
-        let spec = |param: Param| {
-            let missing = || Error::machine(format!("the model has no tensor {param}"));
-            specs.iter().find(|spec| spec.param == param).ok_or_else(missing)
-        };
-        let view = |param: Param| spec(param).map(|spec| flat.window(spec.offset, &spec.shape));
+/// The factors of an adapter, or their gradients.
+#[derive(Clone)]
+struct Adapter {
+    /// `[rank, in]`.
+    a: Tensor,
+    /// `[out, rank]`.
+    b: Tensor,
+}
+
+impl<W> LayerViews<W> {
+    /// The adapter of a projection, if it has one.
+    fn adapter(&self, projection: Projection) -> Option<&Adapter> {
+        self.adapters.iter().find(|(of, _)| *of == projection).map(|(_, adapter)| adapter)
+    }
+}
+
+/// Where the tensors of a flat buffer lie.
+struct Places<'a> {
+    specs: &'a [TensorSpec],
+    flat: &'a Tensor,
+    /// Elements of all parameters before the first of the buffer.
+    start: usize,
+    /// What an operation may write for a vector that is not in the buffer.
+    discard: Option<&'a Tensor>,
+}
+
+impl Places<'_> {
+    fn spec(&self, param: Param) -> Result<&TensorSpec> {
+        let missing = || Error::machine(format!("the model has no tensor {param}"));
+        self.specs.iter().find(|spec| spec.param == param).ok_or_else(missing)
+    }
+
+    /// A tensor as `dims`, if the buffer has it.
+    fn seen_as(&self, param: Param, dims: &[usize]) -> Result<Option<Tensor>> {
+        let offset = self.spec(param)?.offset.checked_sub(self.start);
+        Ok(offset.map(|offset| self.flat.window(offset, dims)))
+    }
+
+    fn find(&self, param: Param) -> Result<Option<Tensor>> {
+        self.seen_as(param, &self.spec(param)?.shape)
+    }
+
+    /// The gains of a norm, or what takes their place.
+    fn norm(&self, param: Param) -> Result<Tensor> {
+        let shape = &self.spec(param)?.shape;
+        let discard = || self.discard.map(|discard| discard.first(shape));
+        self.find(param)?.or_else(discard).ok_or_else(|| Error::machine(format!("no place for {param}")))
+    }
+
+    fn there(&self, param: Param) -> Result<Tensor> {
+        self.find(param)?.ok_or_else(|| Error::machine(format!("no place for {param}")))
+    }
+}
+
+impl<W> Views<W> {
+    /// `matrix` makes a view of what is there of a matrix.
+    fn new(
+        config: &ModelConfig,
+        outputs: OutputHeads,
+        places: &Places,
+        matrix: fn(Option<Tensor>) -> Result<W>,
+    ) -> Result<Self> {
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
-                let of = |param: LayerParam| view(Param::Layer(layer, param));
+                let norm = |param: LayerParam| places.norm(Param::Layer(layer, param));
+                let of = |param: LayerParam| matrix(places.find(Param::Layer(layer, param))?);
                 let bias = |param: LayerParam, groups: usize| -> Result<Option<Tensor>> {
                     if !config.bias {
                         return Ok(None);
                     }
-                    let spec = spec(Param::Layer(layer, param))?;
-                    Ok(Some(flat.window(spec.offset, &[groups, spec.elements() / groups])))
+                    let param = Param::Layer(layer, param);
+                    places.seen_as(param, &[groups, places.spec(param)?.elements() / groups])
                 };
-                let w1 = spec(Param::Layer(layer, LayerParam::W1))?;
+                let adapter = |of: &Projection| -> Result<(Projection, Adapter)> {
+                    let factor = |factor| places.there(Param::Adapter(layer, *of, factor));
+                    Ok((*of, Adapter { a: factor(Factor::A)?, b: factor(Factor::B)? }))
+                };
                 Ok(LayerViews {
-                    attention_norm: of(LayerParam::AttentionNorm)?,
+                    attention_norm: norm(LayerParam::AttentionNorm)?,
                     wqkv: of(LayerParam::Wqkv)?,
                     wqkv_bias: bias(LayerParam::WqkvBias, config.num_key_value_heads)?,
                     qk_norm: match config.qk_norm {
-                        true => Some([of(LayerParam::QNorm)?, of(LayerParam::KNorm)?]),
+                        true => Some([norm(LayerParam::QNorm)?, norm(LayerParam::KNorm)?]),
                         false => None,
                     },
                     wo: of(LayerParam::Wo)?,
                     wo_bias: bias(LayerParam::WoBias, 1)?,
-                    ffn_norm: of(LayerParam::FfnNorm)?,
-                    w13: flat.window(w1.offset, &[2 * w1.shape[0], w1.shape[1]]),
+                    ffn_norm: norm(LayerParam::FfnNorm)?,
+                    w13: matrix(places.seen_as(
+                        Param::Layer(layer, LayerParam::W1),
+                        &[2 * config.intermediate_size, config.hidden_size],
+                    )?)?,
                     w2: of(LayerParam::W2)?,
+                    adapters: config.lora.iter().flat_map(|lora| &lora.targets).map(adapter).collect::<Result<_>>()?,
                 })
             })
             .collect::<Result<_>>()?;
         Ok(Self {
-            embedding: view(Param::Embedding)?,
+            embedding: matrix(places.find(Param::Embedding)?)?,
             layers,
-            norm: view(Param::Norm)?,
-            reward_head: outputs.reward.then(|| view(Param::RewardHead)).transpose()?,
-            lm_head: outputs.lm.then(|| view(Param::LmHead)).transpose()?,
+            norm: places.norm(Param::Norm)?,
+            reward_head: outputs.reward.then(|| places.there(Param::RewardHead)).transpose()?,
+            lm_head: outputs.lm.then(|| places.there(Param::LmHead)).transpose()?,
         })
     }
 }

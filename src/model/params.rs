@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
 
 use super::config::{ModelConfig, OutputHeads};
+use crate::config::Projection;
 
 /// Elements that every tensor's offset into the flat buffer is a multiple of: 64 bytes of f32, one cache line.
 pub const ALIGNMENT: usize = 16;
@@ -23,6 +24,17 @@ pub enum Param {
     RewardHead,
     /// The language-model head, `[vocabulary, hidden]`.
     LmHead,
+    /// A factor of the adapter of a projection of one layer, counted from 0.
+    Adapter(usize, Projection, Factor),
+}
+
+/// A factor of an adapter, whose product `B A` is added to a weight `[out, in]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Factor {
+    /// `[rank, in]`.
+    A,
+    /// `[out, rank]`.
+    B,
 }
 
 /// A parameter that every layer has.
@@ -61,6 +73,9 @@ pub enum Init {
     Zeros,
     /// Drawn from `N(0, initializer_range)`.
     Normal,
+    /// Drawn uniformly from within one over the root of its columns: PyTorch's `kaiming_uniform_` with `a = sqrt(5)`, with
+    /// which PEFT draws the factor `A`.
+    KaimingUniform,
 }
 
 impl LayerParam {
@@ -105,7 +120,11 @@ impl Param {
             .filter(|param| (config.bias || !param.is_bias()) && (config.qk_norm || !param.is_head_norm()));
         let heads = [(Self::RewardHead, heads.reward), (Self::LmHead, heads.lm)];
         let heads = heads.into_iter().filter_map(|(head, there)| there.then_some(head));
-        std::iter::once(Self::Embedding).chain(of_layers).chain([Self::Norm]).chain(heads).collect()
+        let targets = config.lora.as_ref().map_or(&[][..], |lora| &lora.targets);
+        let adapters = (0..config.num_hidden_layers).flat_map(|layer| {
+            targets.iter().flat_map(move |&to| [Factor::A, Factor::B].map(|factor| Self::Adapter(layer, to, factor)))
+        });
+        std::iter::once(Self::Embedding).chain(of_layers).chain([Self::Norm]).chain(heads).chain(adapters).collect()
     }
 
     /// Its row-major shape.
@@ -125,6 +144,13 @@ impl Param {
                 LayerParam::W1 | LayerParam::W3 => vec![inner, hidden],
                 LayerParam::W2 => vec![hidden, inner],
             },
+            Self::Adapter(_, projection, factor) => {
+                let ([out, columns], rank) = (projection.shape(config), config.lora.as_ref().map_or(0, |l| l.rank));
+                match factor {
+                    Factor::A => vec![rank, columns],
+                    Factor::B => vec![out, rank],
+                }
+            }
         }
     }
 
@@ -134,6 +160,8 @@ impl Param {
             Self::Norm | Self::Layer(_, LayerParam::AttentionNorm | LayerParam::FfnNorm) => Init::Ones,
             _ if self.is_head_norm() => Init::Ones,
             _ if self.is_bias() => Init::Zeros,
+            Self::Adapter(_, _, Factor::A) => Init::KaimingUniform,
+            Self::Adapter(_, _, Factor::B) => Init::Zeros,
             _ => Init::Normal,
         }
     }
@@ -153,6 +181,11 @@ impl Param {
         matches!(self, Self::RewardHead | Self::LmHead)
     }
 
+    /// Whether it is trained where there are adapters: they are, and the head, in full.
+    pub fn is_trained_with_adapters(self) -> bool {
+        self.is_head() || matches!(self, Self::Adapter(..))
+    }
+
     /// Whether it has a row for each token of the vocabulary.
     pub fn is_by_token(self) -> bool {
         matches!(self, Self::Embedding | Self::LmHead)
@@ -165,7 +198,22 @@ impl Param {
     }
 }
 
-/// InternLM2's name, by which the tensor is stored and drawn.
+impl Projection {
+    /// Rows and columns of its weight.
+    pub fn shape(self, config: &ModelConfig) -> [usize; 2] {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        match self {
+            Self::Q => [config.num_attention_heads * config.head_dim, hidden],
+            Self::K | Self::V => [config.num_key_value_heads * config.head_dim, hidden],
+            Self::O => [hidden, config.num_attention_heads * config.head_dim],
+            Self::Gate | Self::Up => [inner, hidden],
+            Self::Down => [hidden, inner],
+        }
+    }
+}
+
+/// InternLM2's name, by which the tensor is stored and drawn; of an adapter PEFT's, behind what stands before all of its
+/// names.
 impl Display for Param {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -174,6 +222,9 @@ impl Display for Param {
             Self::Norm => f.write_str("model.norm.weight"),
             Self::RewardHead => f.write_str("v_head.weight"),
             Self::LmHead => f.write_str("output.weight"),
+            Self::Adapter(layer, projection, factor) => {
+                write!(f, "model.layers.{layer}.{}.lora_{factor:?}.weight", projection.path())
+            }
         }
     }
 }
@@ -200,9 +251,15 @@ impl TensorSpec {
 }
 
 impl ModelConfig {
-    /// Number of trainable numbers, padding between tensors not counted.
+    /// Number of parameters, adapters among them, padding between tensors not counted.
     pub fn parameters(&self, heads: OutputHeads) -> usize {
         self.tensors(heads).iter().map(TensorSpec::elements).sum()
+    }
+
+    /// Number of those that are trained where there are adapters.
+    pub fn adapter_parameters(&self, heads: OutputHeads) -> usize {
+        let trained = self.tensors(heads).into_iter().filter(|spec| spec.param.is_trained_with_adapters());
+        trained.map(|spec| spec.elements()).sum()
     }
 
     /// Elements of the flat buffer, padding included: a multiple of [`ALIGNMENT`].
@@ -220,6 +277,14 @@ impl ModelConfig {
         let starts: Vec<usize> = self.tensors(heads).iter().filter_map(begins).collect();
         let ends = starts.iter().skip(1).copied().chain([self.buffer_elements(heads)]);
         starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+    }
+
+    /// What is trained, as elements of the flat buffer: all of it or, with adapters, the head and them, which come last.
+    pub fn trained(&self, heads: OutputHeads) -> Range<usize> {
+        let tensors = self.tensors(heads);
+        let first = tensors.iter().find(|spec| self.lora.is_none() || spec.param.is_trained_with_adapters());
+        let end = self.buffer_elements(heads);
+        first.map_or(end, |spec| spec.offset)..end
     }
 
     /// Every tensor in the order of the flat buffer.

@@ -4,10 +4,12 @@
 //! or that predict a next token.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use super::workspace::LayerSlots;
-use super::{Flat, Keep, LayerViews, Model, Views, Workspace};
+use super::{Adapter, Gradients, Keep, LayerViews, Model, Views, Workspace};
 use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, Heads, Operations, PairLoss, Qkv, RewardHeadGrads};
+use crate::config::Projection;
 use crate::error::{Error, Result};
 use crate::passes::Pack;
 use crate::tensor::{Slot, Tensor};
@@ -62,7 +64,7 @@ impl Model {
         workspace: &mut Workspace,
         pack: &Pack,
         loss: &dyn Fn(&LossHeads) -> Result<()>,
-        grads: &Flat,
+        grads: &Gradients,
     ) -> Result<()> {
         if workspace.keep.is_none() {
             return Err(Error::machine("a workspace planned for scores alone has no buffers for gradients"));
@@ -107,11 +109,18 @@ impl Model {
     }
 }
 
+/// The gradients of what is trained.
+type Grads = Views<Option<Tensor>>;
+type LayerGrads = LayerViews<Option<Tensor>>;
+
+/// What SwiGLU's first product is made of.
+const GATE_UP: [Projection; 2] = [Projection::Gate, Projection::Up];
+
 /// One pass of one pack through one model.
 struct Pass<'a> {
     model: &'a Model,
     backend: &'a dyn Backend,
-    params: &'a Views,
+    params: &'a Views<Tensor>,
     workspace: &'a Workspace,
     pack: &'a Pack,
     spans: Tensor,
@@ -254,7 +263,9 @@ impl<'a> Pass<'a> {
         self.layer_activations(&layer)?;
         let (ffn_hidden, x_mid) =
             (self.rows(layer.slots.ffn_hidden, layer.rows), self.rows(layer.slots.x_mid, layer.rows));
-        self.backend.gemm(Gemm::Nt, &self.output_of(l), &ffn_hidden, &layer.weights.w2, Some(&x_mid))
+        let output = self.output_of(l);
+        self.backend.gemm(Gemm::Nt, &output, &ffn_hidden, &layer.weights.w2, Some(&x_mid))?;
+        self.adapt(&layer, &[Projection::Down], &output, &ffn_hidden)
     }
 
     /// Everything of a layer that its backward pass reads, from its input.
@@ -274,10 +285,45 @@ impl<'a> Pass<'a> {
         let residual = if layer.last { &x_mid } else { &layer.x };
         b.gemm(Gemm::Nt, &x_mid, &attended, &weights.wo, Some(residual))?;
         self.add_bias(&x_mid, weights.wo_bias.as_ref())?;
+        self.adapt(layer, &[Projection::O], &x_mid, &attended)?;
 
         let normed = self.ffn_norm(layer)?;
         let (gate_up, ffn_hidden) = (self.rows(slots.gate_up, layer.rows), self.rows(slots.ffn_hidden, layer.rows));
-        b.gemm_swiglu_forward(&ffn_hidden, &gate_up, &normed, &weights.w13)
+        if !GATE_UP.iter().any(|of| weights.adapter(*of).is_some()) {
+            return b.gemm_swiglu_forward(&ffn_hidden, &gate_up, &normed, &weights.w13);
+        }
+        b.gemm(Gemm::Nt, &gate_up, &normed, &weights.w13, None)?;
+        self.adapt(layer, &GATE_UP, &gate_up, &normed)?;
+        b.swiglu_forward(&ffn_hidden, &gate_up)
+    }
+
+    /// Adds to `y` what the adapters of `projections` make of `x`.
+    fn adapt(&self, layer: &Layer, projections: &[Projection], y: &Tensor, x: &Tensor) -> Result<()> {
+        for (projection, adapter) in layer.adapters(projections) {
+            let low = self.low_rank(adapter, x)?;
+            for Band { columns, rows } in layer.bands(projection) {
+                let y = y.slice_cols(columns);
+                self.backend.gemm(Gemm::Nt, &y, &low, &adapter.b.slice_rows(rows), Some(&y))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The scaled product of `x` with an adapter's first factor, `[rows, rank]`.
+    fn low_rank(&self, adapter: &Adapter, x: &Tensor) -> Result<Tensor> {
+        let [product, scaled] = self.workspace.temporaries.low_rank;
+        let dims = [x.rows(), adapter.a.rows()];
+        let product = self.buffer(product, &dims);
+        self.backend.gemm(Gemm::Nt, &product, x, &adapter.a, None)?;
+        self.scaled(&product, scaled)
+    }
+
+    /// `alpha / rank` times `x`, in the buffer `slot`.
+    fn scaled(&self, x: &Tensor, slot: Slot) -> Result<Tensor> {
+        let scale = self.model.params.scale.as_ref().ok_or_else(|| Error::machine("an adapter without a scale"))?;
+        let scaled = self.buffer(slot, x.dims());
+        self.backend.gemm(Gemm::Nt, &scaled, x, scale, None)?;
+        Ok(scaled)
     }
 
     fn attention_norm(&self, layer: &Layer) -> Result<Tensor> {
@@ -314,6 +360,11 @@ impl<'a> Pass<'a> {
 
     fn add_bias(&self, y: &Tensor, bias: Option<&Tensor>) -> Result<()> {
         bias.map_or(Ok(()), |bias| self.backend.bias_forward(y, bias))
+    }
+
+    /// Adds to the gradient of a weight, if it is trained, what `dy` and the weight's input make.
+    fn add_weight_gradient(&self, dweight: Option<&Tensor>, dy: &Tensor, x: &Tensor) -> Result<()> {
+        dweight.map_or(Ok(()), |dweight| self.backend.gemm(Gemm::Tn, dweight, dy, x, Some(dweight)))
     }
 
     fn add_bias_gradient(&self, dbias: Option<&Tensor>, dy: &Tensor) -> Result<()> {
@@ -402,6 +453,7 @@ impl<'a> Pass<'a> {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, layer.weights.wqkv.rows()]);
             b.gemm(Gemm::Nt, &fused, normed, &layer.weights.wqkv, None)?;
             self.add_bias(&fused, bias)?;
+            self.adapt(layer, &[Projection::Q, Projection::K, Projection::V], &fused, normed)?;
             return b.rope_forward(qkv, &fused, &positions, heads, rotary);
         }
         let split = Split::new(heads);
@@ -411,6 +463,7 @@ impl<'a> Pass<'a> {
             b.gemm(Gemm::Nt, &columns, normed, &split.kv_rows(&layer.weights.wqkv, group), None)?;
         }
         self.add_bias(&fused, bias.map(|bias| split.kv_columns(bias)).as_ref())?;
+        self.adapt(layer, &[Projection::K, Projection::V], &fused, normed)?;
         b.rope_forward(Qkv { q: None, ..qkv }, &fused, &positions, heads, rotary)?;
 
         // The selected rows of the norm's output; the buffer is free until the feed-forward network's own norm.
@@ -422,6 +475,7 @@ impl<'a> Pass<'a> {
             b.gemm(Gemm::Nt, &columns, &selected, &split.q_rows(&layer.weights.wqkv, group), None)?;
         }
         self.add_bias(&fused, bias.map(|bias| split.q_columns(bias)).as_ref())?;
+        self.adapt(layer, &[Projection::Q], &fused, &selected)?;
         b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &selected_positions, heads, rotary)
     }
 
@@ -461,7 +515,7 @@ impl<'a> Pass<'a> {
 
     /// Final norm and logits of the selected rows, and `scale` times the sum of their losses; gradients of the normed rows
     /// and of the head if `grads` are given.
-    fn lm_head(&self, scale: f64, grads: Option<&Views>) -> Result<()> {
+    fn lm_head(&self, scale: f64, grads: Option<&Grads>) -> Result<()> {
         let (b, s, output) = (self.backend, self.pack.selected.len(), &self.workspace.output);
         let (normed, table) = (self.normed()?, self.lm_table()?);
         let targets = self.buffer(self.workspace.inputs.targets, &[s]);
@@ -500,17 +554,18 @@ impl<'a> Pass<'a> {
         Ok(normed)
     }
 
-    fn backward(&self, grads: &Views) -> Result<()> {
+    fn backward(&self, grads: &Grads) -> Result<()> {
         for l in (0..self.workspace.layers.len()).rev() {
             self.layer_backward(l, &grads.layers[l]).map_err(|e| e.context(format!("layer {l}, backward")))?;
         }
+        let Some(dembedding) = &grads.embedding else { return Ok(()) };
         let ids = self.buffer(self.workspace.inputs.ids, &[self.pack.tokens()]);
         let dx = self.rows(self.workspace.temporaries.dx, self.pack.tokens());
-        self.backend.embedding_backward(&grads.embedding, &ids, &dx)
+        self.backend.embedding_backward(dembedding, &ids, &dx)
     }
 
     /// The residual gradient passes through: each branch adds its own to it.
-    fn layer_backward(&self, l: usize, grads: &LayerViews) -> Result<()> {
+    fn layer_backward(&self, l: usize, grads: &LayerGrads) -> Result<()> {
         let b = self.backend;
         let layer = self.layer(&self.workspace.layers_back, l);
         self.recompute(&layer)?;
@@ -520,21 +575,22 @@ impl<'a> Pass<'a> {
         let dx_out = self.rows(if layer.last { temporaries.dx_selected } else { temporaries.dx }, s);
 
         let (gate_up, ffn_hidden) = (self.rows(slots.gate_up, s), self.rows(slots.ffn_hidden, s));
-        b.gemm(Gemm::Tn, &grads.w2, &dx_out, &ffn_hidden, Some(&grads.w2))?;
-        // SwiGLU's result is not needed any more: its buffer is for its gradient, where a backend stores that.
-        b.gemm_swiglu_backward(&gate_up, &ffn_hidden, &dx_out, &weights.w2)?;
+        self.add_weight_gradient(grads.w2.as_ref(), &dx_out, &ffn_hidden)?;
+        self.swiglu_backward(&layer, &gate_up, &ffn_hidden, &dx_out, grads)?;
         let dgate_up = gate_up;
-        let dnormed = self.rows(temporaries.dnormed, s);
+        let (dnormed, ffn_normed) = (self.rows(temporaries.dnormed, s), self.rows(slots.ffn_normed, s));
         b.gemm(Gemm::Nn, &dnormed, &dgate_up, &weights.w13, None)?;
-        b.gemm(Gemm::Tn, &grads.w13, &dgate_up, &self.rows(slots.ffn_normed, s), Some(&grads.w13))?;
+        self.add_weight_gradient(grads.w13.as_ref(), &dgate_up, &ffn_normed)?;
+        self.adapt_backward(&layer, &GATE_UP, &dnormed, &dgate_up, &ffn_normed, grads)?;
         let (x_mid, rstd) = (self.rows(slots.x_mid, s), self.buffer(slots.ffn_rstd, &[s]));
         b.rmsnorm_backward(&dx_out, &grads.ffn_norm, &dnormed, &x_mid, &rstd, &weights.ffn_norm)?;
 
         let attended = self.rows(slots.attended, s);
         let dattended = self.buffer(temporaries.dattended, &[s, attended.cols()]);
         b.gemm(Gemm::Nn, &dattended, &dx_out, &weights.wo, None)?;
-        b.gemm(Gemm::Tn, &grads.wo, &dx_out, &attended, Some(&grads.wo))?;
+        self.add_weight_gradient(grads.wo.as_ref(), &dx_out, &attended)?;
         self.add_bias_gradient(grads.wo_bias.as_ref(), &dx_out)?;
+        self.adapt_backward(&layer, &[Projection::O], &dattended, &dx_out, &attended, grads)?;
         let dq = self.buffer(temporaries.dq, &[heads.kv, s, heads.group(), heads.dim]);
         let dk = self.buffer(temporaries.dk, &[heads.kv, t, heads.dim]);
         let dv = self.buffer(temporaries.dv, &[heads.kv, t, heads.dim]);
@@ -552,26 +608,92 @@ impl<'a> Pass<'a> {
         b.rmsnorm_backward(&dx, &grads.attention_norm, &dnormed, &layer.x, &rstd, &weights.attention_norm)
     }
 
+    /// From the gradient of a layer's output to that of gate and up, in their place. `ffn_hidden` is not needed any more:
+    /// its buffer is for its gradient, where a backend stores that.
+    fn swiglu_backward(
+        &self,
+        layer: &Layer,
+        gate_up: &Tensor,
+        ffn_hidden: &Tensor,
+        dx_out: &Tensor,
+        grads: &LayerGrads,
+    ) -> Result<()> {
+        let (b, w2) = (self.backend, &layer.weights.w2);
+        let Some(adapter) = layer.weights.adapter(Projection::Down) else {
+            return b.gemm_swiglu_backward(gate_up, ffn_hidden, dx_out, w2);
+        };
+        let dlow = self.factors_backward(layer, Projection::Down, adapter, dx_out, ffn_hidden, grads)?;
+        let dffn_hidden = ffn_hidden;
+        b.gemm(Gemm::Nn, dffn_hidden, dx_out, w2, None)?;
+        b.gemm(Gemm::Nn, dffn_hidden, &dlow, &adapter.a, Some(dffn_hidden))?;
+        b.swiglu_backward(gate_up, dffn_hidden, gate_up)
+    }
+
+    /// Adds the gradients of the adapters of `projections`, which made a part of `y` of `x`, and theirs of `x` to `dx`.
+    fn adapt_backward(
+        &self,
+        layer: &Layer,
+        projections: &[Projection],
+        dx: &Tensor,
+        dy: &Tensor,
+        x: &Tensor,
+        grads: &LayerGrads,
+    ) -> Result<()> {
+        for (projection, adapter) in layer.adapters(projections) {
+            let dlow = self.factors_backward(layer, projection, adapter, dy, x, grads)?;
+            self.backend.gemm(Gemm::Nn, dx, &dlow, &adapter.a, Some(dx))?;
+        }
+        Ok(())
+    }
+
+    /// Adds the gradients of an adapter's factors; that of the product of `x` with the first, `[rows, rank]`.
+    fn factors_backward(
+        &self,
+        layer: &Layer,
+        projection: Projection,
+        adapter: &Adapter,
+        dy: &Tensor,
+        x: &Tensor,
+        grads: &LayerGrads,
+    ) -> Result<Tensor> {
+        let (b, temporaries) = (self.backend, &self.workspace.temporaries);
+        let missing = || Error::machine("no gradient for an adapter");
+        let dadapter = grads.adapter(projection).ok_or_else(missing)?;
+        // The forward pass's own product: it takes less time than a buffer for each adapter would take memory.
+        let low = self.low_rank(adapter, x)?;
+        let dscaled = self.buffer(temporaries.low_rank[0], low.dims());
+        for (at, Band { columns, rows }) in layer.bands(projection).enumerate() {
+            let (dy, db) = (dy.slice_cols(columns), dadapter.b.slice_rows(rows.clone()));
+            b.gemm(Gemm::Tn, &db, &dy, &low, Some(&db))?;
+            b.gemm(Gemm::Nn, &dscaled, &dy, &adapter.b.slice_rows(rows), (at > 0).then_some(&dscaled))?;
+        }
+        let dlow = self.scaled(&dscaled, temporaries.dlow_rank)?;
+        b.gemm(Gemm::Tn, &dadapter.a, &dlow, x, Some(&dadapter.a))?;
+        Ok(dlow)
+    }
+
     fn qkv_backward(
         &self,
         layer: &Layer,
         [dq, dk, dv]: [&Tensor; 3],
         dnormed: &Tensor,
-        grads: &LayerViews,
+        grads: &LayerGrads,
     ) -> Result<()> {
         let (b, heads, rotary) = (self.backend, self.model.heads(), self.model.config.rotary());
         let t = self.pack.tokens();
         self.head_norms_backward(layer, [dq, dk], grads.qk_norm.as_ref())?;
         let [positions, selected_positions] = self.split_positions();
         let normed = self.rows(layer.slots.normed, t);
-        let (wqkv, dwqkv, dbias) = (&layer.weights.wqkv, &grads.wqkv, grads.wqkv_bias.as_ref());
+        let (wqkv, dwqkv, dbias) = (&layer.weights.wqkv, grads.wqkv.as_ref(), grads.wqkv_bias.as_ref());
         let dqkv = Qkv { q: Some(dq), kv: Some((dk, dv)) };
         if !layer.last {
             let fused = self.buffer(self.workspace.temporaries.qkv, &[t, wqkv.rows()]);
             b.rope_backward(&fused, dqkv, &positions, heads, rotary)?;
             self.add_bias_gradient(dbias, &fused)?;
             b.gemm(Gemm::Nn, dnormed, &fused, wqkv, None)?;
-            return b.gemm(Gemm::Tn, dwqkv, &fused, &normed, Some(dwqkv));
+            self.add_weight_gradient(dwqkv, &fused, &normed)?;
+            let projections = [Projection::Q, Projection::K, Projection::V];
+            return self.adapt_backward(layer, &projections, dnormed, &fused, &normed, grads);
         }
         let split = Split::new(heads);
         let fused = self.buffer(self.workspace.temporaries.qkv, &[t, heads.kv * split.kv]);
@@ -579,10 +701,10 @@ impl<'a> Pass<'a> {
         self.add_bias_gradient(dbias.map(|dbias| split.kv_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.kv..(group + 1) * split.kv);
-            let dwkv = split.kv_rows(dwqkv, group);
             b.gemm(Gemm::Nn, dnormed, &columns, &split.kv_rows(wqkv, group), (group > 0).then_some(dnormed))?;
-            b.gemm(Gemm::Tn, &dwkv, &columns, &normed, Some(&dwkv))?;
+            self.add_weight_gradient(dwqkv.map(|dwqkv| split.kv_rows(dwqkv, group)).as_ref(), &columns, &normed)?;
         }
+        self.adapt_backward(layer, &[Projection::K, Projection::V], dnormed, &fused, &normed, grads)?;
         // Queries: the selected rows' own gradient, then added to all rows'. The buffers of the feed-forward network
         // and of attention are free by now.
         let s = layer.rows;
@@ -594,10 +716,10 @@ impl<'a> Pass<'a> {
         self.add_bias_gradient(dbias.map(|dbias| split.q_columns(dbias)).as_ref(), &fused)?;
         for group in 0..heads.kv {
             let columns = fused.slice_cols(group * split.q..(group + 1) * split.q);
-            let dwq = split.q_rows(dwqkv, group);
             b.gemm(Gemm::Nn, &dselected, &columns, &split.q_rows(wqkv, group), (group > 0).then_some(&dselected))?;
-            b.gemm(Gemm::Tn, &dwq, &columns, &selected, Some(&dwq))?;
+            self.add_weight_gradient(dwqkv.map(|dwqkv| split.q_rows(dwqkv, group)).as_ref(), &columns, &selected)?;
         }
+        self.adapt_backward(layer, &[Projection::Q], &dselected, &fused, &selected, grads)?;
         b.gather_backward(dnormed, &dselected, &self.selected)
     }
 }
@@ -606,7 +728,7 @@ impl<'a> Pass<'a> {
 /// last residual.
 pub struct LossHeads<'a, 'b> {
     pass: &'a Pass<'b>,
-    grads: &'a Views,
+    grads: &'a Grads,
     /// Whether the residual's gradient holds something.
     begun: Cell<bool>,
 }
@@ -676,7 +798,7 @@ impl LossHeads<'_, '_> {
 struct Layer<'a> {
     last: bool,
     slots: &'a LayerSlots,
-    weights: &'a LayerViews,
+    weights: &'a LayerViews<Tensor>,
     args: AttentionArgs<'a>,
     x: Tensor,
     q: Tensor,
@@ -685,6 +807,42 @@ struct Layer<'a> {
     lse: Tensor,
     /// Rows after attention: all tokens, or the selected ones in the last layer.
     rows: usize,
+}
+
+impl Layer<'_> {
+    /// Those of `projections` that have an adapter, with it.
+    fn adapters(&self, projections: &[Projection]) -> impl Iterator<Item = (Projection, &Adapter)> {
+        projections.iter().filter_map(|of| Some((*of, self.weights.adapter(*of)?)))
+    }
+
+    /// Where the result of a projection lies in that of the product which it is a part of, band by band.
+    fn bands(&self, projection: Projection) -> impl Iterator<Item = Band> + use<> {
+        let (heads, ffn) = (self.args.heads, self.weights.w2.cols());
+        let split = Split::new(heads);
+        // First column, columns from one band to the next, columns of a band, bands.
+        let (first, stride, width, count) = match (projection, self.last) {
+            (Projection::Q, false) => (0, split.q + split.kv, split.q, heads.kv),
+            (Projection::K, false) => (split.q, split.q + split.kv, heads.dim, heads.kv),
+            (Projection::V, false) => (split.q + heads.dim, split.q + split.kv, heads.dim, heads.kv),
+            // Of the last layer the fused projection is taken apart.
+            (Projection::Q, true) => (0, 0, heads.kv * split.q, 1),
+            (Projection::K, true) => (0, split.kv, heads.dim, heads.kv),
+            (Projection::V, true) => (heads.dim, split.kv, heads.dim, heads.kv),
+            (Projection::O | Projection::Down, _) => (0, 0, self.x.cols(), 1),
+            (Projection::Gate, _) => (0, 0, ffn, 1),
+            (Projection::Up, _) => (ffn, 0, ffn, 1),
+        };
+        (0..count).map(move |at| {
+            let start = first + at * stride;
+            Band { columns: start..start + width, rows: at * width..(at + 1) * width }
+        })
+    }
+}
+
+/// Columns of a product, and the rows of an adapter's second factor that are added to them.
+struct Band {
+    columns: Range<usize>,
+    rows: Range<usize>,
 }
 
 /// Queries `[K, rows, G, D]` or keys `[K, rows, D]` with what their norm reads and writes. Normed and not yet turned,

@@ -74,6 +74,9 @@ pub(super) struct Temporaries {
     pub dq: Slot,
     pub dk: Slot,
     pub dv: Slot,
+    /// What lies between the factors of an adapter, or its gradient, before and after it is scaled; empty without them.
+    pub low_rank: [Slot; 2],
+    pub dlow_rank: Slot,
 }
 
 /// What the pack says, on the device.
@@ -300,6 +303,7 @@ fn plan(
     let backward = head..=end;
     let layer_backward = head + 1..=end;
     let widest = config.num_key_value_heads * (heads / kv + 2) * dim;
+    let rank = config.lora.as_ref().map_or(0, |lora| lora.rank);
     let temporaries = Temporaries {
         qkv: plan.buffer("wqkv output", float, &[t * widest], 1..=end),
         dx: plan.buffer("residual gradient", float, &[back(t), hidden], backward.clone()),
@@ -308,7 +312,10 @@ fn plan(
         dattended: plan.buffer("attention output gradient", float, &[back(t) * heads * dim], layer_backward.clone()),
         dq: plan.buffer("q gradient", float, &[back(t) * heads * dim], layer_backward.clone()),
         dk: plan.buffer("k gradient", float, &[back(t) * kv * dim], layer_backward.clone()),
-        dv: plan.buffer("v gradient", float, &[back(t) * kv * dim], layer_backward),
+        dv: plan.buffer("v gradient", float, &[back(t) * kv * dim], layer_backward.clone()),
+        low_rank: ["adapter product", "scaled adapter product"]
+            .map(|name| plan.buffer(name, float, &[t * rank], 1..=end)),
+        dlow_rank: plan.buffer("adapter product gradient", float, &[back(t) * rank], layer_backward),
     };
 
     let mut input = |name: &str, n: usize| plan.buffer(name, Dtype::U32, &[n], 0..=end);

@@ -68,7 +68,15 @@ impl RunCheckpoint {
         let [params, ..] = OptimizerState::NAMES;
         let refuse = |why: String| Error::user(format!("{}: {why}", self.folder.display()));
         let files = Manifest::verified(&self.folder, params).map_err(refuse)?;
-        let heads = objective::new(&RunConfig::read(&self.run)?.config.objective).heads();
+        let config_of_run = RunConfig::read(&self.run)?.config;
+        if config_of_run.train.lora.rank > 0 {
+            return Err(refuse(
+                "holds adapters (train.lora.rank), and not the weights that they are of: give the model/ that the run ends \
+                 with, where they are merged"
+                    .into(),
+            ));
+        }
+        let heads = objective::new(&config_of_run.objective).heads();
         let (size, elements) = (Dtype::F32.size(), config.buffer_elements(heads));
         let held: u64 = files.iter().map(|(_, file)| file.bytes / size as u64).sum();
         if held != elements as u64 {

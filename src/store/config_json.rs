@@ -127,6 +127,7 @@ impl ModelConfig {
             },
             score: extension.score,
             dtype: keys.dtype()?,
+            lora: None,
         };
         config.check("")?;
         Ok(config)

@@ -127,6 +127,7 @@ impl Family {
             },
             score: if normalised { normalisation(keys)? } else { ScoreMap::IDENTITY },
             dtype: keys.dtype()?,
+            lora: None,
         };
         config.check("")?;
         let tied =
@@ -314,6 +315,7 @@ impl Family {
                 // Only f32 holds what a quantised block stands for.
                 _ => Dtype::F32,
             },
+            lora: None,
         };
         config.check("")?;
         // A reward model has no such head at all.

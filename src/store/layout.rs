@@ -94,6 +94,7 @@ impl Layout {
             Param::LmHead => (None, ("lm_head.weight", "output.weight")),
             Param::RewardHead => (None, (self.reward_head, "cls.output.weight")),
             Param::Layer(layer, part) => (Some(layer), layer_part(part)),
+            Param::Adapter(..) => return StoredAs::Whole(param.to_string()),
         };
         let name = match self.names {
             Names::Gguf => part.1,

@@ -1,5 +1,6 @@
 //! Models on the disk: other families' configurations and layouts, opening, writing, converting, inspecting.
 
+pub mod adapter;
 pub mod checkpoint;
 pub mod config_json;
 pub mod convert;

@@ -14,8 +14,8 @@ use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files::{self, StagedFolder};
 use crate::model::{Model, ModelConfig, TensorSpec, Workspace};
 use crate::passes::{Capacity, InOrder, Pack, Wanted};
-use crate::store::weights;
 use crate::store::weights::WriteOptions;
+use crate::store::{adapter, weights};
 use crate::tensor::Dtype;
 use crate::train::evaluation::ScoredExamples;
 use crate::train::feed::Feeder;
@@ -29,6 +29,8 @@ use crate::train::{Trainer, evaluation, step_log};
 
 /// The final model in a run's folder.
 pub const MODEL: &str = "model";
+/// The adapters that the final model was made with, as PEFT has them.
+pub const ADAPTER: &str = "adapter";
 /// The page.
 pub const REPORT: &str = "report.html";
 /// The table as data.
@@ -75,13 +77,16 @@ pub fn finish(
 ) -> Result<Option<Outcome>> {
     // The workspace and the moments of training are not needed any more, and the evaluation plans its own.
     let (model, state) = trainer.into_parts();
-    let master = state.into_masters();
+    let weights = TrainedWeights { model: &model, masters: state.into_masters() };
     let baselines = setup.baselines(trained.step)?;
     let folder = run.join(MODEL);
     let companion = Companion { template: setup.feeder.template, baselines };
-    let dtype = round_weights(&model, &master)?;
-    save_model(&folder, &model, &master, dtype, &setup.feeder, &companion)?;
-    drop(master);
+    let dtype = weights.dtype()?;
+    if model.config().lora.is_some() {
+        weights.save_adapters(&run.join(ADAPTER), setup.config.train.init.as_deref())?;
+    }
+    weights.save(&folder, dtype, &setup.feeder, &companion)?;
+    let model = Rc::new(weights.into_model(dtype)?);
 
     let mut facts = facts(&setup, &model, trained.totals, ceiling);
     facts.extend(trained.ended.iter().map(|why| ("ended early".into(), why.clone())));
@@ -161,53 +166,70 @@ pub fn finish(
     Ok(Some(Outcome { model: folder, report: page, table, facts }))
 }
 
-/// Rounds all weights to the dtype in which they are saved, so that what is evaluated is what is saved. That is
-/// float32 if some weight is too large for the one of the configuration.
-fn round_weights(model: &Model, master: &Masters) -> Result<Dtype> {
-    let wanted = model.config().dtype;
-    let rounded = |spec: &TensorSpec| Ok(weights::rounded(&master.get(model, spec)?, wanted));
-    if wanted == Dtype::F32 {
-        return Ok(wanted);
-    }
-    // Twice, so that no more than a tensor is held: whether all can be rounded is known after the last.
-    for spec in model.specs() {
-        if rounded(spec)?.is_none() {
-            return Ok(Dtype::F32);
-        }
-    }
-    for spec in model.specs() {
-        if let Some(values) = rounded(spec)? {
-            master.set_rows(model, spec, 0, &values)?;
-        }
-    }
-    Ok(wanted)
+/// What was trained, in the most precise form that there is.
+struct TrainedWeights<'a> {
+    model: &'a Model,
+    masters: Masters,
 }
 
-/// Writes weights, configuration and tokenizer into a folder of another name, then puts it in its place.
-fn save_model(
-    folder: &Path,
-    model: &Model,
-    master: &Masters,
-    dtype: Dtype,
-    feeder: &Feeder,
-    companion: &Companion,
-) -> Result<()> {
-    let staged = StagedFolder::replacing(folder)?;
-    let config = ModelConfig { dtype, ..model.config().clone() };
-    config.write(staged.path())?;
-    if let Some(tokenizer) = &feeder.tokenizer {
-        tokenizer.save(staged.path())?;
+impl TrainedWeights<'_> {
+    /// One tensor of the final model, into which adapters are merged.
+    fn get(&self, spec: &TensorSpec) -> Result<Vec<f32>> {
+        let get = |spec: &TensorSpec| self.masters.get(self.model, spec);
+        let mut values = get(spec)?;
+        self.model.merge_adapters(spec, &mut values, &get)?;
+        Ok(values)
     }
-    companion.write(staged.path())?;
-    let mut source = |spec: &TensorSpec| master.get(model, spec);
-    weights::write(
-        staged.path(),
-        &config,
-        model.outputs(),
-        WriteOptions::safetensors(dtype, SHARD_BYTES),
-        &mut source,
-    )?;
-    staged.commit()
+
+    /// The tensors of the final model.
+    fn specs(&self) -> Vec<TensorSpec> {
+        self.model.config().merged().tensors(self.model.outputs())
+    }
+
+    /// The dtype in which it is saved: float32 if some weight is too large for the one of the configuration.
+    fn dtype(&self) -> Result<Dtype> {
+        let wanted = self.model.config().dtype;
+        for spec in self.specs().iter().filter(|_| wanted != Dtype::F32) {
+            if weights::rounded(&self.get(spec)?, wanted).is_none() {
+                return Ok(Dtype::F32);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Writes weights, configuration and tokenizer into a folder of another name, then puts it in its place.
+    fn save(&self, folder: &Path, dtype: Dtype, feeder: &Feeder, companion: &Companion) -> Result<()> {
+        let staged = StagedFolder::replacing(folder)?;
+        let config = ModelConfig { dtype, ..self.model.config().merged() };
+        config.write(staged.path())?;
+        if let Some(tokenizer) = &feeder.tokenizer {
+            tokenizer.save(staged.path())?;
+        }
+        companion.write(staged.path())?;
+        let options = WriteOptions::safetensors(dtype, SHARD_BYTES);
+        weights::write(staged.path(), &config, self.model.outputs(), options, &mut |spec| self.get(spec))?;
+        staged.commit()
+    }
+
+    /// Writes the adapters and the head for PEFT, likewise; `base` is what the run was started from.
+    fn save_adapters(&self, folder: &Path, base: Option<&Path>) -> Result<()> {
+        let staged = StagedFolder::replacing(folder)?;
+        let mut get = |spec: &TensorSpec| self.masters.get(self.model, spec);
+        adapter::write(staged.path(), self.model.config(), self.model.outputs(), base, &mut get)?;
+        staged.commit()
+    }
+
+    /// The final model, its weights rounded to the dtype in which they are saved, so that what is evaluated is what is
+    /// saved. It has the memory of the one in training; that of the masters is free again.
+    fn into_model(self, dtype: Dtype) -> Result<Model> {
+        let merges = self.model.config().lora.is_some();
+        // Of the masters, where they are the model's own, nothing is left to be done.
+        for spec in self.specs().iter().filter(|_| merges || dtype != Dtype::F32) {
+            let values = weights::rounded(&self.get(spec)?, dtype);
+            self.model.set(spec, &values.ok_or_else(|| Error::machine(format!("{} overflows {dtype}", spec.name)))?)?;
+        }
+        self.model.merged()
+    }
 }
 
 /// The mean next-token loss of sequences, in nats a token.
@@ -254,6 +276,10 @@ fn facts(setup: &Setup, model: &Model, totals: &Totals, ceiling: Ceiling) -> Vec
             format!("{:.0} s, {:.0} tokens/s", totals.seconds, totals.tokens as f64 / totals.seconds.max(1e-9)),
         ),
     ];
+    if let Some(lora) = &setup.model_config.lora {
+        let trained = setup.model_config.adapter_parameters(setup.outputs);
+        facts.push(("trained".into(), format!("{:.3}M: the head, and {}", trained as f64 / 1e6, lora.describe())));
+    }
     if totals.over_long > 0 {
         let what = format!("{} did not fit data.pack_length = {}", totals.over_long, setup.config.data.pack_length);
         facts.push(("left out".into(), what));

@@ -4,7 +4,7 @@ use crate::backend::Footprint;
 use crate::config::KeepChoice;
 use crate::cuda::properties::Card;
 use crate::error::{Error, Result};
-use crate::model::{Keep, Model, ModelConfig, OutputHeads, Workspace};
+use crate::model::{Gradients, Keep, Model, ModelConfig, OutputHeads, Workspace};
 use crate::passes::Capacity;
 use crate::train::state::OptimizerState;
 use crate::train::step::Trainer;
@@ -65,14 +65,14 @@ impl Sizes {
     pub fn plan(&self, footprint: &Footprint, keep: Keep) -> MemoryPlan {
         let Self { config, outputs, capacity, candidates } = self;
         let part = |name, bytes| PlannedBuffer { name, bytes };
-        let elements = config.buffer_elements(*outputs);
-        let [masters, moments] = OptimizerState::planned_bytes(footprint, elements);
+        let trained = config.trained(*outputs).len();
+        let [masters, moments] = OptimizerState::planned_bytes(footprint, trained);
         let mut parts = vec![part("weights", Model::bytes(footprint, config, *outputs))];
         if masters > 0 {
             parts.push(part("masters", masters));
         }
         parts.extend([
-            part("gradients", elements * footprint.accumulator.size()),
+            part("gradients", Gradients::bytes(footprint, config, *outputs)),
             part("moments", moments),
             part("activations", Workspace::bytes(footprint, config, *outputs, *capacity, Some(keep))),
             part("scratch", (footprint.scratch)(&Workspace::extent(config, *outputs, *capacity))),

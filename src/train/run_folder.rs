@@ -177,7 +177,7 @@ impl Found {
             let Initial { model, state, .. } = initial;
             let mut source = |spec: &TensorSpec| state.get(model, spec);
             let target = WriteOptions::safetensors(Dtype::F32, usize::MAX);
-            weights::write(staged.path(), model.config(), model.outputs(), target, &mut source)?;
+            weights::write(staged.path(), &model.config().merged(), model.outputs(), target, &mut source)?;
         }
         Origin::write(staged.path(), self.data.clone())?;
         staged.commit()?;

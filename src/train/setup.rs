@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::baselines::Baselines;
-use crate::config::{Config, TokenizerKind};
+use crate::config::{Config, Projection, TokenizerKind};
 use crate::error::{Error, Result};
 use crate::eval::sets::Set;
 use crate::model::config::{Architecture, ScoreMap, SpecialIds};
-use crate::model::{Model, ModelConfig, OutputHeads, Param, TensorSpec};
+use crate::model::{Lora, Model, ModelConfig, OutputHeads, Param, TensorSpec};
 use crate::objective;
 use crate::passes::Capacity;
 use crate::polar::TemplateConfig;
@@ -133,6 +133,7 @@ impl Setup {
             Start::From(dir) => read_start(dir, outputs, data.is_ids())?,
         };
         model_config.dtype = config.train.save_dtype;
+        model_config = with_adapters(config, model_config, outputs)?;
         let mut template = TemplateConfig::new(&config.data)?;
         if data.is_ids() {
             // Rows of ids are not cut. What is scored later is text, and has to fit.
@@ -183,7 +184,7 @@ impl Setup {
     /// reward head that `init` lacks starts at zero, as in xtuner.
     pub fn initial_model(&self, backend: Rc<dyn Backend>, init: Option<&Path>) -> Result<Initial> {
         let model = Model::new(backend, self.model_config.clone(), self.outputs)?;
-        let state = OptimizerState::zeroed(&model, 0..model.params().len())?;
+        let state = OptimizerState::zeroed(&model, model.trained())?;
         state.initialise(&model, self.config.train.seed)?;
         let Some(dir) = init else {
             let warnings = self.of_random_weights().into_iter().collect();
@@ -341,6 +342,33 @@ fn architecture(outputs: OutputHeads) -> Architecture {
     if outputs.reward { Architecture::RewardModel } else { Architecture::CausalLm }
 }
 
+/// The architecture with the adapters of `train.lora`, if there are such.
+///
+/// # Errors
+/// The user's: a run that adapters are not for, or a rank that is too large.
+fn with_adapters(config: &Config, model: ModelConfig, outputs: OutputHeads) -> Result<ModelConfig> {
+    let section = &config.train.lora;
+    if section.rank == 0 {
+        return Ok(model);
+    }
+    let refuse = |why: &str| Err(Error::user(format!("train.lora.rank = {}: {why}", section.rank)));
+    if config.train.init.is_none() {
+        return refuse(
+            "adapters change a model that has learnt already: give it with --init DIR, or set the rank to 0",
+        );
+    }
+    if outputs.reward && outputs.lm {
+        return refuse(
+            "PEFT's adapters are for one head, and objective.lm_weight asks for a second: set that to 0, or the rank",
+        );
+    }
+    let targets = Projection::ALL.into_iter().filter(|target| section.targets.contains(target)).collect();
+    let lora = Lora { rank: section.rank, alpha: section.alpha, targets };
+    let model = ModelConfig { lora: Some(lora), ..model };
+    model.check("")?;
+    Ok(model)
+}
+
 fn model_config(config: &Config, tokenizer: &Tokenizer, outputs: OutputHeads) -> Result<ModelConfig> {
     let specials = tokenizer.specials();
     let eos = specials.eos.or(specials.bos).unwrap_or(0);
@@ -370,6 +398,7 @@ pub fn sizes_without_data(config: &Config, start: &Start) -> Result<Sizes> {
             model_config(config, &Tokenizer::from_config(&config.tokenizer, std::iter::empty::<String>())?, outputs)?
         }
     };
+    let model = with_adapters(config, model, outputs)?;
     let capacity = Capacity::new(config.data.pack_length, objective.wanted(config.data.share_prefix));
     Ok(Sizes { config: model, outputs, capacity, candidates: 2 * config.train.batch_size })
 }

@@ -17,8 +17,8 @@ pub struct Masters {
     tensor: Tensor,
 }
 
-/// Masters and both moments of AdamW for one range of the flat buffer. Ranges that together cover it, on one device or
-/// on several, make the update that one over all of it makes, bit for bit.
+/// Masters and both moments of AdamW for one range of what is trained of the flat buffer. Ranges that together cover that,
+/// on one device or on several, make the update that one over all of it makes, bit for bit.
 pub struct OptimizerState {
     master: Masters,
     m: Tensor,
@@ -33,7 +33,7 @@ impl OptimizerState {
     /// zero.
     ///
     /// # Errors
-    /// When there is not enough memory, or the range exceeds the flat buffer.
+    /// When there is not enough memory, or the range exceeds what is trained.
     pub fn new(model: &Model, range: Range<usize>) -> Result<Self> {
         let state = Self::zeroed(model, range.clone())?;
         if state.master.are_apart(model) {
@@ -50,9 +50,9 @@ impl OptimizerState {
 
     /// As [`OptimizerState::new`], with masters that are still to be set.
     pub fn zeroed(model: &Model, range: Range<usize>) -> Result<Self> {
-        if range.end > model.params().len() || range.start > range.end {
-            let n = model.params().len();
-            return Err(Error::machine(format!("parameters {range:?} of a model that has {n}")));
+        let trained = model.trained();
+        if range.start < trained.start || range.end > trained.end || range.start > range.end {
+            return Err(Error::machine(format!("parameters {range:?} of a model that trains {trained:?}")));
         }
         let backend = model.backend();
         let zeros = || backend.tensor(backend.accumulator(), &[range.len()]);
@@ -100,8 +100,8 @@ impl OptimizerState {
         [&self.master.tensor, &self.m, &self.v]
     }
 
-    /// One AdamW update of its range of the model's parameters, from the same range of the flat gradient `grads` and the
-    /// sum of the squares of the whole; none where that or one of `losses` is not finite.
+    /// One AdamW update of its range of the model's parameters, from the same range of the flat gradient `grads` of what is
+    /// trained and the sum of the squares of the whole; none where that or one of `losses` is not finite.
     pub fn update(
         &self,
         model: &Model,
@@ -111,8 +111,8 @@ impl OptimizerState {
         update: &AdamW,
     ) -> Result<()> {
         let range = &self.master.range;
-        let of = |flat: &Tensor| flat.window(range.start, &[range.len()]);
-        let (params, grads) = (of(model.params()), of(grads));
+        let params = model.params().window(range.start, &[range.len()]);
+        let grads = grads.window(range.start - model.trained().start, &[range.len()]);
         model.backend().adamw(&params, &self.master.tensor, &self.m, &self.v, &grads, squares, losses, update)
     }
 
@@ -131,12 +131,13 @@ impl OptimizerState {
         self.master.get(model, spec)
     }
 
-    /// Saves it with `totals` as the checkpoint after `step` steps, a piece at a time.
+    /// Saves it with `totals` as the checkpoint after `step` steps, a piece at a time: what is trained and no more, each
+    /// buffer counted from there.
     ///
     /// # Errors
     /// As [`Checkpoints::save`].
     pub fn save(&self, model: &Model, checkpoints: &Checkpoints, step: u64, totals: &impl Serialize) -> Result<()> {
-        let range = self.range();
+        let range = of_trained(model, self.range());
         let reader = |buffer: &Tensor| {
             let (buffer, start) = (buffer.clone(), range.start);
             move |at: usize, values: &mut [f32]| {
@@ -159,13 +160,13 @@ impl OptimizerState {
     /// # Errors
     /// As [`Checkpoint::read`].
     pub fn restore(&self, model: &Model, checkpoint: &Checkpoint) -> Result<()> {
-        let (backend, range) = (model.backend(), self.range());
+        let (backend, trained, range) = (model.backend(), model.trained(), of_trained(model, self.range()));
         for (name, buffer) in Self::NAMES.into_iter().zip(self.buffers()) {
             let master_apart = buffer.same_place(self.master()) && self.master.are_apart(model);
-            checkpoint.read(name, model.params().len(), range.clone(), &mut |at, values| {
+            checkpoint.read(name, trained.len(), range.clone(), &mut |at, values| {
                 backend.write_f32(&buffer.window(at - range.start, &[values.len()]), values)?;
                 match master_apart {
-                    true => backend.write_f32(&model.params().window(at, &[values.len()]), values),
+                    true => backend.write_f32(&model.params().window(trained.start + at, &[values.len()]), values),
                     false => Ok(()),
                 }
             })?;
@@ -207,6 +208,12 @@ impl OptimizerState {
     }
 }
 
+/// A range of the flat buffer, counted from the first element that is trained.
+fn of_trained(model: &Model, range: Range<usize>) -> Range<usize> {
+    let start = model.trained().start;
+    range.start - start..range.end - start
+}
+
 impl Masters {
     /// Sets a tensor's rows from `row` on, as many as there are values for: in the model, and in the masters as far as
     /// they are of its range.
@@ -224,8 +231,12 @@ impl Masters {
         model.backend().write_f32(&master, &values[common.start - first..common.end - first])
     }
 
-    /// The masters of one tensor, which must be of its range.
+    /// One tensor in the most precise form that there is: its masters, which must be of its range, or, if it is not
+    /// trained, what the model computes with.
     pub fn get(&self, model: &Model, spec: &TensorSpec) -> Result<Vec<f32>> {
+        if spec.offset < model.trained().start {
+            return model.get(model.params(), spec);
+        }
         let outside = || Error::machine(format!("{} is not of the parameters {:?}", spec.name, self.range));
         let start = spec.offset.checked_sub(self.range.start).ok_or_else(outside)?;
         if start + spec.elements() > self.range.len() {

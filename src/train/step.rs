@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::backend::{AdamW, Backend, BackendExt, Footprint, Operations};
 use crate::config::{ObjectiveSection, OptimizerSection};
 use crate::error::{Error, Result};
-use crate::model::{Flat, Keep, LossHeads, Model, Workspace};
+use crate::model::{Gradients, Keep, LossHeads, Model, Workspace};
 use crate::objective::{self, Objective, ScoreStats, StepTotals};
 use crate::passes::{Capacity, Pack};
 use crate::tensor::Tensor;
@@ -21,7 +21,7 @@ pub struct Trainer {
     objective: Box<dyn Objective>,
     optimizer: OptimizerSection,
     workspace: Workspace,
-    grads: Flat,
+    grads: Gradients,
     figures: Figures,
     /// Updates done.
     updates: u64,
@@ -97,7 +97,7 @@ impl Trainer {
         Ok(Self { model, state, objective, optimizer, workspace, grads, figures, updates: 0 })
     }
 
-    /// As [`Trainer::new`] with a state of its own over all parameters, for packs within `capacity`, of at most
+    /// As [`Trainer::new`] with a state of its own over all that is trained, for packs within `capacity`, of at most
     /// `candidates` candidates a step, and the activations of `keep`.
     pub fn whole(
         model: Rc<Model>,
@@ -107,7 +107,7 @@ impl Trainer {
         candidates: usize,
         keep: Keep,
     ) -> Result<Self> {
-        let state = OptimizerState::new(&model, 0..model.params().len())?;
+        let state = OptimizerState::new(&model, model.trained())?;
         let sizes = Sizes { config: model.config().clone(), outputs: model.outputs(), capacity, candidates };
         let plan = sizes.plan(&model.backend().footprint(), keep);
         Self::new(model, state, objective, optimizer, &plan)
@@ -128,7 +128,7 @@ impl Trainer {
         self.objective.score_stats(packs, scores)
     }
 
-    /// The gradients of the last step.
+    /// The gradients of the last step, of what is trained.
     pub fn grads(&self) -> &Tensor {
         self.grads.tensor()
     }
@@ -216,7 +216,7 @@ impl Trainer {
     /// have scores.
     fn issue_gradients(&mut self, model: &Model, packs: &[Pack], totals: &StepTotals) -> Result<usize> {
         let backend = model.backend().as_ref();
-        backend.fill(self.grads(), 0.0)?;
+        self.grads.zero(backend)?;
         model.zero_losses(&self.workspace)?;
         let mut candidates = 0;
         for pack in packs {

@@ -46,15 +46,30 @@ fn same(shown: &str, value: Option<&Value>) -> bool {
     }
 }
 
+/// Every section with its defaults, those within another one too: `train.lora`.
+fn sections(defaults: &Table) -> Vec<(String, Table)> {
+    let table = |name: &str| defaults.get(name).and_then(Value::as_table).cloned().unwrap_or_default();
+    let outer = known("no_such_section = 1").into_iter().map(|name| (name.clone(), table(&name)));
+    let with_inner = |(name, keys): (String, Table)| {
+        let inner = keys.clone().into_iter().filter_map(|(key, value)| Some((key, value.as_table()?.clone())));
+        let inner: Vec<_> = inner.map(|(key, keys)| (format!("{name}.{key}"), keys)).collect();
+        std::iter::once((name, keys)).chain(inner)
+    };
+    outer.flat_map(with_inner).collect()
+}
+
 #[test]
 fn the_reference_has_every_key_with_its_default() {
     let documented = documented();
     let defaults: Table = Config::default().to_toml().unwrap().parse().unwrap();
     let mut faults = Vec::new();
     let mut all = BTreeSet::new();
-    for section in known("no_such_section = 1") {
+    for (section, defaults) in sections(&defaults) {
         for key in known(&format!("[{section}]\nno_such_key = 1")) {
-            let value = defaults.get(&section).and_then(|section| section.get(&key));
+            let value = defaults.get(&key);
+            if value.is_some_and(Value::is_table) {
+                continue;
+            }
             match documented.get(&(section.clone(), key.clone())) {
                 None => faults.push(format!("docs/configuration.md lacks {section}.{key}, by default {value:?}")),
                 Some(shown) if !same(shown, value) => {
@@ -88,7 +103,14 @@ fn the_schema_has_every_key_with_its_default_and_every_name() {
     let defaults = serde_json::to_value(Config::default()).unwrap();
     let sections = schema["properties"].as_object().unwrap();
     assert_eq!(sections.keys().cloned().collect::<BTreeSet<_>>(), known("no_such_section = 1"));
-    for (section, property) in sections {
+    let inner = sections.iter().flat_map(|(section, property)| {
+        let keys = resolved(&schema, property)["properties"].as_object().unwrap();
+        let inner = keys.iter().filter(|(_, property)| resolved(&schema, property).get("properties").is_some());
+        inner.map(move |(key, property)| (format!("{section}.{key}"), property))
+    });
+    let all: Vec<_> = sections.iter().map(|(name, property)| (name.clone(), property)).chain(inner).collect();
+    assert!(all.iter().any(|(name, _)| name == "train.lora"));
+    for (section, property) in all {
         let section_schema = resolved(&schema, property);
         assert_eq!(section_schema["additionalProperties"], false, "{section}");
         let keys = section_schema["properties"].as_object().unwrap();
@@ -96,7 +118,8 @@ fn the_schema_has_every_key_with_its_default_and_every_name() {
         assert_eq!(keys.keys().cloned().collect::<BTreeSet<_>>(), expected, "{section}");
         for (key, property) in keys {
             assert!(property["description"].is_string(), "{section}.{key}");
-            let default = &defaults[section][key];
+            let place = format!("/{}/{key}", section.replace('.', "/"));
+            let default = defaults.pointer(&place).unwrap_or(&serde_json::Value::Null);
             assert_eq!(property.get("default").unwrap_or(&serde_json::Value::Null), default, "{section}.{key}");
             // A name that is wrong is refused with all that are right.
             if let Some(name) = default.as_str()

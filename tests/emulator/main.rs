@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use polar_raw::backend::{Backend, BackendExt, Operations};
-use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection};
+use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection, Projection};
 use polar_raw::cpu::Cpu;
 use polar_raw::cuda::abi::FillParams;
 use polar_raw::cuda::{Cuda, footprint, kernels, ptx};
 use polar_raw::eval::Scorer;
 use polar_raw::model::config::{Architecture, SpecialIds};
-use polar_raw::model::{Keep, Model, ModelConfig, OutputHeads};
+use polar_raw::model::{Keep, Lora, Model, ModelConfig, OutputHeads};
 use polar_raw::passes::{Capacity, Pack, Packer, Wanted};
 use polar_raw::reference::Reference;
 use polar_raw::rng;
@@ -48,10 +48,15 @@ fn assert_explained(what: &str, exact: &[f64], rounded: &[f64], got: &[f64]) {
 
 /// Packs of ragged pairs that share prefixes, different ones for each step.
 fn packs(step: u64) -> [Pack; 2] {
+    packs_for(&sizes(), step)
+}
+
+/// The same for a model with or without a next-token head.
+fn packs_for(sizes: &Sizes, step: u64) -> [Pack; 2] {
     let mut random = rng::stream(1, "emulated packs", step);
     let mut sequence = |n: usize| (0..n).map(|_| random.random_range(3..VOCAB as u32)).collect::<Vec<_>>();
     [33, 21].map(|most| {
-        let mut packer = Packer::new(Wanted { next_tokens: true, ..Wanted::SCORES });
+        let mut packer = Packer::new(Wanted { next_tokens: sizes.outputs.lm, ..Wanted::SCORES });
         for pair in 0..2 {
             let (prefix, n) = (sequence(9 + pair), most - (step as usize * 7 + pair) % 15);
             let [chosen, rejected] = [n, n - 5].map(|n| [prefix.clone(), sequence(n)].concat());
@@ -68,12 +73,16 @@ fn trainer(backend: Rc<dyn Backend>) -> Trainer {
 
 /// As [`trainer`], with the activations of `keep`.
 fn keeping(backend: Rc<dyn Backend>, keep: Keep) -> Trainer {
-    let sizes = sizes();
+    of_sizes(backend, sizes(), keep)
+}
+
+fn of_sizes(backend: Rc<dyn Backend>, sizes: Sizes, keep: Keep) -> Trainer {
     let plan = sizes.plan(&backend.footprint(), keep);
     let model = Model::new(backend, sizes.config, sizes.outputs).unwrap();
-    let state = OptimizerState::zeroed(&model, 0..model.params().len()).unwrap();
+    let state = OptimizerState::zeroed(&model, model.trained()).unwrap();
     state.initialise(&model, 1).unwrap();
-    let objective = ObjectiveSection { lm_weight: 0.5, ..ObjectiveSection::default() };
+    let lm_weight = if sizes.outputs.lm { 0.5 } else { 0.0 };
+    let objective = ObjectiveSection { lm_weight, ..ObjectiveSection::default() };
     Trainer::new(Rc::new(model), state, &objective, &OptimizerSection::default(), &plan).unwrap()
 }
 
@@ -94,24 +103,41 @@ fn sizes() -> Sizes {
     Sizes { config, outputs: OutputHeads { reward: true, lm: true }, capacity, candidates: 8 }
 }
 
+/// With adapters of `rank` on every projection: rows of 8 bf16 are aligned, of 3 they are not.
+fn adapted(rank: usize) -> Sizes {
+    let Sizes { config, capacity, .. } = sizes();
+    let config = ModelConfig { lora: Some(Lora { rank, alpha: 16.0, targets: Projection::ALL.to_vec() }), ..config };
+    Sizes { config, outputs: OutputHeads { reward: true, lm: false }, capacity, candidates: 8 }
+}
+
 /// Losses and gradient norms of ten steps.
-fn train(backend: Rc<dyn Backend>) -> (Vec<f64>, Vec<f64>) {
-    let (mut trainer, mut scores) = (trainer(backend), Vec::new());
-    let steps = (0..10).map(|step| trainer.step(&packs(step), 3e-3, &mut scores).unwrap());
+fn train(backend: Rc<dyn Backend>, sizes: Sizes) -> (Vec<f64>, Vec<f64>) {
+    let (mut trainer, mut scores) = (of_sizes(backend, sizes.clone(), Keep::All), Vec::new());
+    let steps = (0..10).map(|step| trainer.step(&packs_for(&sizes, step), 3e-3, &mut scores).unwrap());
     steps.map(|step| (step.loss, step.grad_norm)).unzip()
 }
 
 #[test]
 fn ten_steps() {
     let _alone = alone();
-    let exact = train(Rc::new(Cpu::new()));
-    let rounded = train(Rc::new(Rounded::new(Rc::new(Reference))));
+    ten_steps_of(sizes);
+}
+
+#[test]
+fn ten_steps_of_adapters() {
+    let _alone = alone();
+    [8, 3].into_iter().for_each(|rank| ten_steps_of(|| adapted(rank)));
+}
+
+fn ten_steps_of(sizes: impl Fn() -> Sizes) {
+    let exact = train(Rc::new(Cpu::new()), sizes());
+    let rounded = train(Rc::new(Rounded::new(Rc::new(Reference))), sizes());
     let cuda = Rc::new(Cuda::emulated().unwrap());
-    let emulated = train(cuda.clone());
+    let emulated = train(cuda.clone(), sizes());
     assert_explained("losses", &exact.0, &rounded.0, &emulated.0);
     assert_explained("gradient norms", &exact.1, &rounded.1, &emulated.1);
     // The same again gives the same bits, whatever order blocks and warps ran in.
-    let again = train(cuda);
+    let again = train(cuda, sizes());
     assert_eq!((emulated.0, emulated.1), again);
 }
 
@@ -183,14 +209,17 @@ fn a_tensor_of_a_card_is_refused_by_the_host() {
 fn what_is_kept_changes_no_bit() {
     let _alone = alone();
     let cuda: Rc<dyn Backend> = Rc::new(Cuda::emulated().unwrap());
-    let results = Keep::ALL.map(|keep| {
-        let (mut trainer, mut scores) = (keeping(cuda.clone(), keep), Vec::new());
-        let steps: Vec<_> = (0..2).map(|step| trainer.step(&packs(step), 3e-3, &mut scores).unwrap()).collect();
-        let read = |tensor| cuda.read_f32(tensor).unwrap();
-        (steps, scores, read(trainer.grads()), read(trainer.state().master()))
-    });
-    assert!(results[0].2.iter().any(|g| *g != 0.0));
-    assert!(results[1] == results[0] && results[2] == results[0]);
+    for sizes in [sizes(), adapted(8)] {
+        let results = Keep::ALL.map(|keep| {
+            let (mut trainer, mut scores) = (of_sizes(cuda.clone(), sizes.clone(), keep), Vec::new());
+            let step = |step| trainer.step(&packs_for(&sizes, step), 3e-3, &mut scores).unwrap();
+            let steps: Vec<_> = (0..2).map(step).collect();
+            let read = |tensor| cuda.read_f32(tensor).unwrap();
+            (steps, scores, read(trainer.grads()), read(trainer.state().master()))
+        });
+        assert!(results[0].2.iter().any(|g| *g != 0.0));
+        assert!(results[1] == results[0] && results[2] == results[0]);
+    }
 }
 
 /// Masters apart from the weights: what is saved and restored goes on to the same bits.
@@ -198,17 +227,20 @@ fn what_is_kept_changes_no_bit() {
 fn a_restored_state_goes_on_to_the_same_bits() {
     let _alone = alone();
     let cuda: Rc<dyn Backend> = Rc::new(Cuda::emulated().unwrap());
-    let run = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints::open(&RunLock::acquire(run.path()).unwrap(), 1).unwrap();
-    let (mut trainer, mut scores) = (keeping(cuda.clone(), Keep::All), Vec::new());
-    trainer.step(&packs(0), 3e-3, &mut scores).unwrap();
-    trainer.state().save(trainer.model(), &checkpoints, 1, &"totals").unwrap();
-    let expected = trainer.step(&packs(1), 3e-3, &mut scores).unwrap();
-    let mut again = keeping(cuda.clone(), Keep::All);
-    again.state().restore(again.model(), &checkpoints.latest().unwrap().checkpoint.unwrap()).unwrap();
-    again.resume_at(1);
-    assert_eq!(again.step(&packs(1), 3e-3, &mut scores).unwrap(), expected);
-    assert!(bits(&again) == bits(&trainer));
+    for sizes in [sizes(), adapted(8)] {
+        let begin = || of_sizes(cuda.clone(), sizes.clone(), Keep::All);
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(&RunLock::acquire(run.path()).unwrap(), 1).unwrap();
+        let (mut trainer, mut scores) = (begin(), Vec::new());
+        trainer.step(&packs_for(&sizes, 0), 3e-3, &mut scores).unwrap();
+        trainer.state().save(trainer.model(), &checkpoints, 1, &"totals").unwrap();
+        let expected = trainer.step(&packs_for(&sizes, 1), 3e-3, &mut scores).unwrap();
+        let mut again = begin();
+        again.state().restore(again.model(), &checkpoints.latest().unwrap().checkpoint.unwrap()).unwrap();
+        again.resume_at(1);
+        assert_eq!(again.step(&packs_for(&sizes, 1), 3e-3, &mut scores).unwrap(), expected);
+        assert!(bits(&again) == bits(&trainer));
+    }
 }
 
 /// Weights, masters and both moments.
@@ -239,13 +271,14 @@ fn what_is_not_finite_updates_nothing() {
 #[test]
 fn the_plan_is_what_is_taken() {
     let _alone = alone();
-    for keep in Keep::ALL {
+    for (sizes, keep) in [sizes(), adapted(8)].iter().flat_map(|sizes| Keep::ALL.map(|keep| (sizes.clone(), keep))) {
         let cuda: Rc<dyn Backend> = Rc::new(Cuda::emulated().unwrap());
+        let planned = sizes.plan(&footprint(), keep).total();
         let free = || cuda.free_memory().unwrap().unwrap();
         let before = free();
-        let (mut trainer, mut scores) = (keeping(cuda.clone(), keep), Vec::new());
-        trainer.step(&packs(0), 1e-3, &mut scores).unwrap();
-        let (taken, planned) = (before - free(), sizes().plan(&footprint(), keep).total());
+        let (mut trainer, mut scores) = (of_sizes(cuda.clone(), sizes.clone(), keep), Vec::new());
+        trainer.step(&packs_for(&sizes, 0), 1e-3, &mut scores).unwrap();
+        let taken = before - free();
         println!("{keep}: {planned} bytes planned, {taken} taken");
         assert!(taken.abs_diff(planned) * 100 <= taken, "{keep}: {planned} bytes planned, {taken} taken");
     }

@@ -324,3 +324,30 @@ fn rows_to_evaluate_and_to_score() {
         refused(&folder, &mut folder.program(args), &["polar_raw.json", part]);
     }
 }
+
+/// Adapters that cannot be: each with the key, the value and what to do.
+#[test]
+fn adapters() {
+    let folder = Folder::new();
+    succeed(&mut folder.train(&["train.steps=1"], &["--run", "base"]));
+    let cases: [(&[&str], &[&str], &[&str]); 7] = [
+        (&["train.lora.rank=4"], &[], &["train.lora.rank = 4", "--init DIR"]),
+        // Keys have one head of 8.
+        (&["train.lora.rank=9"], &["--init", "base/model"], &["train.lora.rank = 9", "k_proj", "[8, 16]", "at most 8"]),
+        (&["train.lora.targets=['q','w_proj']"], &[], &["train.lora.targets", "`w_proj`", "did you mean", "`q_proj`"]),
+        (&["train.lora.targets=['q','q_proj']"], &[], &["train.lora.targets = [q_proj, q_proj]", "each named once"]),
+        (&["train.lora.targets=[]"], &[], &["train.lora.targets = []"]),
+        (&["train.lora.alpha=0"], &[], &["train.lora.alpha = 0", "above 0"]),
+        (
+            &["train.lora.rank=4", "objective.lm_weight=0.5"],
+            &["--init", "base/model"],
+            &["train.lora.rank = 4", "objective.lm_weight", "set that to 0"],
+        ),
+    ];
+    for (sets, args, parts) in cases {
+        refused(&folder, &mut folder.train(sets, &[args, &["--run", "run"]].concat()), parts);
+    }
+    let args = ["--init", "base/model", "--run", "run", "--dry-run"];
+    let said = String::from_utf8(succeed(&mut folder.train(&["train.lora.rank=4"], &args)).stdout).unwrap();
+    assert!(said.contains("of them: the head, and adapters of rank 4 on q_proj, k_proj"), "{said}");
+}

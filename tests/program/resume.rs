@@ -380,6 +380,47 @@ fn the_last_checkpoints_are_kept() {
     assert_eq!(run.checkpoints(), ["step-00000016", "step-00000020", "step-00000022"]);
 }
 
+/// Adapters: the same bits of them and of the model that they are merged into, and checkpoints that hold them, the head
+/// and no other weight.
+#[test]
+fn adapters_killed_twice() {
+    let folder = Folder::new();
+    succeed(&mut folder.train(&["train.steps=3"], &["--run", "base"]));
+    let sets = ["train.steps=60", "train.checkpoint_every=7", "train.lora.rank=4", "train.lora.targets=['q','down']"];
+    let args = ["--init", "base/model"];
+    let expected = uninterrupted(&folder, &sets, &args);
+    let mut run = Run::new(&folder, "killed", &sets);
+    run.args = args.to_vec();
+    for steps in [10, 40] {
+        let (status, said) = run.interrupt(steps, libc::SIGKILL);
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{said}");
+    }
+    let said = run.ends_as(&expected);
+    assert!(said.contains("going on after step"), "{said}");
+    let read = |name: &str| {
+        ["adapter_config.json", "adapter_model.safetensors"]
+            .map(|file| fs::read(folder.path(name).join("adapter").join(file)).unwrap())
+    };
+    assert!(read("killed") == read("uninterrupted"));
+    // In each of two layers of 16 and 24 columns: 4 rows and columns of a query's factors, and of the down projection's.
+    let trained = 16 + 2 * 4 * (16 + 16 + 24 + 16);
+    for file in ["params-0.bin", "m-0.bin", "v-0.bin"] {
+        let path = run.path("checkpoints").join("step-00000060").join(file);
+        assert_eq!(fs::metadata(path).unwrap().len(), 4 * trained, "{file}");
+    }
+    let stored = |name: &str| {
+        let model = Pretrained::open(&folder.path(name)).unwrap();
+        let mut values = Vec::new();
+        let heads = model.heads();
+        model.read_into(heads, &mut |spec, tensor| Ok(values.push((spec.name.clone(), tensor.to_vec())))).unwrap();
+        values
+    };
+    for ((name, before), (_, after)) in stored("base/model").iter().zip(&stored("killed/model")) {
+        let changes = ["wqkv", "w2", "v_head"].iter().any(|part| name.contains(part));
+        assert_eq!(before != after, changes, "{name}");
+    }
+}
+
 /// A small disk of its own.
 struct SmallDisk(PathBuf);
 
