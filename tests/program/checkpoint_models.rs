@@ -102,3 +102,25 @@ fn a_checkpoint_that_cannot_be_one_says_why() {
     let output = run(&mut folder.program(["score", "--model", FIRST, "--input", "rows.jsonl", "--output", &output]));
     assert!(stderr(&output).contains("are the same file"), "{}", stderr(&output));
 }
+
+/// What is exported is the best checkpoint's, adapters merged; a checkpoint alone lacks what they are adapters of.
+#[test]
+fn adapters_are_kept_at_their_best_and_are_no_model() {
+    let folder = trained(&[]);
+    let sets = ["train.lora.rank=2", "train.steps=4", "eval.every=1", "train.keep_best=true", "optimizer.lr=0.5"];
+    let args = ["--init", LAST, "--run", "tuned"];
+    succeed(&mut folder.train(&sets, &args));
+    let lines = fs::read_to_string(folder.path("tuned/metrics.jsonl")).unwrap();
+    let losses: Vec<f64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["eval_loss"].as_f64().unwrap())
+        .collect();
+    assert_eq!(losses.len(), 4, "{losses:?}");
+    let best = 1 + (0..4).fold(0, |best, i| if losses[i] < losses[best] { i } else { best });
+    let checkpoint = format!("tuned/checkpoints/step-{best:08}");
+    assert!(folder.path(&checkpoint).is_dir());
+    let output = run(&mut folder.program(["score", "--model", &checkpoint, "--input", "rows.jsonl"]));
+    let said = stderr(&output);
+    assert!(output.status.code() == Some(2) && said.contains("holds adapters (train.lora.rank)"), "{said}");
+    succeed(&mut folder.program(["score", "--model", "tuned/model", "--input", "rows.jsonl"]));
+}

@@ -76,7 +76,7 @@ fn examples_are_logged_with_their_scores() {
     folder.file("rows.jsonl", rows(30));
     folder.file("held-out.jsonl", long);
     let data = ["--data", "rows.jsonl", "--eval-data", "held-out.jsonl", "--run", "run"];
-    succeed(&mut folder.train(&["train.steps=6", "eval.every=2"], &data));
+    succeed(&mut folder.train(&["train.steps=6", "eval.every=2", "train.checkpoint_every=2"], &data));
     let text = fs::read_to_string(folder.path("run/examples.jsonl")).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let steps = metrics(&folder, "run");
@@ -96,6 +96,13 @@ fn examples_are_logged_with_their_scores() {
         assert!((found["eval_loss"].as_f64().unwrap() - loss).abs() < 1e-12, "{found}");
     }
     assert!(lines[0]["examples"][0]["scores"] != lines[2]["examples"][0]["scores"]);
+
+    // Where the run goes on from an earlier step, what lies beyond is dropped, and written again.
+    fs::remove_dir_all(folder.path("run/checkpoints/step-00000006")).unwrap();
+    fs::remove_file(folder.path("run/report.html")).unwrap();
+    let said = stderr(&succeed(&mut folder.program(["train", "--resume", "--run", "run"])));
+    assert!(said.contains("going on after step 4"), "{said}");
+    assert_eq!(fs::read_to_string(folder.path("run/examples.jsonl")).unwrap(), text);
 }
 
 /// What is evaluated on is drawn by the seed from all that is held out, and is the same in every run.
