@@ -130,8 +130,7 @@ mod tests {
 
     use super::*;
     use crate::data::lines::{Lines, MAX_LINE};
-    use crate::data::{Records, ScoreRows, SetFormat, read};
-    use crate::eval::sets;
+    use crate::data::{Records, RowFile, ScoreRows, SetFormat, read};
 
     const SCHEMA: &str = "message rows {
         REQUIRED BYTE_ARRAY prompt (UTF8);
@@ -201,7 +200,8 @@ mod tests {
         assert_eq!(rows.kind(), "trajectories", "a column without a value is a key that is not there");
         let rows: Vec<_> = ScoreRows::open(file.path()).unwrap().map(Result::unwrap).collect();
         assert_eq!((rows.len(), rows[299].line), (2 * ROWS, 2 * ROWS), "a line is a row");
-        let error = sets::read(file.path(), Some(SetFormat::JudgeBench), 1).unwrap_err().to_string();
+        let file = RowFile::open(file.path()).unwrap();
+        let error = file.groups(SetFormat::JudgeBench.rows(), 1).err().unwrap().to_string();
         assert!(error.contains("300 rows are wrong") && error.contains(":1: missing key \"label\""), "{error}");
     }
 
