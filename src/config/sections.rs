@@ -262,12 +262,28 @@ pub struct LoraSection {
     /// An adapter counts `alpha / rank` times.
     pub alpha: f64,
     /// The projections of every layer that have an adapter.
+    #[schemars(with = "Vec<ProjectionName>")]
     pub targets: Vec<Projection>,
+}
+
+/// What the schema says of a [`Projection`]: it knows nothing of the other names that are read.
+struct ProjectionName;
+
+impl JsonSchema for ProjectionName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Projection".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let own = ["q", "k", "v", "o", "gate", "up", "down"];
+        let names: Vec<&str> = own.into_iter().chain(Projection::ALL.map(Projection::name)).collect();
+        schemars::json_schema!({"type": "string", "enum": names})
+    }
 }
 
 /// A matrix of a layer that an adapter can be beside. What the network has fused, queries with keys and values, gate
 /// with up, has one for each of its parts. PEFT's names are read too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Projection {
     /// Queries.

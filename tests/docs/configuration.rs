@@ -110,6 +110,9 @@ fn the_schema_has_every_key_with_its_default_and_every_name() {
     });
     let all: Vec<_> = sections.iter().map(|(name, property)| (name.clone(), property)).chain(inner).collect();
     assert!(all.iter().any(|(name, _)| name == "train.lora"));
+    let targets = known("[train.lora]\ntargets = ['no-such-name']");
+    let listed = schema["$defs"]["Projection"]["enum"].as_array().unwrap().iter();
+    assert_eq!(listed.map(|name| name.as_str().unwrap().to_string()).collect::<BTreeSet<_>>(), targets);
     for (section, property) in all {
         let section_schema = resolved(&schema, property);
         assert_eq!(section_schema["additionalProperties"], false, "{section}");

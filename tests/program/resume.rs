@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use polar_raw::cpu::Cpu;
-use polar_raw::model::{Model, ModelConfig};
+use polar_raw::model::{Model, ModelConfig, TensorSpec};
 use polar_raw::rng;
 use polar_raw::store::Pretrained;
 use polar_raw::store::weights::{self, WriteOptions};
@@ -412,7 +412,11 @@ fn adapters_killed_twice() {
         let model = Pretrained::open(&folder.path(name)).unwrap();
         let mut values = Vec::new();
         let heads = model.heads();
-        model.read_into(heads, &mut |spec, tensor| Ok(values.push((spec.name.clone(), tensor.to_vec())))).unwrap();
+        let mut push = |spec: &TensorSpec, tensor: &[f32]| {
+            values.push((spec.name.clone(), tensor.to_vec()));
+            Ok(())
+        };
+        model.read_into(heads, &mut push).unwrap();
         values
     };
     for ((name, before), (_, after)) in stored("base/model").iter().zip(&stored("killed/model")) {
