@@ -64,7 +64,7 @@ pub const TARGETS: [Target; 21] = [
     target("chat_template", 40 * MIB, 2 * KIB, chat_template),
     target("requests", MIB, 4 * KIB, requests),
     target("request_keys", MIB, 2 * KIB, request_keys),
-    target("ptx", 4 * MIB, 4 * KIB, ptx),
+    target("ptx", 40 * MIB, 4 * KIB, ptx),
     target("metrics", MIB, 4 * KIB, metrics),
     target("checkpoint", MIB, 2 * KIB, checkpoint),
     target("run_config", MIB, 4 * KIB, run_config),

@@ -52,6 +52,7 @@ impl Pipeline {
         let mut pipeline = Self { tokenizer, unknown, reserved: HashSet::new(), bytes, growth, spelt: OnceLock::new() };
         pipeline.refresh()?;
         pipeline.check_added(&added)?;
+        pipeline.check_frame()?;
         Ok(pipeline)
     }
 
@@ -98,6 +99,18 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// What stands around a text is in the vocabulary, before anything is added that might get its id.
+    fn check_frame(&self) -> Result<()> {
+        let [before, after] = self.frame()?;
+        match before.into_iter().chain(after).find(|id| self.name(*id).is_none()) {
+            Some(id) => Err(Error::user(format!(
+                "key \"post_processor\": it puts the id {id} around a text, which the vocabulary does not have; correct \
+                 it, or get the tokenizer again"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Ids of `text`, none of them reserved.
@@ -172,12 +185,8 @@ impl Pipeline {
     /// The token that the post-processor puts before a text. It becomes special: `added_tokens` need not have it.
     pub(super) fn leading(&mut self) -> Result<Option<u32>> {
         let [before, _] = self.frame()?;
-        let Some(&first) = before.first() else { return Ok(None) };
-        let name = self.name(first).ok_or_else(|| {
-            Error::user(format!(
-                "key \"post_processor\": it puts the id {first} first, which the vocabulary does not have"
-            ))
-        })?;
+        // That they have names was seen when they were read.
+        let Some((first, name)) = before.first().and_then(|id| Some((*id, self.name(*id)?))) else { return Ok(None) };
         self.add_special(&name)?;
         Ok(Some(first))
     }

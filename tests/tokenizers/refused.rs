@@ -70,6 +70,19 @@ fn a_byte_that_is_a_special_token() {
     assert!(Tokenizer::bytes(names).unwrap_err().to_string().contains("single character"));
 }
 
+/// Ids that a model has no rows for.
+#[test]
+fn a_post_processor_that_puts_ids_around_a_text_that_are_not_there() {
+    for (sep, cls, wrong) in [(8, 5, 8), (5, 9, 9)] {
+        let mut json = bpe();
+        json["post_processor"] = json!({
+            "type": "RobertaProcessing", "sep": ["<x>", sep], "cls": ["<x>", cls], "trim_offsets": true,
+            "add_prefix_space": true,
+        });
+        refused(&json, &["\"post_processor\"", &format!("the id {wrong} around")]);
+    }
+}
+
 #[test]
 fn no_character_is_lost_without_a_word() {
     // The only piece of "é" is a special token.

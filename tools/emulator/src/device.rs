@@ -8,6 +8,9 @@ use crate::parse::{self, Module, Space};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+/// Bytes of a module's variables, at most: a line of text may ask for a gigabyte, and what is zero is written.
+const MOST_VARIABLES: usize = 16 << 20;
+
 /// A device of the emulator.
 #[derive(Default)]
 pub struct Device {
@@ -43,7 +46,14 @@ impl Device {
         let module = parse::parse(ptx)?;
         self.accepts(&module.target)?;
         let mut globals = HashMap::new();
-        for variable in module.variables.iter().filter(|v| matches!(v.space, Space::Global | Space::Const)) {
+        let variables = || module.variables.iter().filter(|v| matches!(v.space, Space::Global | Space::Const));
+        let total = variables().fold(0_usize, |total, variable| total.saturating_add(variable.size));
+        if total > MOST_VARIABLES {
+            return Err(Error::new(format!(
+                "the module's variables take {total} bytes; at most {MOST_VARIABLES} are given: allocate memory instead"
+            )));
+        }
+        for variable in variables() {
             if variable.external {
                 return Err(Error::at(variable.line, format!("`{}` is defined in no module", variable.name)));
             }

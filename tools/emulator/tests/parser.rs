@@ -66,6 +66,10 @@ fn modules_are_refused_with_a_reason() {
         (".global .align 3 .b8 x[4];", "power of two"),
         (".global .u64 p = q;", "`q`"),
         (".entry k() { ret; } .entry k() { ret; }", "twice"),
+        (
+            ".version 7.1 .target sm_80 .address_size 64 .global .b8 x[9000000]; .const .b8 y[9000000];",
+            "18000000 bytes",
+        ),
         (".surprise", ".surprise"),
         ("\u{1}", "character"),
     ] {
