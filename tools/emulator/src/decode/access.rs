@@ -131,9 +131,21 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Whether an address in `.param` is one of what calls pass, and not of the kernel's parameters: those a function
+    /// does not see.
+    fn is_passed(&self, at: usize) -> bool {
+        match self.current.operands.get(at) {
+            Some(Operand::Address(Base::Symbol(name), _)) => self.passed.contains_key(name.as_str()),
+            _ => self.current.depth > 0,
+        }
+    }
+
     fn load_or_store(&mut self, op: &mut Opcode<'_>, load: bool) -> Result<()> {
         self.expect_operands(2..=3)?;
-        let space = op.take_any(&SPACES).unwrap_or(Space::Generic);
+        let mut space = op.take_any(&SPACES).unwrap_or(Space::Generic);
+        if op.take("param::func") || space == Space::Param && self.is_passed(usize::from(load)) {
+            space = Space::Local;
+        }
         take_hints(op);
         if op.take("mmio") {
             return op.unsupported("there are no devices behind memory here");
