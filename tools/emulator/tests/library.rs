@@ -237,6 +237,9 @@ fn early_exits_release_the_barrier() {
     }
 }
 
+/// A function: its name, the host's, and how many units in the last place it may be off.
+type Function = (&'static str, fn(f64) -> f64, u64);
+
 /// The library's functions as nvcc inlines them, against the host's: within so many units in the last place, of
 /// results that are normal numbers.
 #[test]
@@ -261,7 +264,7 @@ fn double_precision_is_the_host_s() {
     device.memory.read(y, &mut out).unwrap();
     let out: Vec<f64> = out.chunks_exact(8).map(|c| f64::from_le_bytes(c.try_into().unwrap())).collect();
     // The bounds of the CUDA C++ Programming Guide, one more for the host's own.
-    let functions: [(&str, fn(f64) -> f64, u64); 8] = [
+    let functions: [Function; 8] = [
         ("exp", f64::exp, 2),
         ("sqrt", |x| x.abs().sqrt(), 0),
         ("log", |x| x.abs().ln(), 2),

@@ -86,7 +86,10 @@ impl<'a> Decoder<'a> {
                     _ => self.emit(Op::Exit, &[], 0),
                 }
             }
-            "trap" | "brkpt" => self.emit(Op::Trap, &[], 0),
+            "trap" | "brkpt" => {
+                op.done()?;
+                self.emit(Op::Trap, &[], 0);
+            }
             "nanosleep" => {
                 let ty = op.ty()?;
                 op.done()?;
@@ -202,6 +205,7 @@ impl<'a> Decoder<'a> {
             if ty.size() != if kind == BarrierKind::Count { 4 } else { 0 } {
                 return op.unsupported("the type does not go with the reduction");
             }
+            op.done()?;
             slots[2] = self.result(ty)?;
             let predicate = self.current.operands.len().saturating_sub(1);
             slots[3] = self.source_at(predicate, Type::Pred)?;
@@ -226,8 +230,12 @@ impl<'a> Decoder<'a> {
     fn collective(&mut self, op: &mut Opcode<'_>) -> Result<()> {
         let mut slots = [0; 15];
         if op.base == "activemask" {
-            slots[0] = self.result(op.ty()?)?;
+            let ty = op.ty()?;
             op.done()?;
+            if ty != Type::B(4) {
+                return op.unsupported("the type has to be .b32");
+            }
+            slots[0] = self.result(ty)?;
             self.emit_inst(Inst { op: Op::Lanes(collective::activemask), guard: 0, flip: 0, slots, offset: 0 });
             return Ok(());
         }
@@ -248,6 +256,7 @@ impl<'a> Decoder<'a> {
                 if op.ty()? != bits {
                     return op.unsupported("the type has to be .b32");
                 }
+                op.done()?;
                 // The second result says whether the source lane was in range.
                 (slots[0], slots[1]) = match self.operand(0)? {
                     Operand::Pair(value, inside) => {
@@ -268,8 +277,14 @@ impl<'a> Decoder<'a> {
                     ("uni", collective::vote_uniform),
                     ("ballot", collective::ballot),
                 ];
+                let ballot = op.suffixes.contains(&"ballot");
                 let Some(function) = op.take_any(&modes) else { return op.unsupported("it names no mode") };
-                slots[0] = self.result(op.ty()?)?;
+                let ty = op.ty()?;
+                op.done()?;
+                if ty != if ballot { bits } else { Type::Pred } {
+                    return op.unsupported("the type does not go with the mode");
+                }
+                slots[0] = self.result(ty)?;
                 slots[1] = self.source_at(1, Type::Pred)?;
                 members = 2;
                 function
@@ -280,6 +295,10 @@ impl<'a> Decoder<'a> {
                     return op.unsupported("it names no mode");
                 }
                 let ty = op.ty()?;
+                op.done()?;
+                if !matches!(ty, Type::B(4 | 8)) {
+                    return op.unsupported("the type has to be .b32 or .b64");
+                }
                 (slots[0], slots[2]) = match self.operand(0)? {
                     Operand::Pair(value, all) => (self.destination(value, bits)?, self.destination(all, Type::Pred)?),
                     value => (self.destination(value, bits)?, 1),
@@ -288,13 +307,13 @@ impl<'a> Decoder<'a> {
                 members = 2;
                 match (any, ty.size()) {
                     (true, 4) => collective::match_any_32,
-                    (true, 8) => collective::match_any_64,
+                    (true, _) => collective::match_any_64,
                     (false, 4) => collective::match_all_32,
-                    (false, 8) => collective::match_all_64,
-                    _ => return op.unsupported("the type has to have 32 or 64 bits"),
+                    (false, _) => collective::match_all_64,
                 }
             }
             "elect" => {
+                op.done()?;
                 (slots[0], slots[1]) = match self.operand(0)? {
                     Operand::Pair(leader, elected) => {
                         (self.destination(leader, bits)?, self.destination(elected, Type::Pred)?)
@@ -314,10 +333,8 @@ impl<'a> Decoder<'a> {
                 if ty != Type::F(4) && (absolute || nan) {
                     return op.unsupported(".abs and .NaN go with .f32");
                 }
-                slots[0] = self.result(ty)?;
-                slots[1] = self.source_at(1, ty)?;
-                members = 2;
-                match (name, ty) {
+                op.done()?;
+                let function: LaneFn = match (name, ty) {
                     ("min" | "max", Type::F(4)) => collective::float_reduction(name == "max", absolute, nan),
                     ("add", Type::U(4) | Type::S(4)) => collective::reduce_add,
                     ("min", Type::U(4)) => collective::reduce_min_unsigned,
@@ -328,7 +345,11 @@ impl<'a> Decoder<'a> {
                     ("or", Type::B(4)) => collective::reduce_or,
                     ("xor", Type::B(4)) => collective::reduce_xor,
                     _ => return op.unsupported("the operation is not defined for this type"),
-                }
+                };
+                slots[0] = self.result(ty)?;
+                slots[1] = self.source_at(1, ty)?;
+                members = 2;
+                function
             }
             _ => return op.unsupported("it is not known here"),
         };

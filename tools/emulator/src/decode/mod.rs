@@ -8,16 +8,20 @@ mod arithmetic;
 mod control;
 mod convert;
 pub(crate) mod exact;
+mod forms;
 mod inline;
 mod layout;
 
 pub(crate) use access::{Access, Atomic, CopyAsync, Order};
+pub use forms::forms;
+
 pub(crate) use control::{BarrierKind, Barriers, Mma};
 pub(crate) use layout::{Array, LOCAL_WINDOW, Layout, PARAM_WINDOW, RED_ZONE, SHARED_WINDOW, WINDOW, align_up};
 
 use crate::error::{Error, Result};
 use crate::execute::registers::LaneFn;
 use crate::parse::{Function, Instruction, Literal, Module, Operand, RegisterId, Type};
+use forms::Part;
 use std::collections::HashMap;
 
 /// What an instruction does.
@@ -200,6 +204,9 @@ pub(crate) struct Decoder<'a> {
     guard: (u16, u32),
 }
 
+/// What is said of an opcode, and not of its operands.
+const NOT_SUPPORTED: &str = "is not supported";
+
 /// An opcode taken apart. Suffixes are taken out one by one; what is left over is not supported.
 pub(crate) struct Opcode<'a> {
     base: &'a str,
@@ -243,7 +250,7 @@ impl<'a> Opcode<'a> {
     }
 
     fn unsupported<T>(&self, why: &str) -> Result<T> {
-        Err(Error::at(self.line, format!("the instruction `{}` is not supported: {why}", self.text)))
+        Err(Error::at(self.line, format!("the instruction `{}` {NOT_SUPPORTED}: {why}", self.text)))
     }
 }
 
@@ -551,16 +558,15 @@ impl<'a> Decoder<'a> {
 
     fn instruction(&mut self, instruction: &'a Instruction) -> Result<()> {
         let mut op = Opcode::new(&instruction.opcode, instruction.line);
-        match op.base {
-            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "prefetch" | "prefetchu" | "cvta"
-            | "isspacep" | "applypriority" | "discard" => self.access(&mut op),
-            "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence" | "shfl"
-            | "vote" | "match" | "redux" | "activemask" | "elect" | "mma" | "nanosleep" | "pmevent" => {
-                self.control(&mut op)
-            }
-            "call" => self.call(&mut op),
-            "cvt" => self.convert(&mut op),
-            _ => self.arithmetic(&mut op),
+        let Some((_, part, _)) = forms::MNEMONICS.iter().find(|row| row.0 == op.base) else {
+            return op.unsupported("it is not known here");
+        };
+        match part {
+            Part::Access => self.access(&mut op),
+            Part::Control => self.control(&mut op),
+            Part::Call => self.call(&mut op),
+            Part::Convert => self.convert(&mut op),
+            Part::Arithmetic => self.arithmetic(&mut op),
         }
     }
 }

@@ -233,6 +233,9 @@ impl<'a> Decoder<'a> {
             _ => Self::half(op, ty, nan)?,
         };
         let approximate = (approx || full) && ty == Type::F(4);
+        if approximate && !APPROXIMATIONS.iter().any(|a| a.name == op.base) {
+            return op.unsupported("it has no approximate form");
+        }
         if relu && (sat || ty.size() > 4) {
             return op.unsupported("these suffixes do not go together");
         }
