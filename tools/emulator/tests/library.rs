@@ -180,6 +180,41 @@ fn an_assertion_is_found_with_its_words() {
     );
 }
 
+#[test]
+fn calls_have_guards_and_functions_tables_shared_memory_and_early_returns() {
+    let ptx = ".version 7.8 .target sm_80 .address_size 64
+        .func (.param .b32 r) f (.param .align 4 .b8 x[8]) {
+            .reg .pred %p<2>; .reg .b32 %r<6>; .reg .b64 %q<2>; .shared .b32 count;
+            mov.b64 %q1, x; ld.param.b32 %r1, [%q1]; ld.param.b32 %r2, [x+4];
+            mov.u32 %r3, 1000; st.param.b32 [r], %r3;
+            setp.eq.u32 %p1, %r1, 0; @%p1 st.shared.u32 [count], %r1;
+            setp.ge.u32 %p1, %r1, 40; @%p1 ret;
+            and.b32 %r1, %r1, 3; brx.idx %r1, LIST; LIST: .branchtargets A, B, A, C;
+            A: add.u32 %r2, %r2, 1; bra END; B: add.u32 %r2, %r2, 2; bra END; C: add.u32 %r2, %r2, 3;
+            END: st.param.b32 [r], %r2;
+        }
+        .func g () { .shared .b32 count; st.shared.b32 [count], 7; ret; }
+        .visible .entry k(.param .u64 out) {
+            .reg .pred %p<4>; .reg .b32 %r<8>; .reg .b64 %q<4>; .param .align 4 .b8 a[8]; .param .b32 b;
+            ld.param.u64 %q1, [out]; mov.u32 %r1, %tid.x; mad.wide.u32 %q1, %r1, 4, %q1;
+            setp.eq.u32 %p2, %r1, 0; @%p2 call g;
+            st.param.b32 [a], %r1; st.param.b32 [a+4], 100; mov.u32 %r2, 5; st.param.b32 [b], %r2;
+            setp.lt.u32 %p1, %r1, 50; @%p1 call.uni (b), f, (a); ld.param.b32 %r2, [b];
+            @!%p1 call.uni (b), f, (a); ld.param.b32 %r3, [b]; mad.lo.u32 %r2, %r2, 10000, %r3;
+            st.global.b32 [%q1], %r2; ret;
+        }";
+    each(
+        ptx,
+        "k",
+        |_| 0,
+        |t, _| {
+            let f = |t: u32| if t >= 40 { 1000 } else { 100 + [1, 2, 1, 3][t as usize % 4] };
+            let first = if t < 50 { f(t) } else { 5 };
+            first * 10_000 + if t < 50 { first } else { f(t) }
+        },
+    );
+}
+
 /// A writer whose text can be read afterwards.
 #[derive(Clone, Default)]
 struct Text(Arc<Mutex<Vec<u8>>>);
