@@ -170,7 +170,8 @@ fn an_assertion_is_found_with_its_words() {
     let (out, report) = run(CALLS, "asserts", 64, &(0..64).collect::<Vec<u32>>(), &[&n]);
     assert_eq!((report.findings.len(), out[63]), (0, 64));
     assert!(!report.counters.mix.contains_key("call.uni"));
-    let (_, report) = run(CALLS, "asserts", 64, &(0..64).map(|t| 2 * t).collect::<Vec<u32>>(), &[&n]);
+    let (out, report) = run(CALLS, "asserts", 64, &(0..64).map(|t| 2 * t).collect::<Vec<u32>>(), &[&n]);
+    assert_eq!(out[63], 126, "who fails an assertion does not go on");
     let [finding] = &report.findings[..] else { panic!("{:?}", report.findings) };
     assert_eq!((finding.fault, finding.count), (Fault::Assert, 19));
     assert_eq!(
