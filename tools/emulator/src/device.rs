@@ -2,22 +2,32 @@
 
 use crate::decode::{self, Program};
 use crate::error::{Error, Result};
-use crate::execute::{self, Config, Launch, Report};
+use crate::execute::{self, Config, Launch, Printed, Report};
 use crate::memory::Memory;
 use crate::parse::{self, Module, Space};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of a module's variables, at most: a line of text may ask for a gigabyte, and what is zero is written.
 const MOST_VARIABLES: usize = 16 << 20;
 
 /// A device of the emulator.
-#[derive(Default)]
 pub struct Device {
     /// Its memory.
     pub memory: Memory,
     /// How strict it is.
     pub config: Config,
+    /// The most bytes of text that a launch prints (`CU_LIMIT_PRINTF_FIFO_SIZE`, which begins as 1 MiB): of more the
+    /// oldest is lost.
+    pub printf_bytes: usize,
+    output: Mutex<Box<dyn Write + Send>>,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self::new(Config::default())
+    }
 }
 
 /// A module that is loaded: its variables have addresses.
@@ -35,7 +45,17 @@ pub struct Kernel {
 impl Device {
     /// A device with empty memory.
     pub fn new(config: Config) -> Self {
-        Self { memory: Memory::default(), config }
+        Self {
+            memory: Memory::default(),
+            config,
+            printf_bytes: 1 << 20,
+            output: Mutex::new(Box::new(std::io::stdout())),
+        }
+    }
+
+    /// Has what kernels print written to `writer`, at the end of each launch, and no longer to the standard output.
+    pub fn print_to(&mut self, writer: impl Write + Send + 'static) {
+        self.output = Mutex::new(Box::new(writer));
     }
 
     /// Parses a module and gives its variables memory, with what they begin with.
@@ -86,8 +106,8 @@ impl Device {
     /// Launches a kernel and waits for it. `params` are the bytes of each parameter in order.
     ///
     /// # Errors
-    /// If the kernel does not take such parameters, blocks, or so much shared memory. What is wrong with the kernel's
-    /// execution is no error, but in the report.
+    /// If the kernel does not take such parameters, blocks, or so much shared memory, or what it printed cannot be
+    /// written. What is wrong with the kernel's execution is no error, but in the report.
     pub fn launch(
         &self,
         kernel: &Kernel,
@@ -112,7 +132,7 @@ impl Device {
         for (param, place) in params.iter().zip(&layout.params) {
             bytes[place.start..place.start + place.size].copy_from_slice(param);
         }
-        execute::launch(&Launch {
+        let launch = Launch {
             program,
             memory: &self.memory,
             config: &self.config,
@@ -121,7 +141,17 @@ impl Device {
             dynamic_shared,
             params: &bytes,
             published: Mutex::default(),
-        })
+            printed: Mutex::new(Printed::new(self.printf_bytes)),
+        };
+        let report = execute::launch(&launch)?;
+        let printed = launch.printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !printed.is_empty() {
+            let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+            printed
+                .write(&mut *output)
+                .map_err(|error| Error::new(format!("what `{}` printed cannot be written: {error}", program.name)))?;
+        }
+        Ok(report)
     }
 }
 

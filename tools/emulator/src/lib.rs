@@ -42,6 +42,7 @@ mod memory;
 pub mod parse;
 
 pub use counters::{Banks, Counters, Traffic};
+pub use decode::forms;
 pub use detect::{Fault, Finding};
 pub use device::{Device, Kernel, LoadedModule};
 pub use error::{Error, Result};

@@ -7,6 +7,7 @@ use emulator::{Fault, Report};
 use std::ffi::{CStr, CString, c_char, c_void};
 
 const PTX: &str = include_str!("kernels/warp.ptx");
+const CALLS: &str = include_str!("kernels/calls.ptx");
 
 /// The functions of the library that are the emulator's own.
 struct Own {
@@ -110,6 +111,17 @@ fn cudarc_takes_the_library_for_a_driver() -> Result<(), DriverError> {
     assert_eq!(reports[0].findings[0].fault, Fault::OutOfBounds);
     assert_eq!(reports[0].findings[0].source, "warp.cu:13");
     assert!(own.text(c"emulator_last_error").contains("warp.cu:13"));
+
+    // An assertion that fails is that of a card, with its words.
+    let asserts = context.load_module(Ptx::from_src(CALLS))?.load_function("asserts")?;
+    let values = stream.clone_htod(&(0..64).collect::<Vec<i32>>())?;
+    for (n, wanted) in [(64i32, None), (63, Some(sys::CUresult::CUDA_ERROR_ASSERT))] {
+        let shape = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (64, 1, 1), shared_mem_bytes: 0 };
+        let mut call = stream.launch_builder(&asserts);
+        call.arg(&values).arg(&n);
+        assert_eq!(unsafe { call.launch(shape) }.err().map(|e| e.0), wanted);
+    }
+    assert!(own.text(c"emulator_last_error").contains("thread: [62, 0, 0] Assertion `p[i] < n"));
 
     // Settings, and PTX that cannot be executed.
     assert_eq!(own.configure("seed=7, races=off,mma=hopper"), 0);

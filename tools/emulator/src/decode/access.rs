@@ -131,9 +131,20 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Whether an address in `.param` is one of what calls pass, and not of the kernel's parameters: those a function
+    /// does not see.
+    fn is_passed(&self, at: usize) -> bool {
+        match self.current.operands.get(at) {
+            Some(Operand::Address(Base::Symbol(name), _)) => self.passed.contains_key(name.as_str()),
+            _ => self.current.depth > 0,
+        }
+    }
+
     fn load_or_store(&mut self, op: &mut Opcode<'_>, load: bool) -> Result<()> {
-        self.expect_operands(2..=3)?;
-        let space = op.take_any(&SPACES).unwrap_or(Space::Generic);
+        let mut space = op.take_any(&SPACES).unwrap_or(Space::Generic);
+        if op.take("param::func") || space == Space::Param && self.is_passed(usize::from(load)) {
+            space = Space::Local;
+        }
         take_hints(op);
         if op.take("mmio") {
             return op.unsupported("there are no devices behind memory here");
@@ -142,12 +153,13 @@ impl<'a> Decoder<'a> {
         let count = op.take_any(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let ty = op.ty()?;
         op.done()?;
-        if matches!(ty.size(), 0 | 16) {
-            return op.unsupported("values of this type have no registers here");
+        if !matches!(ty, Type::B(1..=8) | Type::U(_) | Type::S(_) | Type::F(4 | 8)) {
+            return op.unsupported("values of this type are not loaded or stored as such");
         }
         if count * ty.size() > 32 || count == 8 && ty.size() != 4 {
             return op.unsupported("the vector is too long");
         }
+        self.expect_operands(2..=2)?;
         let (address, wide_address, offset) = self.address(usize::from(load))?;
         let elements = self.vector(usize::from(!load))?;
         if elements.len() != count {
@@ -190,8 +202,10 @@ impl<'a> Decoder<'a> {
         let mut order = take_order(op);
         order.strong = true;
         op.take("noftz");
-        let names = ["add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"];
-        let Some(name) = names.into_iter().find(|name| op.take(name)) else {
+        let names = ["add", "min", "max", "and", "or", "xor", "inc", "dec", "exch", "cas"];
+        // What exchanges is of no use without its result.
+        let names = &names[..if result { 10 } else { 8 }];
+        let Some(&name) = names.iter().find(|name| op.take(name)) else {
             return op.unsupported("this atomic operation is not known here");
         };
         let ty = op.ty()?;
@@ -372,8 +386,8 @@ fn atomic_function(name: &str, ty: Type) -> Option<AtomicFn> {
         ("add", Type::Bf16) => |a, b, _| add_bf16(a as u16, b as u16).into(),
         ("add", Type::F16x2) => |a, b, _| pair(a, b, add_f16),
         ("add", Type::Bf16x2) => |a, b, _| pair(a, b, add_bf16),
-        ("min", Type::U(_)) => |a, b, _| a.min(b),
-        ("max", Type::U(_)) => |a, b, _| a.max(b),
+        ("min", Type::U(4 | 8)) => |a, b, _| a.min(b),
+        ("max", Type::U(4 | 8)) => |a, b, _| a.max(b),
         ("min", Type::S(4)) => |a, b, _| u64::from((a as i32).min(b as i32) as u32),
         ("max", Type::S(4)) => |a, b, _| u64::from((a as i32).max(b as i32) as u32),
         ("min", Type::S(8)) => |a, b, _| (a as i64).min(b as i64) as u64,

@@ -148,6 +148,9 @@ impl<'a> Decoder<'a> {
     fn mov(&mut self, op: &mut Opcode<'_>) -> Result<()> {
         let ty = op.ty()?;
         op.done()?;
+        if !matches!(ty, Type::Pred | Type::B(2..=8) | Type::U(2..=8) | Type::S(2..=8) | Type::F(4 | 8)) {
+            return op.unsupported("values of this type are not moved as such");
+        }
         self.expect_operands(2..=2)?;
         let (to, from) = (self.operand(0)?, self.operand(1)?);
         match (to, from) {
@@ -212,7 +215,12 @@ impl<'a> Decoder<'a> {
         let combine = COMBINE.into_iter().position(|name| op.take(name)).map_or(0, |at| at as i64 + 1);
         let ftz = op.take("ftz");
         let ty = op.ty()?;
-        match comparison(name, ty, ftz) {
+        let defined = match ty {
+            Type::B(_) => matches!(name, "eq" | "ne"),
+            Type::S(_) => !matches!(name, "lo" | "ls" | "hi" | "hs"),
+            _ => true,
+        };
+        match comparison(name, ty, ftz).filter(|_| defined) {
             Some(function) => Ok((function, combine, ty)),
             None => op.unsupported("this comparison is not defined for this type"),
         }
@@ -258,6 +266,9 @@ impl<'a> Decoder<'a> {
         if op.base == "selp" {
             let ty = op.ty()?;
             op.done()?;
+            if !matches!(ty, Type::B(2..=8) | Type::U(2..=8) | Type::S(2..=8) | Type::F(4 | 8)) {
+                return op.unsupported("values of this type are not selected");
+            }
             self.expect_operands(4..=4)?;
             let to = self.result(ty)?;
             let (yes, no) = (self.source_at(1, ty)?, self.source_at(2, ty)?);
@@ -274,6 +285,9 @@ impl<'a> Decoder<'a> {
         let by = op.ty()?;
         let ty = op.ty()?;
         op.done()?;
+        if !matches!(ty, Type::B(2..=8) | Type::U(2..=8) | Type::S(2..=8) | Type::F(4 | 8)) {
+            return op.unsupported("values of this type are not selected");
+        }
         let function = match (File::of(ty), by) {
             (File::B32, Type::S(4)) => lanes!(|a: u32, b: u32, c: i32| -> u32 { if c >= 0 { a } else { b } }),
             (File::B64, Type::S(4)) => lanes!(|a: u64, b: u64, c: i32| -> u64 { if c >= 0 { a } else { b } }),

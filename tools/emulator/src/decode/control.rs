@@ -1,6 +1,7 @@
 //! Instructions that steer: branches, barriers, votes and shuffles, and the products of matrices.
 
-use super::{ADDRESS, Decoder, Inst, MEMBERS, Op, Opcode};
+use super::inline::Call;
+use super::{ADDRESS, Decoder, Inst, Library, LibraryCall, MEMBERS, Op, Opcode};
 use crate::error::Result;
 use crate::execute::collective;
 use crate::execute::registers::LaneFn;
@@ -79,10 +80,27 @@ impl<'a> Decoder<'a> {
             "ret" | "exit" => {
                 op.take("uni");
                 op.done()?;
-                self.emit(Op::Exit, &[], 0);
+                // A function that stands in the place of its call goes on behind it.
+                match self.current.operands.first() {
+                    Some(&Operand::Label(behind)) => self.emit(Op::Branch, &[], behind.into()),
+                    _ => self.emit(Op::Exit, &[], 0),
+                }
             }
-            "trap" | "brkpt" => self.emit(Op::Trap, &[], 0),
-            "nanosleep" | "pmevent" => self.emit(Op::Nothing, &[], 0),
+            "trap" | "brkpt" => {
+                op.done()?;
+                self.emit(Op::Trap, &[], 0);
+            }
+            "nanosleep" => {
+                let ty = op.ty()?;
+                op.done()?;
+                if ty != Type::U(4) {
+                    return op.unsupported("the type has to be .u32");
+                }
+                self.expect_operands(1..=1)?;
+                self.source_at(0, ty)?;
+                self.emit(Op::Nothing, &[], 0);
+            }
+            "pmevent" => self.emit(Op::Nothing, &[], 0),
             "membar" => {
                 let Some(device) = op.take_any(&[("cta", false), ("gl", true), ("sys", true)]) else {
                     return op.unsupported("it names no scope");
@@ -105,6 +123,59 @@ impl<'a> Decoder<'a> {
             "mma" => self.mma(op)?,
             _ => self.collective(op)?,
         }
+        Ok(())
+    }
+
+    /// What is left of calls once the bodies of functions stand in their places: the way of those who do not call, and
+    /// the functions of the CUDA library.
+    pub(super) fn call(&mut self, op: &mut Opcode<'_>) -> Result<()> {
+        op.take("uni");
+        op.done()?;
+        match *self.current.operands.as_slice() {
+            [] => {
+                self.emit(Op::Nothing, &[], 0);
+                return Ok(());
+            }
+            [Operand::Label(behind)] => {
+                self.emit(Op::Branch, &[], behind.into());
+                return Ok(());
+            }
+            [Operand::Literal(Literal::Integer(most)), Operand::Symbol(..)] => {
+                self.emit(Op::TooDeep, &[], most);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(Call { returns, callee, arguments }) = Call::of(self.current) else {
+            return self.wrong("a function expected");
+        };
+        let name = match callee {
+            Operand::Symbol(name, 0) => name.as_str(),
+            _ => return op.unsupported("it calls through a register; functions have to be called by their names"),
+        };
+        let (function, takes) = match name {
+            "vprintf" => (Library::Vprintf, 2),
+            "__assertfail" => (Library::Assertfail, 5),
+            _ => {
+                return self.wrong(&format!(
+                    "the module does not say what `{name}` does, and of the functions of the CUDA library only \
+                     `vprintf` and `__assertfail` are known here"
+                ));
+            }
+        };
+        if arguments.len() != takes || returns.len() > 1 {
+            return self.wrong(&format!("`{name}` takes {takes} values, and {} are given", arguments.len()));
+        }
+        let place = |operand: &Operand| match operand {
+            Operand::Symbol(name, 0) => self.passed.get(name.as_str()).copied(),
+            _ => None,
+        };
+        let Some(places) = arguments.iter().map(place).collect::<Option<Vec<usize>>>() else {
+            return self.wrong("values have to be given in variables in `.param`");
+        };
+        let result = returns.first().and_then(place);
+        self.library_calls.push(LibraryCall { function, arguments: places, result });
+        self.emit(Op::Library(self.library_calls.len() as u32 - 1), &[], 0);
         Ok(())
     }
 
@@ -134,6 +205,7 @@ impl<'a> Decoder<'a> {
             if ty.size() != if kind == BarrierKind::Count { 4 } else { 0 } {
                 return op.unsupported("the type does not go with the reduction");
             }
+            op.done()?;
             slots[2] = self.result(ty)?;
             let predicate = self.current.operands.len().saturating_sub(1);
             slots[3] = self.source_at(predicate, Type::Pred)?;
@@ -158,8 +230,12 @@ impl<'a> Decoder<'a> {
     fn collective(&mut self, op: &mut Opcode<'_>) -> Result<()> {
         let mut slots = [0; 15];
         if op.base == "activemask" {
-            slots[0] = self.result(op.ty()?)?;
+            let ty = op.ty()?;
             op.done()?;
+            if ty != Type::B(4) {
+                return op.unsupported("the type has to be .b32");
+            }
+            slots[0] = self.result(ty)?;
             self.emit_inst(Inst { op: Op::Lanes(collective::activemask), guard: 0, flip: 0, slots, offset: 0 });
             return Ok(());
         }
@@ -180,6 +256,7 @@ impl<'a> Decoder<'a> {
                 if op.ty()? != bits {
                     return op.unsupported("the type has to be .b32");
                 }
+                op.done()?;
                 // The second result says whether the source lane was in range.
                 (slots[0], slots[1]) = match self.operand(0)? {
                     Operand::Pair(value, inside) => {
@@ -200,8 +277,14 @@ impl<'a> Decoder<'a> {
                     ("uni", collective::vote_uniform),
                     ("ballot", collective::ballot),
                 ];
+                let ballot = op.suffixes.contains(&"ballot");
                 let Some(function) = op.take_any(&modes) else { return op.unsupported("it names no mode") };
-                slots[0] = self.result(op.ty()?)?;
+                let ty = op.ty()?;
+                op.done()?;
+                if ty != if ballot { bits } else { Type::Pred } {
+                    return op.unsupported("the type does not go with the mode");
+                }
+                slots[0] = self.result(ty)?;
                 slots[1] = self.source_at(1, Type::Pred)?;
                 members = 2;
                 function
@@ -212,6 +295,10 @@ impl<'a> Decoder<'a> {
                     return op.unsupported("it names no mode");
                 }
                 let ty = op.ty()?;
+                op.done()?;
+                if !matches!(ty, Type::B(4 | 8)) {
+                    return op.unsupported("the type has to be .b32 or .b64");
+                }
                 (slots[0], slots[2]) = match self.operand(0)? {
                     Operand::Pair(value, all) => (self.destination(value, bits)?, self.destination(all, Type::Pred)?),
                     value => (self.destination(value, bits)?, 1),
@@ -220,22 +307,35 @@ impl<'a> Decoder<'a> {
                 members = 2;
                 match (any, ty.size()) {
                     (true, 4) => collective::match_any_32,
-                    (true, 8) => collective::match_any_64,
+                    (true, _) => collective::match_any_64,
                     (false, 4) => collective::match_all_32,
-                    (false, 8) => collective::match_all_64,
-                    _ => return op.unsupported("the type has to have 32 or 64 bits"),
+                    (false, _) => collective::match_all_64,
                 }
             }
+            "elect" => {
+                op.done()?;
+                (slots[0], slots[1]) = match self.operand(0)? {
+                    Operand::Pair(leader, elected) => {
+                        (self.destination(leader, bits)?, self.destination(elected, Type::Pred)?)
+                    }
+                    _ => return self.wrong("a pair `lane|predicate` expected as the destination"),
+                };
+                members = 1;
+                collective::elect
+            }
             "redux" => {
+                let (absolute, nan) = (op.take("abs"), op.take("NaN"));
                 let names = ["add", "min", "max", "and", "or", "xor"];
                 let Some(name) = names.into_iter().find(|name| op.take(name)) else {
                     return op.unsupported("it names no operation");
                 };
                 let ty = op.ty()?;
-                slots[0] = self.result(ty)?;
-                slots[1] = self.source_at(1, ty)?;
-                members = 2;
-                match (name, ty) {
+                if ty != Type::F(4) && (absolute || nan) {
+                    return op.unsupported(".abs and .NaN go with .f32");
+                }
+                op.done()?;
+                let function: LaneFn = match (name, ty) {
+                    ("min" | "max", Type::F(4)) => collective::float_reduction(name == "max", absolute, nan),
                     ("add", Type::U(4) | Type::S(4)) => collective::reduce_add,
                     ("min", Type::U(4)) => collective::reduce_min_unsigned,
                     ("max", Type::U(4)) => collective::reduce_max_unsigned,
@@ -245,7 +345,11 @@ impl<'a> Decoder<'a> {
                     ("or", Type::B(4)) => collective::reduce_or,
                     ("xor", Type::B(4)) => collective::reduce_xor,
                     _ => return op.unsupported("the operation is not defined for this type"),
-                }
+                };
+                slots[0] = self.result(ty)?;
+                slots[1] = self.source_at(1, ty)?;
+                members = 2;
+                function
             }
             _ => return op.unsupported("it is not known here"),
         };

@@ -289,6 +289,9 @@ impl<'a> Decoder<'a> {
         if pair && from != Type::F(4) || matches!(from, Type::F16x2 | Type::Bf16x2 | Type::B(_) | Type::Pred) {
             return op.unsupported("it is not defined for these types");
         }
+        if from == Type::Tf32 || to == Type::Tf32 && from != Type::F(4) || pair && integer(from) {
+            return op.unsupported("it is not defined for these types");
+        }
         if integer(to) != integer(from) && whole.or(rounding).is_none() {
             return op.unsupported("a rounding is needed");
         }

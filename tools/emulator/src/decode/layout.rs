@@ -49,6 +49,9 @@ pub(crate) struct Layout {
     /// Bytes of static shared memory, without red zones.
     pub static_shared: usize,
     pub local: Vec<Array>,
+    /// Variables that calls pass their values in, in local memory too. Padding is passed along with them: what is
+    /// read of these always counts as written.
+    pub passed: Vec<Array>,
     /// Bytes of local memory of a thread, from address 0, with red zones.
     pub local_end: usize,
 }
@@ -92,7 +95,13 @@ impl Layout {
             layout.symbols.push((variable.name.clone(), start as u64));
             end = align_up(start + variable.size, 16) + RED_ZONE;
         }
-        if !layout.local.is_empty() {
+        for variable in function.variables.iter().filter(|v| v.space == Space::Param) {
+            let start = align_up(end, variable.align);
+            layout.passed.push(Array { name: variable.name.clone(), start, size: variable.size });
+            layout.symbols.push((variable.name.clone(), start as u64));
+            end = align_up(start + variable.size, 16) + RED_ZONE;
+        }
+        if !layout.local.is_empty() || !layout.passed.is_empty() {
             layout.local_end = end;
         }
         for variable in &function.variables {

@@ -8,15 +8,20 @@ mod arithmetic;
 mod control;
 mod convert;
 pub(crate) mod exact;
+mod forms;
+mod inline;
 mod layout;
 
 pub(crate) use access::{Access, Atomic, CopyAsync, Order};
+pub use forms::forms;
+
 pub(crate) use control::{BarrierKind, Barriers, Mma};
 pub(crate) use layout::{Array, LOCAL_WINDOW, Layout, PARAM_WINDOW, RED_ZONE, SHARED_WINDOW, WINDOW, align_up};
 
 use crate::error::{Error, Result};
 use crate::execute::registers::LaneFn;
 use crate::parse::{Function, Instruction, Literal, Module, Operand, RegisterId, Type};
+use forms::Part;
 use std::collections::HashMap;
 
 /// What an instruction does.
@@ -26,10 +31,8 @@ pub(crate) enum Op {
     Lanes(LaneFn),
     /// Computes on registers across the lanes of the mask in slot [`MEMBERS`], which have to be there together.
     Collective(LaneFn),
-    /// Reads the clock into slot 0; 64 bits wide or 32.
-    Clock {
-        wide: bool,
-    },
+    /// Reads a clock into slot 0.
+    Clock(Clock),
     /// Reads memory at slot [`ADDRESS`] plus `offset` into the first slots.
     Load(Access),
     /// Writes the first slots.
@@ -60,8 +63,39 @@ pub(crate) enum Op {
         device: bool,
     },
     Trap,
+    /// Calls a function of the CUDA library: the number is that of [`Program::library_calls`].
+    Library(u32),
+    /// A function has called itself as often (`offset`) as there is room for.
+    TooDeep,
     /// Nothing that the emulator could see: prefetches, sleeping.
     Nothing,
+}
+
+/// A clock, whether its upper half is asked for, and whether the slot has 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clock {
+    /// Of the whole device, in nanoseconds; or else of the block, in instructions.
+    pub global: bool,
+    pub upper: bool,
+    pub wide: bool,
+}
+
+/// A call of a function of the CUDA library.
+#[derive(Debug, Clone)]
+pub(crate) struct LibraryCall {
+    pub function: Library,
+    /// Where each argument lies in local memory, and what is returned.
+    pub arguments: Vec<usize>,
+    pub result: Option<usize>,
+}
+
+/// The functions of the CUDA library that are there without being inlined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Library {
+    /// `int vprintf(const char *format, void *values)`
+    Vprintf,
+    /// `void __assertfail(const char *expression, const char *file, unsigned line, const char *function, size_t)`
+    Assertfail,
 }
 
 /// The slot of an address.
@@ -112,6 +146,7 @@ pub(crate) struct Program {
     /// For each instruction of the PTX: its opcode, its line, and where in the source it comes from.
     pub ptx: Vec<Origin>,
     pub targets: Vec<Vec<u32>>,
+    pub library_calls: Vec<LibraryCall>,
     /// Slots of each size, and what fills them.
     pub slots: [usize; 3],
     pub literals32: Vec<(u16, u32)>,
@@ -151,7 +186,11 @@ impl File {
 /// A kernel in the making.
 pub(crate) struct Decoder<'a> {
     function: &'a Function,
+    module: &'a Module,
     symbols: HashMap<&'a str, u64>,
+    /// The variables that calls pass their values in.
+    passed: HashMap<&'a str, usize>,
+    library_calls: Vec<LibraryCall>,
     /// The slot of each register.
     registers: Vec<u16>,
     counts: [usize; 3],
@@ -164,6 +203,9 @@ pub(crate) struct Decoder<'a> {
     index: u32,
     guard: (u16, u32),
 }
+
+/// What is said of an opcode, and not of its operands.
+const NOT_SUPPORTED: &str = "is not supported";
 
 /// An opcode taken apart. Suffixes are taken out one by one; what is left over is not supported.
 pub(crate) struct Opcode<'a> {
@@ -208,20 +250,32 @@ impl<'a> Opcode<'a> {
     }
 
     fn unsupported<T>(&self, why: &str) -> Result<T> {
-        Err(Error::at(self.line, format!("the instruction `{}` is not supported: {why}", self.text)))
+        Err(Error::at(self.line, format!("the instruction `{}` {NOT_SUPPORTED}: {why}", self.text)))
     }
 }
 
 /// Decodes a kernel. `globals` are the addresses of the module's variables.
-pub(crate) fn decode(module: &Module, function: &Function, globals: &HashMap<String, u64>) -> Result<Program> {
+pub(crate) fn decode(module: &Module, kernel: &Function, globals: &HashMap<String, u64>) -> Result<Program> {
+    let whole = inline::inlined(module, kernel)?;
+    let function = &*whole;
     let layout = Layout::new(module, function)?;
     let mut symbols: HashMap<&str, u64> = globals.iter().map(|(name, &address)| (name.as_str(), address)).collect();
     symbols.extend(layout.symbols.iter().map(|(name, address)| (name.as_str(), *address)));
     // Instructions that stand behind the last one of the body would run off its end.
-    let end = Instruction { line: function.line, place: 0, guard: None, opcode: "exit".into(), operands: Vec::new() };
+    let end = Instruction {
+        line: function.line,
+        place: 0,
+        guard: None,
+        opcode: "exit".into(),
+        operands: Vec::new(),
+        depth: 0,
+    };
     let mut decoder = Decoder {
         function,
+        module,
         symbols,
+        passed: layout.passed.iter().map(|a| (a.name.as_str(), a.start)).collect(),
+        library_calls: Vec::new(),
         registers: Vec::with_capacity(function.registers.len()),
         // Slot 0 of each file is where unwanted results go; of the predicates slot 0 is true and slot 1 unwanted.
         counts: [1, 1, 2],
@@ -277,6 +331,7 @@ pub(crate) fn decode(module: &Module, function: &Function, globals: &HashMap<Str
         origins: decoder.origins,
         ptx,
         targets,
+        library_calls: decoder.library_calls,
         layout,
         max_threads: function.max_threads.unwrap_or(1024).min(1024),
     })
@@ -399,6 +454,9 @@ impl<'a> Decoder<'a> {
                     let address = address.wrapping_add_signed(*offset);
                     self.constant(file, if file == File::B32 { address & 0xffff_ffff } else { address })
                 }
+                None if self.module.functions.iter().any(|f| f.name == *name) => self.wrong(&format!(
+                    "`{name}` is a function, and its address is of no use: calls through registers are not executed"
+                )),
                 None => self.wrong(&format!("`{name}` is not declared")),
             },
             _ => self.wrong("a register or a literal expected as a source"),
@@ -439,9 +497,17 @@ impl<'a> Decoder<'a> {
             "%lanemask_ge" => Special::LaneMask(Greater, true),
             "%dynamic_smem_size" => Special::DynamicSharedBytes,
             "%total_smem_size" => Special::TotalSharedBytes,
-            "%clock" | "%clock_hi" | "%globaltimer_lo" | "%globaltimer_hi" | "%clock64" | "%globaltimer" => {
+            "%clock" | "%clock_hi" | "%clock64" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi" => {
+                if file == File::Pred {
+                    return self.wrong("a special register is not a predicate");
+                }
                 let slot = self.fresh(file)?;
-                self.emit(Op::Clock { wide: file == File::B64 }, &[slot], 0);
+                let clock = Clock {
+                    global: register.starts_with("%globaltimer"),
+                    upper: register.ends_with("_hi"),
+                    wide: file == File::B64,
+                };
+                self.emit(Op::Clock(clock), &[slot], 0);
                 return Ok(slot);
             }
             _ => return self.wrong(&format!("`{name}` is neither declared nor a special register that is supported")),
@@ -492,16 +558,15 @@ impl<'a> Decoder<'a> {
 
     fn instruction(&mut self, instruction: &'a Instruction) -> Result<()> {
         let mut op = Opcode::new(&instruction.opcode, instruction.line);
-        match op.base {
-            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "prefetch" | "prefetchu" | "cvta"
-            | "isspacep" | "applypriority" | "discard" => self.access(&mut op),
-            "bra" | "brx" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "membar" | "fence" | "shfl"
-            | "vote" | "match" | "redux" | "activemask" | "elect" | "mma" | "nanosleep" | "pmevent" => {
-                self.control(&mut op)
-            }
-            "call" => op.unsupported("device functions have to be inlined (`__forceinline__`)"),
-            "cvt" => self.convert(&mut op),
-            _ => self.arithmetic(&mut op),
+        let Some((_, part, _)) = forms::MNEMONICS.iter().find(|row| row.0 == op.base) else {
+            return op.unsupported("it is not known here");
+        };
+        match part {
+            Part::Access => self.access(&mut op),
+            Part::Control => self.control(&mut op),
+            Part::Call => self.call(&mut op),
+            Part::Convert => self.convert(&mut op),
+            Part::Arithmetic => self.arithmetic(&mut op),
         }
     }
 }

@@ -30,6 +30,10 @@ pub enum Fault {
     Hang,
     /// The kernel executed `trap`.
     Trap,
+    /// An `assert` of the kernel does not hold.
+    Assert,
+    /// Functions call each other deeper than there is room for.
+    StackOverflow,
 }
 
 impl fmt::Display for Fault {
@@ -45,6 +49,8 @@ impl fmt::Display for Fault {
             Self::Deadlock => "deadlock",
             Self::Hang => "hang",
             Self::Trap => "trap",
+            Self::Assert => "assertion failed",
+            Self::StackOverflow => "stack overflow",
         })
     }
 }

@@ -15,6 +15,9 @@ type Address = u64;
 /// The one context.
 const CONTEXT: usize = 0x100;
 
+/// `CU_LIMIT_PRINTF_FIFO_SIZE`; the other limits are of stacks and heaps that are not here.
+const PRINTF_FIFO_SIZE: i32 = 1;
+
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
@@ -67,7 +70,6 @@ no_ops! {
     fn cuDevicePrimaryCtxRelease_v2(i32)
     fn cuDevicePrimaryCtxSetFlags_v2(i32, c_uint)
     fn cuCtxSynchronize()
-    fn cuCtxSetLimit(i32, usize)
     fn cuCtxSetFlags(c_uint)
     fn cuCtxSetCacheConfig(i32)
     fn cuCtxDestroy_v2(Handle)
@@ -171,8 +173,16 @@ functions! {
         unsafe { put(device, 0) }
     }
 
-    fn cuCtxGetLimit(value: *mut usize, _limit: i32) |_driver| {
-        unsafe { put(value, 0) }
+    fn cuCtxGetLimit(value: *mut usize, limit: i32) |driver| {
+        let found = if limit == PRINTF_FIFO_SIZE { driver.device.printf_bytes } else { 0 };
+        unsafe { put(value, found) }
+    }
+
+    fn cuCtxSetLimit(limit: i32, value: usize) |driver| {
+        if limit == PRINTF_FIFO_SIZE {
+            driver.device.printf_bytes = value;
+        }
+        Ok(())
     }
 
     fn cuCtxGetCacheConfig(config: *mut i32) |_driver| {

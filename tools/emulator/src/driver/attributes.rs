@@ -86,6 +86,8 @@ pub(super) fn describe(status: i32) -> Option<(&'static str, &'static str)> {
         400 => ("CUDA_ERROR_INVALID_HANDLE\0", "invalid resource handle\0"),
         500 => ("CUDA_ERROR_NOT_FOUND\0", "named symbol not found\0"),
         700 => ("CUDA_ERROR_ILLEGAL_ADDRESS\0", "an illegal memory access; emulator_last_error says where\0"),
+        710 => ("CUDA_ERROR_ASSERT\0", "a device-side assertion failed; emulator_last_error says which\0"),
+        714 => ("CUDA_ERROR_HARDWARE_STACK_ERROR\0", "calls too deep; emulator_last_error says where\0"),
         716 => ("CUDA_ERROR_MISALIGNED_ADDRESS\0", "a misaligned address; emulator_last_error says where\0"),
         719 => ("CUDA_ERROR_LAUNCH_FAILED\0", "the launch failed; emulator_last_error says how\0"),
         801 => ("CUDA_ERROR_NOT_SUPPORTED\0", "the emulator does not do this\0"),

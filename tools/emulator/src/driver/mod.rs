@@ -30,6 +30,8 @@ pub(crate) enum Status {
     InvalidHandle = 400,
     NotFound = 500,
     IllegalAddress = 700,
+    Assert = 710,
+    HardwareStackError = 714,
     MisalignedAddress = 716,
     LaunchFailed = 719,
     NotSupported = 801,
@@ -210,6 +212,8 @@ impl Driver {
         let worst = report.findings.iter().find_map(|finding| match finding.fault {
             Fault::OutOfBounds => Some(Status::IllegalAddress),
             Fault::Misaligned => Some(Status::MisalignedAddress),
+            Fault::Assert => Some(Status::Assert),
+            Fault::StackOverflow => Some(Status::HardwareStackError),
             Fault::Trap | Fault::Deadlock | Fault::Hang => Some(Status::LaunchFailed),
             _ => None,
         });

@@ -1,6 +1,6 @@
 //! Instructions across the lanes of a warp. Each is given the mask of the lanes that execute it together.
 
-use super::registers::{LANES, Lane, Registers};
+use super::registers::{LANES, Lane, LaneFn, Registers};
 use crate::decode::Inst;
 
 fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
@@ -163,4 +163,43 @@ reductions! {
     reduce_and, u32, |a, b| a & b;
     reduce_or, u32, |a, b| a | b;
     reduce_xor, u32, |a, b| a ^ b;
+}
+
+/// The greatest or smallest f32 of the lanes. A NaN counts for nothing, or (`NAN_WINS`) is the result, as it is where
+/// there is nothing else; -0 is less than +0 (PTX ISA, redux.sync).
+fn reduce_floats<const GREATEST: bool, const ABSOLUTE: bool, const NAN_WINS: bool>(
+    registers: &mut Registers,
+    inst: &Inst,
+    mask: u32,
+) {
+    let values = registers.b32[usize::from(inst.slots[1])].0;
+    let values =
+        || lanes_of(mask).map(|lane| f32::from_bits(if ABSOLUTE { values[lane] & 0x7fff_ffff } else { values[lane] }));
+    let numbers = values().filter(|x| !x.is_nan());
+    let best = if GREATEST { numbers.max_by(f32::total_cmp) } else { numbers.min_by(f32::total_cmp) };
+    let reduced = match best {
+        Some(best) if !NAN_WINS || !values().any(f32::is_nan) => best.to_bits(),
+        _ => 0x7fff_ffff,
+    };
+    write_all(registers, inst.slots[0], reduced, mask);
+}
+
+pub(crate) fn float_reduction(greatest: bool, absolute: bool, nan_wins: bool) -> LaneFn {
+    match (greatest, absolute, nan_wins) {
+        (false, false, false) => reduce_floats::<false, false, false>,
+        (false, false, true) => reduce_floats::<false, false, true>,
+        (false, true, false) => reduce_floats::<false, true, false>,
+        (false, true, true) => reduce_floats::<false, true, true>,
+        (true, false, false) => reduce_floats::<true, false, false>,
+        (true, false, true) => reduce_floats::<true, false, true>,
+        (true, true, false) => reduce_floats::<true, true, false>,
+        (true, true, true) => reduce_floats::<true, true, true>,
+    }
+}
+
+/// `elect`: the lowest lane of the group leads; slot 0 is its number, and the predicate in slot 1 holds for it alone.
+pub(crate) fn elect(registers: &mut Registers, inst: &Inst, mask: u32) {
+    let leader = mask.trailing_zeros();
+    write_all(registers, inst.slots[0], leader, mask);
+    write_pred(registers, inst.slots[1], 1u32.checked_shl(leader).unwrap_or(0), mask);
 }

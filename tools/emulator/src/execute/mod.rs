@@ -4,11 +4,14 @@ mod access;
 pub(crate) mod collective;
 mod copies;
 mod cta;
+mod library;
 mod matrix;
+mod printf;
 pub(crate) mod registers;
 mod warp;
 
 pub(crate) use crate::memory::POISON;
+pub(crate) use printf::Printed;
 
 use crate::counters::Counters;
 use crate::decode::{Op, Program};
@@ -139,6 +142,8 @@ pub(crate) struct Launch<'l> {
     pub params: &'l [u8],
     /// What a block that reads an atomic variable learns of the others: by address.
     pub published: Mutex<HashMap<u64, Knowledge>>,
+    /// What its threads print.
+    pub printed: Mutex<Printed>,
 }
 
 /// Clocks of warps of other blocks, by block (from 1) and warp, up to which their accesses lie before one's own.

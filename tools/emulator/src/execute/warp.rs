@@ -2,11 +2,13 @@
 //! and paths that meet at an instruction are one again.
 
 use super::copies::Copies;
-use super::cta::{Scratch, Shared, at_barrier, barrier_result};
+use super::cta::{Scratch, Shared, WRITTEN, at_barrier, barrier_result};
 use super::registers::{Lanes32, Lanes64, Registers};
 use super::{Knowledge, Launch, Tally, mix};
 use crate::decode::{BarrierKind, Barriers, Inst, MEMBERS, Op, Special};
 use crate::detect::Fault;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Why a warp stopped.
 pub(super) enum Stop {
@@ -90,8 +92,13 @@ impl Warp {
         }
         let full = u32::MAX >> (32 - lanes);
         let layout = &program.layout;
-        let local = if layout.local.is_empty() { 0 } else { lanes };
+        let local = if layout.local_end == 0 { 0 } else { lanes };
         let arrays = || layout.local.iter().map(|a| (a.start, a.size));
+        let scratch = || {
+            let mut scratch = Scratch::new(layout.local_end, arrays());
+            layout.passed.iter().for_each(|a| scratch.states[a.start..a.start + a.size].fill(WRITTEN));
+            scratch
+        };
         Self {
             number,
             full,
@@ -99,7 +106,7 @@ impl Warp {
             paths: vec![Path { pc: 0, mask: full, wait: Wait::Nothing }],
             forced: false,
             registers,
-            local: (0..local).map(|_| Scratch::new(layout.local_end, arrays())).collect(),
+            local: (0..local).map(|_| scratch()).collect(),
             copies: Copies::default(),
             clock: 1,
             seen: vec![0; count as usize],
@@ -310,12 +317,28 @@ impl Warp {
                         break;
                     }
                     Op::Fence { device } => self.fence(cta, device),
-                    Op::Clock { wide } => {
-                        let ticks = *executed;
-                        if wide {
-                            self.registers.b64[usize::from(inst.slots[0])].0 = [ticks; 32];
+                    Op::Clock(clock) => {
+                        let now = if clock.global { global_timer() } else { *executed };
+                        let now = if clock.upper { now >> 32 } else { now };
+                        if clock.wide {
+                            self.registers.b64[usize::from(inst.slots[0])].0 = [now; 32];
                         } else {
-                            self.registers.b32[usize::from(inst.slots[0])].0 = [ticks as u32; 32];
+                            self.registers.b32[usize::from(inst.slots[0])].0 = [now as u32; 32];
+                        }
+                    }
+                    Op::Library(number) => {
+                        let call = &program.library_calls[number as usize];
+                        if on != 0 && !self.library(cta, tally, pc, call, on) {
+                            return Stop::Trap;
+                        }
+                    }
+                    Op::TooDeep => {
+                        if on != 0 {
+                            let thread = self.thread(cta, on.trailing_zeros() as usize);
+                            tally.findings.add(Fault::StackOverflow, pc, None, || {
+                                format!("{thread}: a function stands inside itself more than {} times", inst.offset)
+                            });
+                            return Stop::Trap;
                         }
                     }
                     Op::Trap => {
@@ -505,6 +528,13 @@ impl Warp {
         knowledge.insert((cta.number, self.number), self.clock);
         knowledge
     }
+}
+
+/// Nanoseconds of the device's timer: it goes on by the 32 that hardware's has as its step whenever somebody reads it,
+/// so that it never goes back and whoever waits for it comes to an end.
+fn global_timer() -> u64 {
+    static TIMER: AtomicU64 = AtomicU64::new(1 << 40);
+    TIMER.fetch_add(32, Relaxed)
 }
 
 /// The lanes that name each mask, mask by mask.

@@ -1,4 +1,4 @@
-//! Kernels: parameters, and bodies with their scopes.
+//! Kernels and device functions: parameters, and bodies with their scopes.
 
 use super::lexer::Token;
 use super::{
@@ -48,24 +48,58 @@ impl Parser<'_> {
         if module.kernels.iter().any(|k| k.name == function.name) {
             return Err(Error::at(line, format!("the kernel `{}` is defined twice", function.name)));
         }
-        if self.take('(') && !self.take(')') {
-            loop {
-                let param_line = self.line();
-                if !self.take_word(".param") {
-                    return self.unexpected("`.param`");
-                }
-                let form = self.type_and_align()?;
-                let param = self.variable(Space::Param, false, form)?;
-                if !param.initial.is_empty() {
-                    return Err(Error::at(param_line, "a parameter may have no initial value"));
-                }
-                function.params.push(param);
-                if !self.take(',') {
-                    break;
-                }
-            }
-            self.expect(')')?;
+        if self.take('(') {
+            function.params = self.params()?;
         }
+        self.directives_and_body(&mut function)?;
+        Ok(function)
+    }
+
+    /// A device function after `.func`; `None` if it is only declared.
+    pub(super) fn device_function(&mut self, module: &Module, line: u32) -> Result<Option<Function>> {
+        let mut function = Function { line, ..Function::default() };
+        if self.take('(') {
+            function.returns = self.params()?;
+        }
+        function.name = self.word("the name of a function")?.to_owned();
+        if self.take('(') {
+            function.params = self.params()?;
+        }
+        while self.take_word(".noreturn") {}
+        if self.take(';') {
+            return Ok(None);
+        }
+        if module.functions.iter().any(|f| f.name == function.name) {
+            return Err(Error::at(line, format!("the function `{}` is defined twice", function.name)));
+        }
+        self.directives_and_body(&mut function)?;
+        Ok(Some(function))
+    }
+
+    /// Parameters up to and with the closing parenthesis.
+    fn params(&mut self) -> Result<Vec<Variable>> {
+        let mut params = Vec::new();
+        while !self.take(')') {
+            let line = self.line();
+            if !self.take_word(".param") {
+                return self.unexpected("`.param`");
+            }
+            let form = self.type_and_align()?;
+            let param = self.variable(Space::Param, false, form)?;
+            if !param.initial.is_empty() {
+                return Err(Error::at(line, "a parameter may have no initial value"));
+            }
+            params.push(param);
+            if !self.take(',') {
+                self.expect(')')?;
+                break;
+            }
+        }
+        Ok(params)
+    }
+
+    /// What stands between the parameters and the body, and the body.
+    fn directives_and_body(&mut self, function: &mut Function) -> Result<()> {
         while !self.take('{') {
             let line = self.line();
             let directive = self.word("a directive or `{`")?;
@@ -86,7 +120,7 @@ impl Parser<'_> {
             }
         }
         let mut body = Body {
-            function: &mut function,
+            function,
             scopes: vec![Scope::default()],
             scope: 0,
             place: 0,
@@ -95,8 +129,7 @@ impl Parser<'_> {
             lists: Vec::new(),
         };
         self.block(&mut body, 0)?;
-        body.resolve()?;
-        Ok(function)
+        body.resolve()
     }
 
     /// Statements up to and with the closing brace.
@@ -134,6 +167,11 @@ impl Parser<'_> {
     }
 
     fn label(&mut self, body: &mut Body<'_>, name: &str, line: u32) -> Result<()> {
+        // What a call through a register may call: the call itself is refused when it is decoded.
+        if self.take_word(".callprototype") || self.take_word(".calltargets") {
+            while self.next()? != Token::Mark(';') {}
+            return Ok(());
+        }
         let target = if self.take_word(".branchtargets") {
             let mut names = Vec::new();
             loop {
@@ -170,7 +208,9 @@ impl Parser<'_> {
                 for at in first..body.function.variables.len() {
                     let name = body.function.variables[at].name.clone();
                     let taken = |v: &Variable| v.name == name;
-                    if body.function.variables[..at].iter().any(taken) || body.function.params.iter().any(taken) {
+                    let function = &body.function;
+                    let mut others = function.variables[..at].iter().chain(&function.params).chain(&function.returns);
+                    if others.any(taken) {
                         let unique = format!("{name}@{at}");
                         body.function.variables[at].name.clone_from(&unique);
                         body.scopes[body.scope].renamed.insert(name, unique);
@@ -273,7 +313,7 @@ impl Parser<'_> {
                 return self.unexpected(&format!("`,` or `;` after an operand of `{opcode}`"));
             }
         }
-        body.function.body.push(Instruction { line, place: body.place, guard, opcode, operands });
+        body.function.body.push(Instruction { line, place: body.place, guard, opcode, operands, depth: 0 });
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 //! PTX text to a [`Module`].
 //!
 //! What nvcc writes from C++ with inline assembly is understood: kernels, their parameters, variables of all spaces,
-//! nested scopes of registers and labels, `.loc` and `.file`. Bodies of `.func` are passed over; a kernel that calls
-//! one is refused when it is decoded.
+//! nested scopes of registers and labels, `.loc` and `.file`, device functions whose parameters lie in `.param`.
 
 mod body;
 mod lexer;
@@ -191,16 +190,8 @@ impl<'a> Parser<'a> {
                 module.kernels.push(kernel);
             }
             ".func" => {
-                // A prototype ends in `;`, a definition in a block; parameters stand in parentheses before either.
-                loop {
-                    match self.next()? {
-                        Token::Mark(';') => break,
-                        Token::Mark('{') => {
-                            self.skip_block()?;
-                            break;
-                        }
-                        _ => {}
-                    }
+                if let Some(function) = self.device_function(module, line)? {
+                    module.functions.push(function);
                 }
             }
             ".loc" | ".pragma" => self.skip_line(line),

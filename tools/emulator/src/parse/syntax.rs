@@ -138,6 +138,8 @@ pub struct Instruction {
     pub opcode: String,
     /// Destination first.
     pub operands: Vec<Operand>,
+    /// How many calls lie around it once the bodies of functions stand in the places of their calls; the parser says 0.
+    pub depth: u32,
 }
 
 /// A place in a source file, as `.loc` gives it.
@@ -189,7 +191,7 @@ pub struct Variable {
     pub line: u32,
 }
 
-/// A kernel.
+/// A kernel, or a device function.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Function {
     /// Its name.
@@ -198,6 +200,8 @@ pub struct Function {
     pub line: u32,
     /// Its parameters in order.
     pub params: Vec<Variable>,
+    /// What a device function returns; kernels return nothing.
+    pub returns: Vec<Variable>,
     /// Variables that are declared inside it.
     pub variables: Vec<Variable>,
     /// The type of each register.
@@ -223,6 +227,8 @@ pub struct Module {
     pub variables: Vec<Variable>,
     /// Kernels.
     pub kernels: Vec<Function>,
+    /// Device functions that have a body.
+    pub functions: Vec<Function>,
     /// Source files by the number that `.file` gives them.
     pub files: Vec<(u32, String)>,
 }

@@ -256,3 +256,10 @@ fn packing() {
     check("mov.b64 {%r4, %r5}, %q1; mov.b64 %q4, {%r5, %r4};", |a, _, _| a.rotate_left(32), same);
     check("mov.b64 {%h4, %h5, %h6, %h7}, %q1; mov.b64 %q4, {%h7, %h4, %h5, %h6};", |a, _, _| a.rotate_left(16), same);
 }
+
+/// All of these, for the sake of what they execute.
+pub(super) fn all() {
+    comparisons_and_selections();
+    conversions();
+    packing();
+}

@@ -220,3 +220,11 @@ fn halves() {
     short("neg.bf16", 1, |x, _, _| x ^ 0x8000);
     short("abs.f16", 1, |x, _, _| x & 0x7fff);
 }
+
+/// All of these, for the sake of what they execute.
+pub(super) fn all() {
+    floats();
+    approximate_functions_are_near();
+    approximate_functions_move_within_the_manual_s_bounds();
+    halves();
+}

@@ -199,3 +199,12 @@ fn fields() {
     word("szext.clamp.s32", 2, |a, n, _| if n > 31 { a } else { extract(a.into(), 32, 0, n.into(), true) as u32 });
     word("szext.wrap.u32", 2, |a, n, _| a & ((1u64 << (n & 31)) - 1) as u32);
 }
+
+/// All of these, for the sake of what they execute.
+pub(super) fn all() {
+    sums_differences_and_signs();
+    products();
+    quotients_and_extremes();
+    bits_and_shifts();
+    fields();
+}

@@ -3,10 +3,23 @@
 
 mod choices;
 mod conversions;
+mod coverage;
 mod floats;
 mod integers;
+mod rounding;
+mod warps;
 
-use emulator::{Config, Device};
+use emulator::{Config, Device, Report};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+/// The opcodes that were executed so far.
+static EXECUTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Remembers what a launch executed.
+fn record(report: &Report) {
+    EXECUTED.lock().unwrap().extend(report.counters.mix.keys().cloned());
+}
 
 /// Operands of a case.
 const COUNT: usize = 4096;
@@ -123,6 +136,7 @@ fn results_on(body: &str, triples: Vec<[u64; 3]>, perturb: bool) -> (Vec<[u64; 3
     let params: [&[u8]; 2] = [&input.to_le_bytes(), &output.to_le_bytes()];
     let report = device.launch(&kernel, [count as u32 / 128, 1, 1], [128, 1, 1], 0, &params).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
+    record(&report);
     let mut out = vec![0; 8 * count];
     device.memory.read(output, &mut out).unwrap();
     (triples, out.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect())

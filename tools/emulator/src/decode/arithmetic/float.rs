@@ -171,11 +171,14 @@ fn perturb(registers: &mut Registers, inst: &Inst, mask: u32) {
     let [result, first, second] = [1, 2, 3].map(|at| registers.b32[usize::from(inst.slots[at])].0);
     let to = usize::from(inst.slots[0]);
     let (approximation, ftz) = (&APPROXIMATIONS[(inst.offset >> 1) as usize], inst.offset & 1 != 0);
+    // The CUDA library's `tanh` in double precision builds on powers of two being exact.
+    let whole_is_exact = approximation.name == "ex2";
     for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
         let value = result[lane];
         let operands = [first[lane], second[lane]].map(f32::from_bits);
         let operands = if ftz { operands.map(flush) } else { operands };
-        registers.b32[to].0[lane] = if is_special(value) || operands.iter().any(|x| is_special(x.to_bits())) {
+        let special = is_special(value) || operands.iter().any(|x| is_special(x.to_bits()));
+        registers.b32[to].0[lane] = if special || whole_is_exact && operands[0].fract() == 0.0 {
             value
         } else {
             let mixed = (value ^ seed).wrapping_mul(0x9e37_79b1);
@@ -191,6 +194,18 @@ fn perturb(registers: &mut Registers, inst: &Inst, mask: u32) {
 fn approximate_quotient(a: f32, b: f32) -> f32 {
     let exponent = b.to_bits() >> 23 & 255;
     if exponent == 253 || exponent == 254 { a * 0.0f32.copysign(b) } else { a / b }
+}
+
+/// A function of the upper 32 bits of an f64, in which 20 of the fraction lie, rounded to as many; subnormals are zeros.
+#[inline(always)]
+fn coarse(a: f64, f: impl Fn(f64) -> f64) -> f64 {
+    const UPPER: u64 = 0xffff_ffff_0000_0000;
+    let flush = |x: f64| if x.is_subnormal() { 0f64.copysign(x) } else { x };
+    if a.is_nan() {
+        return f64::from_bits(0x7fff_ffff_0000_0000);
+    }
+    let y = flush(f(flush(f64::from_bits(a.to_bits() & UPPER))));
+    if y.is_nan() { f64::from_bits(0x7fff_ffff_0000_0000) } else { f64::from_bits((y.to_bits() + (1 << 31)) & UPPER) }
 }
 
 impl<'a> Decoder<'a> {
@@ -210,12 +225,17 @@ impl<'a> Decoder<'a> {
         op.done()?;
         let (function, sources) = match ty {
             Type::F(4) => Self::single(op, rounding, approx || full, ftz, nan)?,
-            Type::F(8) if matches!(rounding, None | Some(Rounding::Nearest)) && !approx => Self::double(op)?,
+            Type::F(8) if approx => Self::approximate_double(op, ftz)?,
+            Type::F(8) if ftz || nan => return op.unsupported("f64 is not flushed, and has no .NaN"),
+            Type::F(8) if matches!(rounding, None | Some(Rounding::Nearest)) && !full => Self::double(op)?,
             Type::F(8) => return op.unsupported("f64 is rounded to nearest only"),
             _ if ftz && op.base != "ex2" => return op.unsupported("halves are not flushed here"),
             _ => Self::half(op, ty, nan)?,
         };
         let approximate = (approx || full) && ty == Type::F(4);
+        if approximate && !APPROXIMATIONS.iter().any(|a| a.name == op.base) {
+            return op.unsupported("it has no approximate form");
+        }
         if relu && (sat || ty.size() > 4) {
             return op.unsupported("these suffixes do not go together");
         }
@@ -325,6 +345,17 @@ impl<'a> Decoder<'a> {
             "abs" => (lanes!(|a: f64| -> f64 { a.abs() }), 1),
             "copysign" => (lanes!(|a: f64, b: f64| -> f64 { b.copysign(a) }), 2),
             _ => return op.unsupported("it is not known here"),
+        })
+    }
+
+    /// `rcp.approx.ftz.f64` and `rsqrt.approx.ftz.f64` look at the upper 32 bits of the operand alone and give as many;
+    /// `rsqrt.approx.f64` is a function of the compiler, and exact here.
+    fn approximate_double(op: &Opcode<'_>, ftz: bool) -> Result<(LaneFn, usize)> {
+        Ok(match (op.base, ftz) {
+            ("rcp", true) => (lanes!(|a: f64| -> f64 { coarse(a, |x| 1.0 / x) }), 1),
+            ("rsqrt", true) => (lanes!(|a: f64| -> f64 { coarse(a, |x| 1.0 / x.sqrt()) }), 1),
+            ("rsqrt", false) => (lanes!(|a: f64| -> f64 { 1.0 / a.sqrt() }), 1),
+            _ => return op.unsupported("it has no approximate form in f64"),
         })
     }
 

@@ -88,6 +88,17 @@ impl<'a> Decoder<'a> {
         if saturated && (ty != Type::S(4) || !matches!(op.base, "add" | "sub")) {
             return op.unsupported("only .s32 is saturated");
         }
+        // PTX ISA: what has a sign or none where it matters, and bits where it does not.
+        let number = matches!(ty, Type::U(2 | 4 | 8) | Type::S(2 | 4 | 8));
+        let defined = match op.base {
+            "and" | "or" | "xor" | "not" | "cnot" => matches!(ty, Type::B(2 | 4 | 8)),
+            "brev" => matches!(ty, Type::B(4 | 8)),
+            "neg" | "abs" => matches!(ty, Type::S(2 | 4 | 8)),
+            _ => number,
+        };
+        if !defined {
+            return op.unsupported("it is not defined for this type");
+        }
         let (function, sources) = match op.base {
             "add" if saturated => (Some(lanes!(|a: i32, b: i32| -> i32 { a.saturating_add(b) })), 2),
             "sub" if saturated => (Some(lanes!(|a: i32, b: i32| -> i32 { a.saturating_sub(b) })), 2),
@@ -110,8 +121,12 @@ impl<'a> Decoder<'a> {
             "rem" => (integers!(ty, |a, b| if b == 0 { a } else { a.wrapping_rem(b) }), 2),
             "sad" => (
                 match ty {
+                    Type::U(2) => Some(lanes!(|a: u16, b: u16, c: u16| -> u16 { c.wrapping_add(a.abs_diff(b)) })),
+                    Type::S(2) => Some(lanes!(|a: i16, b: i16, c: u16| -> u16 { c.wrapping_add(a.abs_diff(b)) })),
                     Type::U(4) => Some(lanes!(|a: u32, b: u32, c: u32| -> u32 { c.wrapping_add(a.abs_diff(b)) })),
                     Type::S(4) => Some(lanes!(|a: i32, b: i32, c: u32| -> u32 { c.wrapping_add(a.abs_diff(b)) })),
+                    Type::U(8) => Some(lanes!(|a: u64, b: u64, c: u64| -> u64 { c.wrapping_add(a.abs_diff(b)) })),
+                    Type::S(8) => Some(lanes!(|a: i64, b: i64, c: u64| -> u64 { c.wrapping_add(a.abs_diff(b)) })),
                     _ => None,
                 },
                 3,
@@ -135,6 +150,9 @@ impl<'a> Decoder<'a> {
         let part = op.take_any(&[("lo", 0), ("hi", 1), ("wide", 2)]);
         let ty = op.ty()?;
         op.done()?;
+        if !matches!(ty, Type::U(2 | 4 | 8) | Type::S(2 | 4 | 8)) {
+            return op.unsupported("it is not defined for this type");
+        }
         match part {
             Some(2) => {
                 let found = wide_product!(ty,
@@ -178,6 +196,9 @@ impl<'a> Decoder<'a> {
     fn shift(&mut self, op: &mut Opcode<'_>) -> Result<()> {
         let ty = op.ty()?;
         op.done()?;
+        if op.base == "shl" && !matches!(ty, Type::B(2 | 4 | 8)) {
+            return op.unsupported("it is not defined for this type");
+        }
         let function = match (op.base, ty) {
             ("shl", _) => bits!(ty, |a, n| a.checked_shl(n as u32).unwrap_or(0)),
             (_, Type::S(2)) => Some(lanes!(|a: i16, n: u32| -> i16 { a >> n.min(15) })),
@@ -212,6 +233,9 @@ impl<'a> Decoder<'a> {
         }
         let ty = op.ty()?;
         op.done()?;
+        if ty != Type::B(4) {
+            return op.unsupported("the type has to be .b32");
+        }
         let function = match (left, wrap) {
             (true, true) => lanes!(|a: u32, b: u32, n: u32| -> u32 {
                 (((u64::from(b) << 32 | u64::from(a)) << (n & 31)) >> 32) as u32
@@ -247,6 +271,17 @@ impl<'a> Decoder<'a> {
             ("bfind", Type::S(8), false) => {
                 lanes!(|a: i64| -> u32 { 63u32.wrapping_sub((a ^ a >> 63).leading_zeros()) })
             }
+            ("bfind", Type::S(4), true) => lanes!(|a: i32| -> u32 {
+                let a = a ^ a >> 31;
+                if a == 0 { u32::MAX } else { a.leading_zeros() }
+            }),
+            ("bfind", Type::U(8), true) => {
+                lanes!(|a: u64| -> u32 { if a == 0 { u32::MAX } else { a.leading_zeros() } })
+            }
+            ("bfind", Type::S(8), true) => lanes!(|a: i64| -> u32 {
+                let a = a ^ a >> 63;
+                if a == 0 { u32::MAX } else { a.leading_zeros() }
+            }),
             ("bfind", Type::U(4), true) => {
                 lanes!(|a: u32| -> u32 { if a == 0 { u32::MAX } else { a.leading_zeros() } })
             }
@@ -261,6 +296,9 @@ impl<'a> Decoder<'a> {
             let mode = PERMUTES.into_iter().position(|name| name != "b32" && op.take(name));
             let ty = op.ty()?;
             op.done()?;
+            if ty != Type::B(4) {
+                return op.unsupported("the type has to be .b32");
+            }
             let function = match mode {
                 None => lanes!(|a: u32, b: u32, c: u32| -> u32 { permute(a, b, c) }),
                 Some(0) => lanes!(|a: u32, b: u32, c: u32| -> u32 { permute_mode(0, a, b, c) }),
@@ -336,6 +374,9 @@ impl<'a> Decoder<'a> {
         op.done()?;
         if (op.base == "dp2a") != (high || low) {
             return op.unsupported("dp2a needs .lo or .hi, dp4a none");
+        }
+        if !matches!((a, b), (Type::U(4) | Type::S(4), Type::U(4) | Type::S(4))) {
+            return op.unsupported("both types have to be .u32 or .s32");
         }
         let signs = (matches!(a, Type::S(4)), matches!(b, Type::S(4)));
         fn byte(x: u32, n: u32, signed: bool) -> i32 {

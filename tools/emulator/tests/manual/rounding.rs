@@ -26,6 +26,7 @@ fn results(body: &str, triples: &[[u32; 3]]) -> Vec<u32> {
     let params: [&[u8]; 2] = [&input.to_le_bytes(), &output.to_le_bytes()];
     let report = device.launch(&kernel, [1; 3], [triples.len() as u32, 1, 1], 0, &params).unwrap();
     assert_eq!(report.findings, []);
+    super::record(&report);
     let mut out = vec![0; bytes.len() / 3];
     device.memory.read(output, &mut out).unwrap();
     out.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect()
@@ -167,4 +168,14 @@ fn what_only_advises_changes_nothing() {
     let body = "prefetch.global.L2 [%q8]; prefetchu.L1 [%q8]; nanosleep.u32 10; fence.acq_rel.gpu; membar.cta;
         mov.u32 %r4, %r1;";
     assert_eq!(results(body, &[[5, 6, 7]]), [5]);
+}
+
+/// All of these, for the sake of what they execute.
+pub(super) fn all() {
+    results_lie_on_the_side_that_the_mode_names();
+    approximate_quotients_are_near_and_lose_large_divisors();
+    halves_are_fused_with_one_rounding();
+    approximate_functions_of_halves_are_the_nearest_halves();
+    conversions_stay_finite_if_asked_to();
+    what_only_advises_changes_nothing();
 }

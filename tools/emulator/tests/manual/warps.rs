@@ -11,7 +11,7 @@ type Holds = fn(u32, u32) -> bool;
 type Form = (&'static str, usize, fn(f32) -> u32);
 
 /// What `out[32 n]` holds after one warp executed a body: `%r1` is the lane, `%q1` the lane's first element of `out`.
-fn warp(config: Config, body: &str, words: usize, input: &[u32]) -> Vec<u32> {
+pub(super) fn warp(config: Config, body: &str, words: usize, input: &[u32]) -> Vec<u32> {
     let ptx = format!(
         ".version 7.8 .target sm_80 .address_size 64
         .visible .entry k(.param .u64 out, .param .u64 in) {{
@@ -35,6 +35,7 @@ fn warp(config: Config, body: &str, words: usize, input: &[u32]) -> Vec<u32> {
     let params: [&[u8]; 2] = [&out.to_le_bytes(), &from.to_le_bytes()];
     let report = device.launch(&kernel, [1; 3], [32, 1, 1], 0, &params).unwrap();
     assert_eq!(report.findings, [], "{body}");
+    super::record(&report);
     let mut bytes = vec![0; 128 * words];
     device.memory.read(out, &mut bytes).unwrap();
     bytes.chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect()
@@ -45,7 +46,7 @@ fn lanes(body: &str) -> Vec<u32> {
 }
 
 #[track_caller]
-fn each(body: &str, expected: impl Fn(u32) -> u32) {
+pub(super) fn each(body: &str, expected: impl Fn(u32) -> u32) {
     assert_eq!(lanes(body), (0..32).map(expected).collect::<Vec<_>>(), "{body}");
 }
 
@@ -88,8 +89,9 @@ fn votes_matches_and_reductions() {
     );
     each("match.all.sync.b32 %r3|%p1, %r1, -1; selp.u32 %r4, 9, %r3, %p1; st.global.u32 [%q1], %r4;", |_| 0);
     each("activemask.b32 %r2; st.global.u32 [%q1], %r2;", |_| u32::MAX);
-    let sums: [(&str, u32); 8] = [
+    let sums: [(&str, u32); 9] = [
         ("add.u32", (0..32).map(|l| l * 3).sum()),
+        ("add.s32", (0..32).map(|l| l * 3).sum()),
         ("min.u32", 0),
         ("max.u32", 93),
         ("min.s32", 0),
@@ -415,7 +417,7 @@ fn approximate_functions_move_by_little_and_always_alike() {
 
 #[test]
 fn one_seed_gives_one_report() {
-    let ptx = include_str!("kernels/warp.ptx");
+    let ptx = include_str!("../kernels/warp.ptx");
     let run = || {
         let mut device = Device::new(Config { seed: 3, ..Config::default() });
         let kernel = device.load(ptx).unwrap().kernel("odds").unwrap();
@@ -429,4 +431,19 @@ fn one_seed_gives_one_report() {
     assert_eq!(first.findings.iter().map(|f| (f.fault, f.count)).collect::<Vec<_>>(), [(Fault::OutOfBounds, 24)]);
     assert_eq!(second.findings[0].count, 24);
     assert!(first.findings[0].source.starts_with("warp.cu:"), "{}", first.findings[0]);
+}
+
+/// All of these, for the sake of what they execute.
+pub(super) fn all() {
+    shuffles();
+    votes_matches_and_reductions();
+    special_registers();
+    lanes_part_and_meet_again();
+    memory_of_all_spaces();
+    matrices_are_loaded_by_rows_and_by_columns();
+    products_of_integers_are_exact_in_every_mode();
+    tensor_cores_cut_off_what_lies_below_their_fraction();
+    lanes_of_different_masks_are_different_groups();
+    approximate_functions_move_by_little_and_always_alike();
+    one_seed_gives_one_report();
 }
