@@ -31,6 +31,7 @@ pub struct Model {
     config: ModelConfig,
     outputs: OutputHeads,
     specs: Vec<TensorSpec>,
+    trained: Range<usize>,
     params: Params,
 }
 
@@ -82,7 +83,8 @@ impl Model {
         let tensor = backend.tensor(backend.float(), &[config.buffer_elements(outputs)])?;
         let scale = config.lora.as_ref().map(|lora| diagonal(&*backend, lora.rank, lora.scale())).transpose()?;
         let views = Params::views(&config, outputs, &specs, &tensor)?;
-        Ok(Self { backend, config, outputs, specs, params: Params { tensor, views, scale } })
+        let trained = config.trained(outputs);
+        Ok(Self { backend, config, outputs, specs, trained, params: Params { tensor, views, scale } })
     }
 
     /// Bytes that [`Model::new`] takes on a device of such a `footprint`.
@@ -113,8 +115,9 @@ impl Model {
 
     /// The same model, in the same memory, computing on `backend`: one around this model's own ([`crate::wrap`]).
     pub fn on(&self, backend: Rc<dyn Backend>) -> Self {
-        let Self { config, outputs, specs, params, .. } = self;
-        Self { backend, config: config.clone(), outputs: *outputs, specs: specs.clone(), params: params.clone() }
+        let Self { config, outputs, specs, trained, params, .. } = self;
+        let (config, specs, trained) = (config.clone(), specs.clone(), trained.clone());
+        Self { backend, config, outputs: *outputs, specs, trained, params: params.clone() }
     }
 
     /// The same network in the same memory without its adapters, into whose weights they are to be merged.
@@ -123,12 +126,13 @@ impl Model {
         let specs = config.tensors(outputs);
         let tensor = self.params.tensor.first(&[config.buffer_elements(outputs)]);
         let views = Params::views(&config, outputs, &specs, &tensor)?;
-        Ok(Self { backend, config, outputs, specs, params: Params { tensor, views, scale: None } })
+        let trained = config.trained(outputs);
+        Ok(Self { backend, config, outputs, specs, trained, params: Params { tensor, views, scale: None } })
     }
 
     /// What of the flat buffer is trained: [`ModelConfig::trained`].
     pub fn trained(&self) -> Range<usize> {
-        self.config.trained(self.outputs)
+        self.trained.clone()
     }
 
     /// The device that holds it.
