@@ -83,12 +83,22 @@ fn parse(text: &str) -> Result<Targets> {
         Some(_) => targets,
         None => targets.with_default(LevelFilter::WARN),
     };
-    text.parse().map(with_default).map_err(|error| {
+    let refused = |why: String| {
         Error::user(format!(
-            "{VARIABLE}={text}: {error}; write a level (error, warn, info, debug, trace, off), or modules with levels, as \
+            "{VARIABLE}={text}: {why}; write a level (error, warn, info, debug, trace, off), or modules with levels, as \
              in warn,polar_raw::serve=debug"
         ))
-    })
+    };
+    // A word alone would be taken for a module, and everything else would be silent.
+    let unknown = |part: &&str| !part.contains(['=', ':']) && part.parse::<LevelFilter>().is_err();
+    if let Some(part) = text.split(',').map(str::trim).filter(|part| !part.is_empty()).find(unknown) {
+        return Err(refused(format!("there is no level `{part}`")));
+    }
+    // Crates have names with `_`, packages with `-`.
+    text.replace(env!("CARGO_PKG_NAME"), env!("CARGO_CRATE_NAME"))
+        .parse()
+        .map(with_default)
+        .map_err(|error: tracing_subscriber::filter::ParseError| refused(error.to_string()))
 }
 
 /// An event as a line: its message, after `error:`, `warning:` or `debug:` where it is no plain information.
@@ -188,7 +198,12 @@ mod tests {
 
     #[test]
     fn a_variable_that_cannot_be_read_is_named() {
-        let error = parse("polar_raw=loud").unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().starts_with("RUST_LOG=polar_raw=loud: "), "{error}");
+        for text in ["polar_raw=loud", "inof", "warn,polar_raw"] {
+            let error = parse(text).unwrap_err();
+            let place = format!("RUST_LOG={text}: ");
+            assert!(error.exit_code() == 2 && error.to_string().starts_with(&place), "{error}");
+        }
+        assert_eq!(written(parse("polar-raw=error").unwrap(), false), "error: a\n");
+        assert_eq!(written(parse("off").unwrap(), false), "");
     }
 }

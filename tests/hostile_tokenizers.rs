@@ -191,6 +191,8 @@ fn very_many_added_tokens() {
     };
     refused(from_json(&tokens(100_000, false)), &["tokenizer.json", "\"added_tokens\"", "100000 tokens"]);
     refused(from_json(&with("added_tokens", json!([added(3, &"x".repeat(5000), false)]))), &["5000 in one"]);
+    let zeros = with("added_tokens", json!(vec![0; 2_000_000]));
+    refused(from_json(&zeros), &["added_tokens", "more than 1048576 values"]);
     for normalized in [false, true] {
         let tokenizer = from_json(&tokens(6500, normalized)).unwrap();
         assert_eq!(tokenizer.encode("a<token 6499>b").unwrap(), [1, 6502, 2]);

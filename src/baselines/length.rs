@@ -2,7 +2,8 @@
 
 use super::Baseline;
 
-/// Scores a candidate by its number of characters. An accuracy below chance says that the shorter one is better.
+/// Scores a candidate by its number of characters. An accuracy below chance says that the shorter one is
+/// better, where few are of one length: a tie is wrong, as everywhere.
 pub struct Length;
 
 impl Baseline for Length {

@@ -24,6 +24,7 @@ use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::log::{self, LogFormat};
 
 /// Train, evaluate and use POLAR reward models, from scratch.
@@ -104,6 +105,7 @@ impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> Result<()> {
         log::init(self.said.level(), self.said.log_format)?;
+        files::allow_many_open();
         match self.command {
             Command::Train(args) => train::run(args),
             Command::Eval(args) => eval::run(args),

@@ -11,7 +11,6 @@ use crate::cuda;
 use crate::data::files_to_keep;
 use crate::error::{Error, Result};
 use crate::eval::warnings;
-use crate::files;
 use crate::model::Keep;
 use crate::store::hub;
 use crate::train::plan::{PlannedBuffer, Sizes, gib, memory_of};
@@ -105,7 +104,6 @@ pub fn run(args: TrainArgs) -> Result<()> {
     if args.list_presets {
         return Config::presets().try_for_each(|(name, about)| print(format_args!("{name:12} {about}")));
     }
-    files::allow_many_open();
     let folder = args.folder()?;
     let config = args.config(&folder)?;
     if args.dry_run {

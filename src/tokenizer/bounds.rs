@@ -13,6 +13,8 @@ use crate::{Error, Result};
 
 /// Values of the JSON of a normalizer, pre-tokenizer, post-processor or decoder, at most.
 const VALUES: usize = 4096;
+/// Values of the JSON of all added tokens, at most: 16 of each.
+const ADDED_VALUES: usize = 16 * ADDED;
 /// Steps of a normalizer, pre-tokenizer, post-processor or decoder, at most, and how deep they may nest.
 const STEPS: usize = 64;
 const DEPTH: usize = 8;
@@ -54,8 +56,9 @@ pub(super) fn parse(text: &str) -> Result<Value> {
     let unread = |error| Error::user(format!("not JSON: {error}; get the file again"));
     // What is no object is refused by others, with what they miss.
     let sections = serde_json::from_str(text).unwrap_or(Sections(Vec::new()));
-    match sections.0.iter().find(|(_, values)| *values > VALUES) {
-        Some((key, _)) => Err(refused(key, format_args!("it has more than {VALUES} values"))),
+    let most = |key: &str| if key == "added_tokens" { ADDED_VALUES } else { VALUES };
+    match sections.0.iter().find(|(key, values)| *values > most(key)) {
+        Some((key, _)) => Err(refused(key, format_args!("it has more than {} values", most(key)))),
         None => serde_json::from_str(text).map_err(unread),
     }
 }
@@ -77,7 +80,7 @@ impl<'de> Deserialize<'de> for Sections {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Sections, A::Error> {
                 let mut sections = Vec::new();
                 while let Some(key) = map.next_key::<String>()? {
-                    if matches!(key.as_str(), "model" | "added_tokens") {
+                    if key == "model" {
                         map.next_value::<IgnoredAny>()?;
                     } else {
                         sections.push((key, map.next_value::<Count>()?.0));
