@@ -20,6 +20,7 @@ pub mod passes;
 pub mod polar;
 pub mod reference;
 pub mod rng;
+pub mod run;
 pub mod serve;
 pub mod store;
 pub mod tensor;

@@ -15,15 +15,15 @@ use polar_raw::formats::{Tensors, gguf, safetensors, torch};
 use polar_raw::model::ModelConfig;
 use polar_raw::model::config::{Architecture, SpecialIds};
 use polar_raw::polar::{ChatTemplate, Form, TemplateConfig};
+use polar_raw::run::config::RunConfig;
+use polar_raw::run::manifest::Manifest;
 use polar_raw::serve::{self, Info};
 use polar_raw::store::inspect::inspect;
 use polar_raw::store::pretrained;
 use polar_raw::tokenizer::{Missing, Names, Tokenizer};
-use polar_raw::train::checkpoint::Manifest;
 use polar_raw::train::evaluation::ScoredExamples;
 use polar_raw::train::metrics::StepMetrics;
 use polar_raw::train::origin::Origin;
-use polar_raw::train::run_config::RunConfig;
 use polar_raw::train::step_log::{self, StepLine};
 
 /// A reader.

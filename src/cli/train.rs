@@ -12,10 +12,10 @@ use crate::data::files_to_keep;
 use crate::error::{Error, Result};
 use crate::eval::warnings;
 use crate::model::Keep;
+use crate::run::config::RunConfig;
 use crate::store::hub;
 use crate::train::plan::{PlannedBuffer, Sizes, gib, memory_of};
 use crate::train::run::{self, Ended, Request};
-use crate::train::run_config::RunConfig;
 use crate::train::run_folder;
 use crate::train::setup::{Setup, is_without_data, sizes_without_data};
 

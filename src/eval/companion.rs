@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelConfig;
 use crate::polar::TemplateConfig;
-use crate::store::RunCheckpoint;
+use crate::run::RunCheckpoint;
 
 /// The file in a model's folder. Other programs ignore it.
 pub const FILE: &str = "polar_raw.json";

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use super::checkpoint::RunCheckpoint;
 use super::config_json::FILE;
 use super::foreign::{Family, ROPE_FACTORS, rope_factors};
 use super::layout::{Layout, Names};
@@ -16,6 +15,7 @@ use crate::formats::gguf::MetadataValue;
 use crate::formats::{Encoding, Format, Piece, Writer};
 use crate::model::TensorSpec;
 use crate::model::config::{Architecture, ModelConfig, OutputHeads, ScoreMap};
+use crate::run::RunCheckpoint;
 use crate::tensor::Dtype;
 use crate::tokenizer::{self, Missing};
 

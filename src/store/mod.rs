@@ -1,7 +1,6 @@
 //! Models on the disk: other families' configurations and layouts, opening, writing, converting, inspecting.
 
 pub mod adapter;
-pub mod checkpoint;
 pub mod config_json;
 pub mod convert;
 mod foreign;
@@ -12,7 +11,6 @@ pub mod pretrained;
 mod unsupported;
 pub mod weights;
 
-pub use checkpoint::RunCheckpoint;
 pub use foreign::Family;
 pub use layout::{Layout, Names};
 pub use pretrained::Pretrained;

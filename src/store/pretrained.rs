@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::checkpoint::RunCheckpoint;
 use super::config_json::{FILE, Keys, MAX_BYTES};
 use super::foreign::{self, Family, ROPE_FACTORS};
 use super::layout::{Layout, Names, REWARD_HEADS};
@@ -15,6 +14,7 @@ use crate::formats::{Tensors, lone_gguf};
 use crate::model::TensorSpec;
 use crate::model::config::{Architecture, ModelConfig, OutputHeads};
 use crate::model::{LayerParam, Param};
+use crate::run::RunCheckpoint;
 use crate::tokenizer::{self, Missing, Tokenizer};
 
 /// What a model on the disk held.

@@ -7,6 +7,7 @@ use base64::Engine;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::{AddedVocabulary, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential, OffsetType};
 
 use crate::{Error, Result};
@@ -42,6 +43,12 @@ const AFFIX: usize = 64;
 /// Bytes of a piece of a Unigram model, at most, and nodes of the tree that all pieces make, which take 400 bytes each.
 const UNIGRAM_PIECE: usize = 1024;
 const UNIGRAM_NODES: usize = 1 << 22;
+
+/// A panic of the crate as an error.
+pub(super) fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|_| Error::user(format!("the tokenizer {what}: its tokenizer.json is damaged; use another")))
+}
 
 /// Steps of a normalizer that might make more than [`GROWTH`] bytes of one: each text is tried first.
 #[derive(Debug, Default)]
@@ -280,7 +287,7 @@ fn normalizer(json: &Value, patterns: &mut Patterns) -> Result<Growth> {
         return Ok(Growth::default());
     }
     let parse = |(key, step): (String, &Value)| {
-        let parsed = super::pipeline::guarded("cannot be read", || serde_json::from_value(step.clone()))?;
+        let parsed = guarded("cannot be read", || serde_json::from_value(step.clone()))?;
         parsed.map(|step| (key.clone(), step)).map_err(|error| refused(&key, error))
     };
     steps.into_iter().map(parse).collect::<Result<_>>().map(Growth)

@@ -3,11 +3,10 @@
 
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use tokenizers::AddedToken;
 
-use super::bounds::{self, Growth};
+use super::bounds::{self, Growth, guarded};
 use super::{bytes, own};
 use crate::{Error, Result};
 
@@ -310,10 +309,4 @@ fn check_ids(json: &Value) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A panic of the crate as an error.
-pub(super) fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call))
-        .map_err(|_| Error::user(format!("the tokenizer {what}: its tokenizer.json is damaged; use another")))
 }

@@ -9,7 +9,6 @@
 //! at most a temporary folder, which the next [`Checkpoints::open`] removes.
 
 mod lock;
-mod manifest;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -22,16 +21,11 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::run::manifest::{FileRecord, Hashing, Manifest};
+use crate::run::{CHECKPOINTS, COMPLETE, STATE};
 
 pub use lock::RunLock;
-pub use manifest::{FileRecord, Manifest};
 
-/// The folder of checkpoints in a run's folder.
-pub const FOLDER: &str = "checkpoints";
-/// The manifest, written last.
-pub const COMPLETE: &str = "COMPLETE";
-/// The file of counters and seeds.
-pub const STATE: &str = "state.json";
 /// Bytes of a state, at most.
 const MAX_STATE_BYTES: u64 = 64 << 20;
 /// What the names of unfinished folders begin with.
@@ -87,7 +81,7 @@ impl Checkpoints {
     /// # Errors
     /// When the folder cannot be written.
     pub fn open(lock: &RunLock, keep: usize) -> Result<Self> {
-        let folder = lock.run().join(FOLDER);
+        let folder = lock.run().join(CHECKPOINTS);
         fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, &e))?;
         let checkpoints = Self { folder, keep: keep.max(1), best: None };
         checkpoints.clean_up()?;
@@ -289,7 +283,7 @@ impl Checkpoint {
 
 /// The folder of the checkpoint after `step` steps of the run in the folder `run`.
 pub fn folder_of(run: &Path, step: u64) -> PathBuf {
-    run.join(FOLDER).join(folder_name(step))
+    run.join(CHECKPOINTS).join(folder_name(step))
 }
 
 /// The name of the folder of the checkpoint after `step` steps.
@@ -324,7 +318,7 @@ fn write_folder(folder: &Path, step: u64, parts: &mut [SavedRange], state: &impl
 
 /// A file in writing.
 struct Out<'a> {
-    file: manifest::Hashing,
+    file: Hashing,
     path: &'a Path,
 }
 
@@ -339,7 +333,7 @@ fn write_file(folder: &Path, name: &str, content: &mut dyn FnMut(&mut Out) -> Re
     let path = folder.join(name);
     let failed = |e| Error::io("write", &path, &e);
     let file = BufWriter::with_capacity(1 << 16, File::create_new(&path).map_err(failed)?);
-    let mut out = Out { file: manifest::Hashing::new(file), path: &path };
+    let mut out = Out { file: Hashing::new(file), path: &path };
     content(&mut out)?;
     let (file, record) = out.file.finish(name).map_err(failed)?;
     file.sync_all().map_err(failed)?;

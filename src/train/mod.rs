@@ -11,7 +11,6 @@ pub mod progress;
 pub mod rate;
 pub mod report;
 pub mod run;
-pub mod run_config;
 pub mod run_folder;
 pub mod schedule;
 pub mod setup;

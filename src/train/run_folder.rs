@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use crate::eval::Example;
 use crate::files::{self, StagedFolder};
 use crate::model::TensorSpec;
+use crate::run::START;
+use crate::run::config::{CONFIG, Change, Machine, RunConfig};
 use crate::store::weights;
 use crate::store::weights::WriteOptions;
 use crate::tensor::Dtype;
@@ -18,14 +20,11 @@ use crate::train::evaluation::ScoredExamples;
 use crate::train::finish::{MODEL, REPORT};
 use crate::train::metrics::StepMetrics;
 use crate::train::origin::{DataHashes, Origin};
-use crate::train::run_config::{CONFIG, Change, Machine, RunConfig};
 use crate::train::setup::{Initial, Setup, Start};
 use crate::train::step_log::{self, StepLine, StepLog};
 use crate::train::tensorboard::EventFile;
 use crate::train::totals::Totals;
 
-/// What the run began with: tokenizer, architecture, the weights of `--init`, and hashes of all that and of the data.
-pub const START: &str = "start";
 /// Event files for TensorBoard.
 pub const TENSORBOARD: &str = "tensorboard";
 

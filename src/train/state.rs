@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::backend::{AdamW, BackendExt, Footprint, Operations};
 use crate::error::{Error, Result};
 use crate::model::{Model, TensorSpec};
+use crate::run::PARAMS;
 use crate::tensor::Tensor;
 use crate::train::checkpoint::{Checkpoint, Checkpoints, SavedRange, pieces};
 
@@ -27,7 +28,7 @@ pub struct OptimizerState {
 
 impl OptimizerState {
     /// The names of the buffers, as [`OptimizerState::buffers`] has them.
-    pub const NAMES: [&str; 3] = ["params", "m", "v"];
+    pub const NAMES: [&str; 3] = [PARAMS, "m", "v"];
 
     /// Takes the memory for `range` of the parameters of `model`, whose present values the masters are; the moments are
     /// zero.

@@ -39,11 +39,11 @@ pub struct FileRecord {
 }
 
 impl Manifest {
-    pub(super) fn new(step: u64) -> Self {
+    pub(crate) fn new(step: u64) -> Self {
         Self { format: FORMAT, step, files: Vec::new() }
     }
 
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let text = files::read_text(path, MAX_BYTES).map_err(|e| e.to_string())?;
         Self::parse(&text).map_err(|why| format!("{}: {why}", path.display()))
     }
@@ -79,14 +79,14 @@ impl Manifest {
     }
 
     /// The files of the buffer `name` in the order of their ranges, each with its first element.
-    pub(super) fn files_of(&self, name: &str) -> Vec<(u64, &FileRecord)> {
+    pub(crate) fn files_of(&self, name: &str) -> Vec<(u64, &FileRecord)> {
         let start = |file: &FileRecord| buffer(&file.name).filter(|(of, _)| *of == name).map(|(_, start)| start);
         let mut files: Vec<_> = self.files.iter().filter_map(|file| Some((start(file)?, file))).collect();
         files.sort_by_key(|(start, _)| *start);
         files
     }
 
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         format!("{:#}\n", serde_json::json!(self)).into_bytes()
     }
 }
@@ -109,7 +109,7 @@ fn is_word(name: &str) -> bool {
 
 impl FileRecord {
     /// Compares the file of that name in `folder` with this record.
-    pub(super) fn verify(&self, folder: &Path) -> Result<(), String> {
+    pub(crate) fn verify(&self, folder: &Path) -> Result<(), String> {
         let check = || -> Result<Option<String>> {
             let path = folder.join(&self.name);
             let file = files::open(&path)?;
@@ -132,18 +132,18 @@ impl FileRecord {
 }
 
 /// A file that hashes what is written to it.
-pub(super) struct Hashing {
+pub(crate) struct Hashing {
     file: BufWriter<File>,
     hasher: blake3::Hasher,
 }
 
 impl Hashing {
-    pub(super) fn new(file: BufWriter<File>) -> Self {
+    pub(crate) fn new(file: BufWriter<File>) -> Self {
         Self { file, hasher: blake3::Hasher::new() }
     }
 
     /// The flushed file, and its record under `name`.
-    pub(super) fn finish(self, name: &str) -> io::Result<(File, FileRecord)> {
+    pub(crate) fn finish(self, name: &str) -> io::Result<(File, FileRecord)> {
         let (bytes, blake3) = (self.hasher.count(), self.hasher.finalize().to_hex().to_string());
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         Ok((file, FileRecord { name: name.to_string(), bytes, blake3 }))

@@ -3,17 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config_json::FILE;
+use super::config::{CONFIG, RunConfig};
+use super::manifest::Manifest;
+use super::{CHECKPOINTS, COMPLETE, PARAMS, START};
 use crate::error::{Error, Result};
 use crate::formats::{Encoding, TensorEntry, Tensors};
 use crate::model::ModelConfig;
 use crate::objective;
 use crate::polar::TemplateConfig;
 use crate::tensor::Dtype;
-use crate::train::OptimizerState;
-use crate::train::checkpoint::{COMPLETE, FOLDER, Manifest};
-use crate::train::run_config::{CONFIG, RunConfig};
-use crate::train::run_folder::START;
+
+/// The architecture of a model in its folder.
+const ARCHITECTURE: &str = "config.json";
 
 /// A checkpoint's folder, `RUN/checkpoints/step-…`.
 #[derive(Debug)]
@@ -33,12 +34,12 @@ impl RunCheckpoint {
         }
         let folder = path.canonicalize().map_err(|e| Error::io("read", path, &e))?;
         let run = folder.parent().and_then(Path::parent).unwrap_or(&folder).to_path_buf();
-        let missing = [run.join(START).join(FILE), run.join(CONFIG)].into_iter().find(|file| !file.is_file());
+        let missing = [run.join(START).join(ARCHITECTURE), run.join(CONFIG)].into_iter().find(|file| !file.is_file());
         match missing {
             None => Ok(Some(Self { folder: path.to_path_buf(), run })),
             Some(missing) => Err(Error::user(format!(
                 "{} is a checkpoint, whose architecture and tokenizer are those of its run, and there is no {}: give it \
-                 where it was made, as RUN/{FOLDER}/step-NUMBER",
+                 where it was made, as RUN/{CHECKPOINTS}/step-NUMBER",
                 path.display(),
                 missing.display()
             ))),
@@ -65,9 +66,8 @@ impl RunCheckpoint {
     /// # Errors
     /// The user's, when they are damaged or not of `config`.
     pub fn tensors(&self, config: &ModelConfig) -> Result<Tensors> {
-        let [params, ..] = OptimizerState::NAMES;
         let refuse = |why: String| Error::user(format!("{}: {why}", self.folder.display()));
-        let files = Manifest::verified(&self.folder, params).map_err(refuse)?;
+        let files = Manifest::verified(&self.folder, PARAMS).map_err(refuse)?;
         let config_of_run = RunConfig::read(&self.run)?.config;
         if config_of_run.train.lora.rank > 0 {
             return Err(refuse(
