@@ -67,7 +67,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The files of the buffer `name` of the checkpoint in `folder`, as [`Self::files_of`], their content verified.
+    /// The files of the buffer `name` of the checkpoint in `folder`, as `files_of` gives them, their content verified.
     ///
     /// # Errors
     /// What is missing or damaged.

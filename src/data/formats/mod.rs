@@ -131,7 +131,7 @@ pub enum SetFormat {
     RewardBench2,
     /// RM-Bench: {prompt, chosen (three), rejected (three), domain}
     RmBench,
-    /// TRL: {chosen: [messages], rejected: [messages]}, and {prompt} if they do not begin with it
+    /// TRL: {chosen (messages), rejected (messages)}, and {prompt} if they do not begin with it
     Trl,
     /// JudgeBench: {question, response_A, response_B, label}
     JudgeBench,
