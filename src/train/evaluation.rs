@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Answer, ReferenceSource};
 use crate::error::{Error, Result};
 use crate::eval::Example;
-use crate::eval::reference::{Question, References, trials};
+use crate::eval::reference::{Question, References, trials_if_any};
 use crate::eval::result::example;
 use crate::passes::{InOrder, Pack, Wanted};
-use crate::polar::{TemplateConfig, encode_candidates};
+use crate::polar::{Identical, TemplateConfig, encode_candidates};
 use crate::rng;
+use crate::tokenizer::Tokenizer;
 use crate::train::Trainer;
 use crate::train::feed::Feeder;
 use crate::train::metrics::EvalMetrics;
@@ -27,12 +28,15 @@ const EXAMPLES: usize = 2;
 const MAX_CHARS: usize = 400;
 
 /// What is evaluated on while training. It depends on the data, the configuration and the seed alone.
+#[derive(Default)]
 pub struct HeldOut {
     packs: Vec<Pack>,
     /// Pairs, or documents.
     count: u64,
     /// Those that fit no pack.
     over_long: usize,
+    /// What is the same in the drawn pairs; those without a difference are left out, as in training.
+    identical: Identical,
     /// Pairs to read, without their scores: the place among all pairs of each.
     examples: Vec<(usize, Example)>,
     id: String,
@@ -86,12 +90,16 @@ impl HeldOut {
             over_long += usize::from(!fits);
             Ok(fits)
         };
+        let specials = feeder.tokenizer.as_ref().map(Tokenizer::specials).unwrap_or_default();
+        let mut identical = Identical::default();
         let mut pairs = 0;
         for (number, set) in sets.iter().enumerate() {
             match set {
                 EvalSet::Ranked(name, set) => {
                     // Of nothing to judge the evaluation at the end says why.
-                    let Ok(trials) = trials(set, ReferenceSource::Field, References::default()) else { continue };
+                    let Some(trials) = trials_if_any(set, ReferenceSource::Field, References::default())? else {
+                        continue;
+                    };
                     let drawn = drawn(trials.trials.len(), most, feeder.seed, number);
                     let shown = examples.len() + EXAMPLES;
                     for (at, question) in trials.questions(set).enumerate() {
@@ -100,6 +108,10 @@ impl HeldOut {
                         }
                         let question = question?;
                         let [chosen, rejected] = encode(&question, feeder)?;
+                        // They have one score, and the tie would count as a mistake.
+                        if identical.add(&chosen, &rejected, specials) {
+                            continue;
+                        }
                         if push(&[&chosen, &rejected])? {
                             let texts = example(name, &question, &[0.0, 0.0]).filter(|_| examples.len() < shown);
                             examples.extend(texts.map(|texts| (pairs, shortened(texts))));
@@ -115,7 +127,7 @@ impl HeldOut {
             }
         }
         let id = hasher.finalize().to_hex().to_string();
-        Ok(Self { packs: packs.finish()?, count, over_long, examples, id })
+        Ok(Self { packs: packs.finish()?, count, over_long, identical, examples, id })
     }
 
     /// Pairs or documents that are evaluated on.
@@ -131,6 +143,11 @@ impl HeldOut {
     /// Drawn pairs or documents that fit no pack and are left out.
     pub fn over_long(&self) -> usize {
         self.over_long
+    }
+
+    /// What is the same in the drawn pairs; those without a difference are left out.
+    pub fn identical(&self) -> Identical {
+        self.identical
     }
 
     /// Whether there are pairs to read.
@@ -232,16 +249,18 @@ pub struct Best {
 }
 
 impl Standing {
-    /// Counts the evaluation after `step` steps, and says whether it is the best one.
-    pub fn count(&mut self, step: u64, found: &EvalMetrics) -> bool {
+    /// Counts the evaluation after `step` steps, and says of it whether it is the first and whether it is the best one.
+    pub fn count(&mut self, step: u64, found: &EvalMetrics) -> EvalMetrics {
+        let first = self.evaluations == 0;
         let best = self.best.is_none_or(|best| found.loss < best.loss);
         self.evaluations += 1;
         self.since_best = if best { 0 } else { self.since_best + 1 };
         if best {
             self.best = Some(Best { step, loss: found.loss });
         }
-        self.last = Some(EvalMetrics { best, ..*found });
-        best
+        let counted = EvalMetrics { best, first, ..*found };
+        self.last = Some(counted);
+        counted
     }
 
     /// Why the run ends, if `patience` says so.
@@ -257,15 +276,15 @@ impl Standing {
     /// come, nor is a best one of use whose checkpoint is wanted and not there: says what is forgotten.
     pub fn go_on_with(&mut self, held_out: &HeldOut, is_there: impl Fn(u64) -> bool) -> Option<String> {
         let before = std::mem::replace(&mut self.on, held_out.id.clone());
-        let best = self.best?;
-        let why = if before != self.on {
-            "evaluation while training is on other data now"
-        } else if !is_there(best.step) {
-            "its checkpoint was not kept"
-        } else {
-            return None;
+        let is_other = before != self.on;
+        let why = match self.best {
+            _ if is_other => "evaluation while training is on other data now",
+            Some(best) if !is_there(best.step) => "its checkpoint was not kept",
+            _ => return None,
         };
-        (self.best, self.since_best) = (None, 0);
+        let (best, last) = (self.best, self.last.filter(|_| !is_other));
+        *self = Self { on: std::mem::take(&mut self.on), last, ..Self::default() };
+        let best = best?;
         Some(format!("the best evaluation so far, at step {}, no longer counts: {why}", best.step))
     }
 }
@@ -313,7 +332,7 @@ mod tests {
     #[test]
     fn patience_counts_evaluations_without_a_lower_loss() {
         let mut standing = Standing::default();
-        let mut count = |step, loss| standing.count(step, &EvalMetrics { loss, ..EvalMetrics::default() });
+        let mut count = |step, loss| standing.count(step, &EvalMetrics { loss, ..EvalMetrics::default() }).best;
         assert!(count(10, 0.7) && count(20, 0.5));
         assert!(!count(30, 0.5) && !count(40, 0.6), "an equal is no better");
         assert_eq!((standing.best, standing.since_best), (Some(Best { step: 20, loss: 0.5 }), 2));
@@ -325,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_best_one_counts_while_it_compares_and_is_there() {
-        let on = |id: &str| HeldOut { packs: vec![], count: 1, over_long: 0, examples: vec![], id: id.into() };
+        let on = |id: &str| HeldOut { packs: vec![], count: 1, id: id.into(), ..HeldOut::default() };
         let mut standing = Standing::default();
         assert_eq!(standing.go_on_with(&on("a"), |_| false), None, "nothing to forget");
         for (step, loss) in [(10, 0.5), (20, 0.6)] {
@@ -336,7 +355,10 @@ mod tests {
         assert_eq!(standing, before);
         let said = standing.go_on_with(&on("b"), |_| true).unwrap();
         assert!(said.contains("at step 10") && said.contains("other data"), "{said}");
-        assert_eq!((standing.best, standing.since_best), (None, 0));
+        assert_eq!(standing, Standing { on: "b".into(), ..Standing::default() }, "nor is the last one shown");
+        assert!(
+            standing.count(30, &EvalMetrics::default()).first && !standing.count(40, &EvalMetrics::default()).first
+        );
         let said = before.clone().go_on_with(&on("a"), |step| step == 20).unwrap();
         assert!(said.contains("its checkpoint was not kept"), "{said}");
     }

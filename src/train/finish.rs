@@ -8,7 +8,7 @@ use crate::baselines::Baselines;
 use crate::data::{ReferenceSource, SetFormat};
 use crate::error::{Error, Result};
 use crate::eval::judge::ModelJudge;
-use crate::eval::reference::{References, trials};
+use crate::eval::reference::{References, trials_if_any};
 use crate::eval::result::{Task, example, measure};
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files::{self, StagedFolder};
@@ -103,7 +103,7 @@ pub fn finish(
         }
         match set {
             EvalSet::Ranked(name, set) => {
-                let Ok(trials) = trials(&set, ReferenceSource::Field, References::default()) else {
+                let Some(trials) = trials_if_any(&set, ReferenceSource::Field, References::default())? else {
                     let why = "not measured: in every row a candidate's text is the reference's";
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;
@@ -157,6 +157,7 @@ pub fn finish(
         config: &setup.config,
         facts: &facts,
         steps: &steps,
+        ended: trained.ended.as_deref(),
         table: &table,
         examples: &examples,
         watched: &watched,

@@ -28,6 +28,8 @@ pub struct Report<'a> {
     pub facts: &'a [(String, String)],
     /// Every step of the run.
     pub steps: &'a [StepMetrics],
+    /// Why the run ended before its last step, if it did.
+    pub ended: Option<&'a str>,
     /// The evaluation at the end; without rows where none was made.
     pub table: &'a Table,
     /// Scored pairs to read.
@@ -55,7 +57,7 @@ fn page(report: &Report, toml: &str) -> Markup {
     let main = html! {
         (judges::section(report.table))
         (curves::section(report))
-        (evaluations::section(report.steps, report.watched))
+        (evaluations::section(report))
         (histogram::section(report.table))
         (examples::section(report.examples))
         (run(report, toml))

@@ -285,14 +285,17 @@ fn held_out(config: &Config, sets: &[EvalSet], feeder: &Feeder, notes: &mut Vec<
         0 => String::new(),
         count => format!("; {count} do not fit data.pack_length = {} and are left out", feeder.capacity.tokens),
     };
+    let same = held_out.identical().sentences("chosen", "rejected");
     if !held_out.is_empty() {
+        notes.extend(same.iter().map(|same| format!("of those evaluated on while training: {same}")));
         let (every, count) = (config.eval.every, held_out.len());
         notes.push(format!("evaluated while training: every {every} steps on {count} held-out {what}{over_long}"));
         return Ok(Some(held_out));
     }
     let nothing = format!(
-        "there are no held-out {what} to evaluate on while training{over_long}: give --eval-data FILE, or raise \
-         data.eval_fraction"
+        "there are no held-out {what} to evaluate on while training{over_long}{}: give --eval-data FILE, or raise \
+         data.eval_fraction",
+        same.iter().map(|same| format!("; {same}")).collect::<String>()
     );
     match config.needs_evaluations() {
         Some(key) => Err(Error::user(format!("{key}: {nothing}"))),

@@ -194,6 +194,7 @@ fn a_run_out_of_patience_has_finished_and_may_go_on() {
     assert!(resume(&[]).contains("the run had finished before"));
     resume(&["--set", "train.patience=0", "--set", "train.steps=62"]);
     assert_eq!(metrics(&folder, "run").len(), 62);
+    assert!(!fs::read_to_string(folder.path("run/report.html")).unwrap().contains("The run ended early"));
 }
 
 #[test]
@@ -216,6 +217,39 @@ fn what_goes_by_evaluations_needs_them() {
     assert!(said.contains("there are no held-out pairs"), "{said}");
 }
 
+/// Pairs without a difference are left out as in training, and a step of nothing but such is evaluated like any other.
+#[test]
+fn pairs_that_are_cut_to_the_same_tokens_count_nowhere() {
+    let folder = Folder::new();
+    let same = |n: usize| -> String {
+        let row = |i| {
+            format!("{{\"prompt\":\"q{i}\",\"reference\":\"r\",\"chosen\":\"the one\",\"rejected\":\"the other\"}}\n")
+        };
+        (0..n).map(row).collect()
+    };
+    folder.file("rows.jsonl", rows(1) + &same(3));
+    folder.file("held-out.jsonl", rows(3) + &same(2));
+    let sets = ["train.batch_size=1", "train.steps=4", "eval.every=1", "eval.pairs=9", "data.max_response_length=4"];
+    let data = ["--data", "rows.jsonl", "--eval-data", "held-out.jsonl", "--run", "run"];
+    let said = stderr(&succeed(&mut folder.train(&sets, &data)));
+    assert!(said.contains("on 3 held-out pairs"), "{said}");
+    assert!(
+        said.contains("of those evaluated on while training: 2 pairs whose chosen and rejected are the same"),
+        "{said}"
+    );
+    let lines = metrics(&folder, "run");
+    assert_eq!(evaluated(&lines), [1, 2, 3, 4]);
+    assert!(lines.iter().all(|line| line["eval_pairs"] == 3));
+    assert_eq!(lines.iter().filter(|line| line["empty"] == true).count(), 3);
+
+    // What is changed is said in the next line, whatever the step is of.
+    let resume = ["train", "--resume", "--run", "run", "--set", "train.steps=8", "--set", "eval.every=0"];
+    succeed(&mut folder.program(resume));
+    let lines = metrics(&folder, "run");
+    assert_eq!(lines[4]["step"], 5);
+    assert!(lines[4]["changed"].to_string().contains("train.steps = 8, was 4"), "{}", lines[4]);
+}
+
 /// Evaluations on other data do not compare with those before.
 #[test]
 fn other_held_out_data_begin_anew() {
@@ -227,7 +261,10 @@ fn other_held_out_data_begin_anew() {
     };
     let said = resume(&["train.steps=40", "eval.every_pairs=2"]);
     assert!(said.contains("no longer counts: evaluation while training is on other data now"), "{said}");
-    assert_eq!(metrics(&folder, "run")[39]["eval_best"], true);
+    let last = &metrics(&folder, "run")[39];
+    assert!(last["eval_best"] == true && last["eval_first"] == true, "{last}");
+    let page = fs::read_to_string(folder.path("run/report.html")).unwrap();
+    assert!(page.contains("1 evaluations took"), "{page}");
 }
 
 /// The last step of an epoch has what is left, and nothing of the next epoch.
