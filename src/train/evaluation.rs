@@ -24,6 +24,8 @@ use crate::train::step_log::StepLine;
 
 /// Examples to read of each set.
 const EXAMPLES: usize = 2;
+/// The stream of random numbers that draws them.
+const WATCHED: &str = "evaluation while training";
 /// Characters of a text that is written down with its scores, at most.
 const MAX_CHARS: usize = 400;
 
@@ -100,7 +102,7 @@ impl HeldOut {
                     let Some(trials) = trials_if_any(set, ReferenceSource::Field, References::default())? else {
                         continue;
                     };
-                    let drawn = drawn(trials.trials.len(), most, feeder.seed, number);
+                    let drawn = drawn(WATCHED, trials.trials.len(), most, feeder.seed, number);
                     let shown = examples.len() + EXAMPLES;
                     for (at, question) in trials.questions(set).enumerate() {
                         if drawn.binary_search(&at).is_err() {
@@ -120,7 +122,7 @@ impl HeldOut {
                     }
                 }
                 EvalSet::Sequences(_, sequences) => {
-                    for at in drawn(sequences.len(), most, feeder.seed, number) {
+                    for at in drawn(WATCHED, sequences.len(), most, feeder.seed, number) {
                         push(&[&sequences[at]])?;
                     }
                 }
@@ -189,10 +191,10 @@ impl HeldOut {
     }
 }
 
-/// The places of at most `most` of `count` rows of set `number`, ascending.
-fn drawn(count: usize, most: usize, seed: u64, number: usize) -> Vec<usize> {
+/// The places of at most `most` of `count` rows of set `number`, ascending, as `purpose` draws them.
+pub fn drawn(purpose: &str, count: usize, most: usize, seed: u64, number: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..count).collect();
-    places.shuffle(&mut rng::stream(seed, "evaluation while training", number as u64));
+    places.shuffle(&mut rng::stream(seed, purpose, number as u64));
     places.truncate(most);
     places.sort_unstable();
     places
@@ -322,11 +324,11 @@ mod tests {
 
     #[test]
     fn what_is_drawn_depends_on_the_seed_alone() {
-        let some = drawn(1000, 50, 7, 0);
-        assert_eq!(some, drawn(1000, 50, 7, 0));
+        let some = drawn(WATCHED, 1000, 50, 7, 0);
+        assert_eq!(some, drawn(WATCHED, 1000, 50, 7, 0));
         assert!(some.is_sorted() && some.len() == 50 && some[49] > 500, "{some:?}");
-        assert!(some != drawn(1000, 50, 8, 0) && some != drawn(1000, 50, 7, 1));
-        assert_eq!(drawn(3, 50, 7, 0), [0, 1, 2]);
+        assert!(some != drawn(WATCHED, 1000, 50, 8, 0) && some != drawn(WATCHED, 1000, 50, 7, 1));
+        assert_eq!(drawn(WATCHED, 3, 50, 7, 0), [0, 1, 2]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Report<'a> {
     pub ended: Option<&'a str>,
     /// The evaluation at the end; without rows where none was made.
     pub table: &'a Table,
+    /// Why the evaluation at the end flatters the model, if it does.
+    pub chosen_by: Option<&'a str>,
     /// Scored pairs to read.
     pub examples: &'a [Example],
     /// Scored pairs of each evaluation while training.
@@ -56,6 +58,7 @@ fn page(report: &Report, toml: &str) -> Markup {
     };
     let main = html! {
         (judges::section(report.table))
+        @if let Some(why) = report.chosen_by { p.note { (why) "." } }
         (curves::section(report))
         (evaluations::section(report))
         (histogram::section(report.table))

@@ -122,6 +122,49 @@ fn the_same_part_is_evaluated_in_every_run() {
     assert!(first != found("others", &["eval.every_pairs=6"]));
 }
 
+/// A large set is measured in part: by chance, and not by its beginning.
+#[test]
+fn a_part_of_a_large_set_is_drawn_and_said() {
+    let folder = Folder::new();
+    folder.file("rows.jsonl", rows(30));
+    folder.file("held-out.jsonl", rows(60));
+    let args = ["--data", "rows.jsonl", "--eval-data", "held-out.jsonl", "--run"];
+    let shown = |name: &str, seed: &str| {
+        let sets = ["train.steps=2", "eval.pairs=20", "eval.every=1", "eval.every_pairs=20", seed];
+        let said = stderr(&succeed(&mut folder.train(&sets, &[&args[..], &[name]].concat())));
+        assert!(said.contains("held-out: evaluated on 20 of 60 pairs (eval.pairs), drawn by train.seed"), "{said}");
+        let text = fs::read_to_string(folder.path(name).join("examples.jsonl")).unwrap();
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        line["examples"].as_array().unwrap().iter().map(|e| e["chosen"].to_string()).collect::<Vec<_>>()
+    };
+    let first = shown("first", "train.seed=1");
+    assert!(first != ["\"r0\"", "\"r1\""] && first != shown("other", "train.seed=2"), "{first:?}");
+}
+
+/// Token ids do not say what their prompt is; their file is known by its bytes.
+#[test]
+fn evaluating_on_what_is_trained_on_is_warned_of() {
+    let folder = Folder::new();
+    let pairs = |of: u32| -> String {
+        let row = |i| format!("{{\"chosen_ids\":[1,{},4],\"rejected_ids\":[1,{of},4]}}\n", i + 10);
+        (0..8).map(row).collect()
+    };
+    folder.file("ids.jsonl", pairs(30));
+    folder.file("copy.jsonl", pairs(30));
+    folder.file("other.jsonl", pairs(31));
+    let said = |data: &str| {
+        let args = ["--data", "ids.jsonl", "--eval-data", data, "--run", &format!("run-{data}")];
+        stderr(&succeed(&mut folder.train(&["train.steps=1"], &args)))
+    };
+    let copy = said("copy.jsonl");
+    assert!(copy.contains("warning: copy: the file has the bytes of") && copy.contains("ids.jsonl"), "{copy}");
+    assert!(!said("other.jsonl").contains("has the bytes of"));
+    folder.file("rows.jsonl", rows(8));
+    let args = ["--data", "rows.jsonl", "--eval-data", "rows.jsonl", "--run", "rows"];
+    let rows = stderr(&succeed(&mut folder.train(&["train.steps=1"], &args)));
+    assert!(rows.contains("warning: rows: 8 of its 8 prompts are trained on too"), "{rows}");
+}
+
 /// What gets worse on the held-out data from the first evaluation on ends with the weights of that one, which were kept.
 #[test]
 fn the_best_checkpoint_is_kept_and_is_what_the_run_ends_with() {
@@ -156,6 +199,12 @@ fn the_best_checkpoint_is_kept_and_is_what_the_run_ends_with() {
     assert!(said.contains(&format!("the model: is that of step {step}, of the lowest held-out loss")), "{said}");
     let page = fs::read_to_string(folder.path("best/report.html")).unwrap();
     assert!(page.contains(&format!("is that of step {step}, of the lowest held-out loss")));
+    for text in [&said, &page] {
+        assert!(
+            text.contains("train.keep_best = true: the model was chosen by evaluations on a part of the sets"),
+            "{text}"
+        );
+    }
 
     // The model scores as that checkpoint does, and not as the last one.
     folder.file("score.jsonl", "{\"prompt\":\"p\",\"reference\":\"r\",\"output\":\"some\"}\n");
@@ -287,9 +336,24 @@ fn epochs_count_every_row_as_often() {
     assert_eq!(of_three, 3 * tokens);
     // So many steps are whole ones.
     assert_eq!(train("steps", &["train.steps=3"]).0, [4, 4, 4]);
-    let resume = ["train", "--resume", "--run", "one", "--set", "train.epochs=2"];
-    succeed(&mut folder.program(resume));
-    assert_eq!(metrics(&folder, "one").len(), 5);
+    // A whole step would have had two rows of the next epoch, and going on would leave them out.
+    let resume = |name: &str, set: &str| run(&mut folder.program(["train", "--resume", "--run", name, "--set", set]));
+    for set in ["train.epochs=2", "train.steps=5"] {
+        let output = resume("one", set);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let key = set.replace('=', " = ");
+        assert!(
+            said.contains(&key) && said.contains("leave out 2 rows") && said.contains("--init one/model"),
+            "{said}"
+        );
+        assert_eq!(metrics(&folder, "one").len(), 3);
+    }
+    // Where the last step was a whole one, it goes on.
+    train("even", &["train.epochs=2"]);
+    assert!(resume("even", "train.epochs=4").status.success());
+    let lines = metrics(&folder, "even");
+    assert_eq!((lines.len(), lines.iter().map(|line| line["pairs"].as_u64().unwrap()).sum::<u64>()), (10, 40));
 }
 
 #[test]

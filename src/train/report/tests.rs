@@ -41,6 +41,7 @@ impl Sample {
             steps: &self.steps,
             ended: self.ended,
             table: &self.table,
+            chosen_by: self.ended,
             examples: &self.examples,
             watched: &self.watched,
             notes: &notes,
