@@ -256,6 +256,7 @@ fn dry_run(args: &TrainArgs, config: &Config, folder: &Path) -> Result<()> {
     for note in &setup.notes {
         print(note)?;
     }
+    setup.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     for set in &setup.eval_sets {
         print(format_args!("evaluate  {} on {}", set.len(), set.name()))?;
     }

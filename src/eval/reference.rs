@@ -163,6 +163,26 @@ impl References {
 /// The user's: a source that the set does not have, with what to choose; groups without a reference in the file;
 /// nothing left to judge.
 pub fn trials(set: &Set, source: ReferenceSource, references: References) -> Result<Trials> {
+    trials_if_any(set, source, references)?.ok_or_else(|| {
+        Error::user(format!(
+            "--reference-source {} leaves nothing to judge in any of {} groups: beside the reference a row needs an answer \
+             that is better than another; choose {}",
+            source.name(),
+            set.groups.len(),
+            match (set.format, source) {
+                (SetFormat::Trajectories | SetFormat::Pairs, _) => "other data",
+                (_, ReferenceSource::File) => "other references",
+                _ => "file, with --references FILE",
+            }
+        ))
+    })
+}
+
+/// As [`trials`], and `None` where nothing is left to judge.
+///
+/// # Errors
+/// The others of [`trials`], and when the data cannot be read any more.
+pub fn trials_if_any(set: &Set, source: ReferenceSource, references: References) -> Result<Option<Trials>> {
     refuse(set.format, source)?;
     if u32::try_from(set.groups.len()).is_err() {
         return Err(Error::user(format!("{} groups are more than 2^32: split the file", set.groups.len())));
@@ -217,20 +237,7 @@ pub fn trials(set: &Set, source: ReferenceSource, references: References) -> Res
             set.groups.len()
         )));
     }
-    if all.trials.is_empty() {
-        return Err(Error::user(format!(
-            "--reference-source {} leaves nothing to judge in any of {} groups: beside the reference a row needs an answer \
-             that is better than another; choose {}",
-            source.name(),
-            set.groups.len(),
-            match (set.format, source) {
-                (SetFormat::Trajectories | SetFormat::Pairs, _) => "other data",
-                (_, ReferenceSource::File) => "other references",
-                _ => "file, with --references FILE",
-            }
-        )));
-    }
-    Ok(all)
+    Ok(Some(all).filter(|all| !all.trials.is_empty()))
 }
 
 fn gain(group: &Group, at: usize) -> f64 {

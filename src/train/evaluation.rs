@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Answer, ReferenceSource};
 use crate::error::{Error, Result};
 use crate::eval::Example;
-use crate::eval::reference::{Question, References, trials};
+use crate::eval::reference::{Question, References, trials_if_any};
 use crate::eval::result::example;
 use crate::passes::{InOrder, Pack, Wanted};
-use crate::polar::{TemplateConfig, encode_candidates};
+use crate::polar::{Identical, TemplateConfig, encode_candidates};
 use crate::rng;
+use crate::tokenizer::Tokenizer;
 use crate::train::Trainer;
 use crate::train::feed::Feeder;
 use crate::train::metrics::EvalMetrics;
@@ -23,16 +24,21 @@ use crate::train::step_log::StepLine;
 
 /// Examples to read of each set.
 const EXAMPLES: usize = 2;
+/// The stream of random numbers that draws them.
+const WATCHED: &str = "evaluation while training";
 /// Characters of a text that is written down with its scores, at most.
 const MAX_CHARS: usize = 400;
 
 /// What is evaluated on while training. It depends on the data, the configuration and the seed alone.
+#[derive(Default)]
 pub struct HeldOut {
     packs: Vec<Pack>,
     /// Pairs, or documents.
     count: u64,
     /// Those that fit no pack.
     over_long: usize,
+    /// What is the same in the drawn pairs; those without a difference are left out, as in training.
+    identical: Identical,
     /// Pairs to read, without their scores: the place among all pairs of each.
     examples: Vec<(usize, Example)>,
     id: String,
@@ -86,13 +92,17 @@ impl HeldOut {
             over_long += usize::from(!fits);
             Ok(fits)
         };
+        let specials = feeder.tokenizer.as_ref().map(Tokenizer::specials).unwrap_or_default();
+        let mut identical = Identical::default();
         let mut pairs = 0;
         for (number, set) in sets.iter().enumerate() {
             match set {
                 EvalSet::Ranked(name, set) => {
                     // Of nothing to judge the evaluation at the end says why.
-                    let Ok(trials) = trials(set, ReferenceSource::Field, References::default()) else { continue };
-                    let drawn = drawn(trials.trials.len(), most, feeder.seed, number);
+                    let Some(trials) = trials_if_any(set, ReferenceSource::Field, References::default())? else {
+                        continue;
+                    };
+                    let drawn = drawn(WATCHED, trials.trials.len(), most, feeder.seed, number);
                     let shown = examples.len() + EXAMPLES;
                     for (at, question) in trials.questions(set).enumerate() {
                         if drawn.binary_search(&at).is_err() {
@@ -100,6 +110,10 @@ impl HeldOut {
                         }
                         let question = question?;
                         let [chosen, rejected] = encode(&question, feeder)?;
+                        // They have one score, and the tie would count as a mistake.
+                        if identical.add(&chosen, &rejected, specials) {
+                            continue;
+                        }
                         if push(&[&chosen, &rejected])? {
                             let texts = example(name, &question, &[0.0, 0.0]).filter(|_| examples.len() < shown);
                             examples.extend(texts.map(|texts| (pairs, shortened(texts))));
@@ -108,14 +122,14 @@ impl HeldOut {
                     }
                 }
                 EvalSet::Sequences(_, sequences) => {
-                    for at in drawn(sequences.len(), most, feeder.seed, number) {
+                    for at in drawn(WATCHED, sequences.len(), most, feeder.seed, number) {
                         push(&[&sequences[at]])?;
                     }
                 }
             }
         }
         let id = hasher.finalize().to_hex().to_string();
-        Ok(Self { packs: packs.finish()?, count, over_long, examples, id })
+        Ok(Self { packs: packs.finish()?, count, over_long, identical, examples, id })
     }
 
     /// Pairs or documents that are evaluated on.
@@ -131,6 +145,11 @@ impl HeldOut {
     /// Drawn pairs or documents that fit no pack and are left out.
     pub fn over_long(&self) -> usize {
         self.over_long
+    }
+
+    /// What is the same in the drawn pairs; those without a difference are left out.
+    pub fn identical(&self) -> Identical {
+        self.identical
     }
 
     /// Whether there are pairs to read.
@@ -172,10 +191,10 @@ impl HeldOut {
     }
 }
 
-/// The places of at most `most` of `count` rows of set `number`, ascending.
-fn drawn(count: usize, most: usize, seed: u64, number: usize) -> Vec<usize> {
+/// The places of at most `most` of `count` rows of set `number`, ascending, as `purpose` draws them.
+pub fn drawn(purpose: &str, count: usize, most: usize, seed: u64, number: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..count).collect();
-    places.shuffle(&mut rng::stream(seed, "evaluation while training", number as u64));
+    places.shuffle(&mut rng::stream(seed, purpose, number as u64));
     places.truncate(most);
     places.sort_unstable();
     places
@@ -232,16 +251,18 @@ pub struct Best {
 }
 
 impl Standing {
-    /// Counts the evaluation after `step` steps, and says whether it is the best one.
-    pub fn count(&mut self, step: u64, found: &EvalMetrics) -> bool {
+    /// Counts the evaluation after `step` steps, and says of it whether it is the first and whether it is the best one.
+    pub fn count(&mut self, step: u64, found: &EvalMetrics) -> EvalMetrics {
+        let first = self.evaluations == 0;
         let best = self.best.is_none_or(|best| found.loss < best.loss);
         self.evaluations += 1;
         self.since_best = if best { 0 } else { self.since_best + 1 };
         if best {
             self.best = Some(Best { step, loss: found.loss });
         }
-        self.last = Some(EvalMetrics { best, ..*found });
-        best
+        let counted = EvalMetrics { best, first, ..*found };
+        self.last = Some(counted);
+        counted
     }
 
     /// Why the run ends, if `patience` says so.
@@ -257,15 +278,15 @@ impl Standing {
     /// come, nor is a best one of use whose checkpoint is wanted and not there: says what is forgotten.
     pub fn go_on_with(&mut self, held_out: &HeldOut, is_there: impl Fn(u64) -> bool) -> Option<String> {
         let before = std::mem::replace(&mut self.on, held_out.id.clone());
-        let best = self.best?;
-        let why = if before != self.on {
-            "evaluation while training is on other data now"
-        } else if !is_there(best.step) {
-            "its checkpoint was not kept"
-        } else {
-            return None;
+        let is_other = before != self.on;
+        let why = match self.best {
+            _ if is_other => "evaluation while training is on other data now",
+            Some(best) if !is_there(best.step) => "its checkpoint was not kept",
+            _ => return None,
         };
-        (self.best, self.since_best) = (None, 0);
+        let (best, last) = (self.best, self.last.filter(|_| !is_other));
+        *self = Self { on: std::mem::take(&mut self.on), last, ..Self::default() };
+        let best = best?;
         Some(format!("the best evaluation so far, at step {}, no longer counts: {why}", best.step))
     }
 }
@@ -303,17 +324,17 @@ mod tests {
 
     #[test]
     fn what_is_drawn_depends_on_the_seed_alone() {
-        let some = drawn(1000, 50, 7, 0);
-        assert_eq!(some, drawn(1000, 50, 7, 0));
+        let some = drawn(WATCHED, 1000, 50, 7, 0);
+        assert_eq!(some, drawn(WATCHED, 1000, 50, 7, 0));
         assert!(some.is_sorted() && some.len() == 50 && some[49] > 500, "{some:?}");
-        assert!(some != drawn(1000, 50, 8, 0) && some != drawn(1000, 50, 7, 1));
-        assert_eq!(drawn(3, 50, 7, 0), [0, 1, 2]);
+        assert!(some != drawn(WATCHED, 1000, 50, 8, 0) && some != drawn(WATCHED, 1000, 50, 7, 1));
+        assert_eq!(drawn(WATCHED, 3, 50, 7, 0), [0, 1, 2]);
     }
 
     #[test]
     fn patience_counts_evaluations_without_a_lower_loss() {
         let mut standing = Standing::default();
-        let mut count = |step, loss| standing.count(step, &EvalMetrics { loss, ..EvalMetrics::default() });
+        let mut count = |step, loss| standing.count(step, &EvalMetrics { loss, ..EvalMetrics::default() }).best;
         assert!(count(10, 0.7) && count(20, 0.5));
         assert!(!count(30, 0.5) && !count(40, 0.6), "an equal is no better");
         assert_eq!((standing.best, standing.since_best), (Some(Best { step: 20, loss: 0.5 }), 2));
@@ -325,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_best_one_counts_while_it_compares_and_is_there() {
-        let on = |id: &str| HeldOut { packs: vec![], count: 1, over_long: 0, examples: vec![], id: id.into() };
+        let on = |id: &str| HeldOut { packs: vec![], count: 1, id: id.into(), ..HeldOut::default() };
         let mut standing = Standing::default();
         assert_eq!(standing.go_on_with(&on("a"), |_| false), None, "nothing to forget");
         for (step, loss) in [(10, 0.5), (20, 0.6)] {
@@ -336,7 +357,10 @@ mod tests {
         assert_eq!(standing, before);
         let said = standing.go_on_with(&on("b"), |_| true).unwrap();
         assert!(said.contains("at step 10") && said.contains("other data"), "{said}");
-        assert_eq!((standing.best, standing.since_best), (None, 0));
+        assert_eq!(standing, Standing { on: "b".into(), ..Standing::default() }, "nor is the last one shown");
+        assert!(
+            standing.count(30, &EvalMetrics::default()).first && !standing.count(40, &EvalMetrics::default()).first
+        );
         let said = before.clone().go_on_with(&on("a"), |step| step == 20).unwrap();
         assert!(said.contains("its checkpoint was not kept"), "{said}");
     }

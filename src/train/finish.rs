@@ -8,7 +8,7 @@ use crate::baselines::Baselines;
 use crate::data::{ReferenceSource, SetFormat};
 use crate::error::{Error, Result};
 use crate::eval::judge::ModelJudge;
-use crate::eval::reference::{References, trials};
+use crate::eval::reference::{References, trials_if_any};
 use crate::eval::result::{Task, example, measure};
 use crate::eval::{Companion, Example, Scorer, Table};
 use crate::files::{self, StagedFolder};
@@ -91,6 +91,8 @@ pub fn finish(
     let mut facts = facts(&setup, &model, trained.totals, ceiling);
     facts.extend(trained.ended.iter().map(|why| ("ended early".into(), why.clone())));
     facts.extend(evaluation::facts(&trained.totals.standing, trained.step, trained.exported, run));
+    let chosen_by = chosen_by(&setup, trained);
+    facts.extend(chosen_by.iter().map(|why| ("what the figures mean".into(), why.clone())));
     if dtype != model.config().dtype {
         facts.push(("weights".into(), format!("saved as {dtype}: some are too large for {}", model.config().dtype)));
     }
@@ -103,7 +105,7 @@ pub fn finish(
         }
         match set {
             EvalSet::Ranked(name, set) => {
-                let Ok(trials) = trials(&set, ReferenceSource::Field, References::default()) else {
+                let Some(trials) = trials_if_any(&set, ReferenceSource::Field, References::default())? else {
                     let why = "not measured: in every row a candidate's text is the reference's";
                     facts.push((format!("accuracy on {name}"), why.into()));
                     continue;
@@ -157,13 +159,25 @@ pub fn finish(
         config: &setup.config,
         facts: &facts,
         steps: &steps,
+        ended: trained.ended.as_deref(),
         table: &table,
         examples: &examples,
         watched: &watched,
-        notes: &setup.notes,
+        chosen_by: chosen_by.as_deref(),
+        notes: &[&setup.warnings[..], &setup.notes].concat(),
     };
     report::write(&page, &report)?;
     Ok(Some(Outcome { model: folder, report: page, table, facts }))
+}
+
+/// Why the figures at the end flatter the model, if evaluations on what they are measured on have chosen it.
+fn chosen_by(setup: &Setup, trained: &Trained) -> Option<String> {
+    trained.totals.standing.best?;
+    let key = setup.config.needs_evaluations()?;
+    Some(format!(
+        "{key}: the model was chosen by evaluations on a part of the sets on which it is measured here, which flatters it; \
+         for a figure of its own measure it on other data, with polar-raw eval"
+    ))
 }
 
 /// What was trained, in the most precise form that there is.

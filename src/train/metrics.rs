@@ -12,6 +12,10 @@ use crate::train::step_log::StepLine;
 pub struct StepMetrics {
     /// Finished steps, this one included: the first has 1.
     pub step: u64,
+    /// Whether no example of the step could be learnt from: figures of training are zero then and mean nothing, and there is
+    /// a line only for an evaluation or a change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty: bool,
     /// What was minimised, averaged over the step.
     pub loss: f64,
     /// Statistics of the scores; none when the objective is language modelling alone.
@@ -70,11 +74,27 @@ pub struct EvalMetrics {
     /// Whether no evaluation before had as low a loss.
     #[serde(rename = "eval_best")]
     pub best: bool,
+    /// Whether none before compares with it.
+    #[serde(rename = "eval_first", default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
 }
 
 impl StepMetrics {
     /// The curves of this step under the tags of torchtitan (training) and TRL (scores).
     pub fn scalars(&self) -> Vec<(&'static str, f64)> {
+        let mut scalars = Vec::new();
+        if !self.empty {
+            scalars.extend(self.training_scalars());
+        }
+        if let Some(evaluation) = &self.evaluation {
+            scalars.push(("eval/loss", evaluation.loss));
+            scalars.extend(evaluation.accuracy.map(|accuracy| ("eval/accuracy", accuracy)));
+            scalars.extend(evaluation.margin.map(|margin| ("eval/margin", margin)));
+        }
+        scalars
+    }
+
+    fn training_scalars(&self) -> Vec<(&'static str, f64)> {
         let mut scalars = vec![
             ("loss_metrics/global_avg_loss", self.loss),
             ("grad_norm", self.grad_norm),
@@ -93,11 +113,6 @@ impl StepMetrics {
             ]);
         }
         scalars.extend(self.lm_loss.map(|loss| ("lm_loss", loss)));
-        if let Some(evaluation) = &self.evaluation {
-            scalars.push(("eval/loss", evaluation.loss));
-            scalars.extend(evaluation.accuracy.map(|accuracy| ("eval/accuracy", accuracy)));
-            scalars.extend(evaluation.margin.map(|margin| ("eval/margin", margin)));
-        }
         scalars
     }
 }

@@ -61,10 +61,13 @@ impl Progress {
 
     /// Shows a finished step.
     pub fn step(&mut self, metrics: &StepMetrics) {
-        if self.recent.len() == WINDOW {
-            self.recent.pop_front();
+        // One without examples has no figures.
+        if !metrics.empty {
+            if self.recent.len() == WINDOW {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(metrics.clone());
         }
-        self.recent.push_back(metrics.clone());
         self.evaluation = metrics.evaluation.or(self.evaluation);
         let figures = Figures::of(&self.recent, self.left(metrics.step));
         match &mut self.display {
@@ -75,7 +78,7 @@ impl Progress {
             }
             Display::Lines { every, header_printed } => {
                 let first_or_last = metrics.step == self.from_step + 1 || metrics.step == self.steps;
-                if first_or_last || metrics.step.is_multiple_of(*every) {
+                if !metrics.empty && (first_or_last || metrics.step.is_multiple_of(*every)) {
                     if !std::mem::replace(header_printed, true) {
                         tracing::info!("{}", figures.columns());
                     }

@@ -28,8 +28,12 @@ pub struct Report<'a> {
     pub facts: &'a [(String, String)],
     /// Every step of the run.
     pub steps: &'a [StepMetrics],
+    /// Why the run ended before its last step, if it did.
+    pub ended: Option<&'a str>,
     /// The evaluation at the end; without rows where none was made.
     pub table: &'a Table,
+    /// Why the evaluation at the end flatters the model, if it does.
+    pub chosen_by: Option<&'a str>,
     /// Scored pairs to read.
     pub examples: &'a [Example],
     /// Scored pairs of each evaluation while training.
@@ -54,8 +58,9 @@ fn page(report: &Report, toml: &str) -> Markup {
     };
     let main = html! {
         (judges::section(report.table))
+        @if let Some(why) = report.chosen_by { p.note { (why) "." } }
         (curves::section(report))
-        (evaluations::section(report.steps, report.watched))
+        (evaluations::section(report))
         (histogram::section(report.table))
         (examples::section(report.examples))
         (run(report, toml))

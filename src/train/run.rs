@@ -61,7 +61,7 @@ pub fn run(request: Request) -> Result<Ended> {
     let initial = setup.initial_model(backend, found.initial_weights(&config).as_deref())?;
     let folder = found.take(&setup, &initial, machine)?;
     let notes: Vec<String> = setup.notes.iter().chain(&initial.notes).cloned().collect();
-    let warnings = initial.warnings.clone();
+    let warnings: Vec<String> = setup.warnings.iter().chain(&initial.warnings).cloned().collect();
     let trainer = Trainer::new(Rc::new(initial.model), initial.state, &config.objective, &config.optimizer, &plan)?;
     let mut steps = StepLoop::open(folder, setup, trainer, &stop)?;
     notes.iter().for_each(|note| steps.note(note));

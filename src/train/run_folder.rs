@@ -152,6 +152,20 @@ impl Found {
                     self.run.display()
                 )));
             }
+            let left_out = setup.left_out(&before.config, done)?;
+            if left_out > 0 {
+                let (run, train) = (self.run.display(), &setup.config.train);
+                let key = match train.steps {
+                    0 => format!("train.epochs = {}", train.epochs),
+                    steps => format!("train.steps = {steps}"),
+                };
+                return Err(Error::user(format!(
+                    "{key}: the last of the {done} steps of {run} had what was left of its epochs, less than \
+                     train.batch_size = {}, and going on would leave out {left_out} rows. Leave the length as it was, and \
+                     begin another run with its model: --init {run}/{MODEL}",
+                    train.batch_size
+                )));
+            }
             // Nothing is changed where the run could not come to its report.
             step_log::check::<StepMetrics>(&self.run, done)?;
             step_log::check::<ScoredExamples>(&self.run, done)?;

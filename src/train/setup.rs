@@ -76,6 +76,8 @@ pub struct Setup {
     pub steps: u64,
     /// What a person wants to know of the data.
     pub notes: Vec<String>,
+    /// What makes figures on these data mean less than they seem to.
+    pub warnings: Vec<String>,
 }
 
 /// A model before its first step.
@@ -114,7 +116,8 @@ impl Setup {
             )));
         }
         let mut notes = Vec::new();
-        let data = Data::read(config, &mut notes)?;
+        let mut warnings = Vec::new();
+        let data = Data::read(config, &mut notes, &mut warnings)?;
         let objective = objective::new(&config.objective);
         let outputs = objective.heads();
         let (tokenizer, mut model_config) = match &start {
@@ -167,7 +170,7 @@ impl Setup {
             same.sentences("chosen", "rejected").iter().map(|same| format!("of the first {pairs} pairs: {same}")),
         );
         let (config, feeder) = (config.clone(), Arc::new(feeder));
-        Ok(Self { config, model_config, outputs, feeder, eval_sets, held_out, steps, notes })
+        Ok(Self { config, model_config, outputs, feeder, eval_sets, held_out, steps, notes, warnings })
     }
 
     /// What decides how much memory the run takes.
@@ -178,6 +181,17 @@ impl Setup {
             capacity: self.feeder.capacity,
             candidates: 2 * self.config.train.batch_size,
         }
+    }
+
+    /// Rows that a run of `before` would leave out if it went on after `done` steps: those of its last step, which had what
+    /// was left of the epochs, that a whole one would have had beside them.
+    ///
+    /// # Errors
+    /// The machine's, for epochs of a source without an end.
+    pub fn left_out(&self, before: &Config, done: u64) -> Result<u64> {
+        let (_, examples) = length(before, &self.feeder.source)?;
+        let whole = done.saturating_mul(before.train.batch_size as u64);
+        Ok(self.feeder.examples_before(done).saturating_sub(whole.min(examples.unwrap_or(u64::MAX))))
     }
 
     /// The model before its first step: the weights of `init`, as far as it has them, and random ones for the rest. A
@@ -285,14 +299,17 @@ fn held_out(config: &Config, sets: &[EvalSet], feeder: &Feeder, notes: &mut Vec<
         0 => String::new(),
         count => format!("; {count} do not fit data.pack_length = {} and are left out", feeder.capacity.tokens),
     };
+    let same = held_out.identical().sentences("chosen", "rejected");
     if !held_out.is_empty() {
+        notes.extend(same.iter().map(|same| format!("of those evaluated on while training: {same}")));
         let (every, count) = (config.eval.every, held_out.len());
         notes.push(format!("evaluated while training: every {every} steps on {count} held-out {what}{over_long}"));
         return Ok(Some(held_out));
     }
     let nothing = format!(
-        "there are no held-out {what} to evaluate on while training{over_long}: give --eval-data FILE, or raise \
-         data.eval_fraction"
+        "there are no held-out {what} to evaluate on while training{over_long}{}: give --eval-data FILE, or raise \
+         data.eval_fraction",
+        same.iter().map(|same| format!("; {same}")).collect::<String>()
     );
     match config.needs_evaluations() {
         Some(key) => Err(Error::user(format!("{key}: {nothing}"))),

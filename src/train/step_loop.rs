@@ -97,7 +97,7 @@ impl<'a> StepLoop<'a> {
         }
         let ended = self.has_ended();
         self.progress.finish();
-        if let Some(why) = self.out_of_patience().filter(|_| self.step < self.setup.steps) {
+        if let Some(why) = self.ended_early() {
             self.progress.note(&format!(
                 "ended after step {} of {}: {why}. To go on all the same: --run {} --resume --set train.patience=N",
                 self.step,
@@ -125,6 +125,11 @@ impl<'a> StepLoop<'a> {
         self.totals.standing.ends(self.setup.config.train.patience)
     }
 
+    /// Why the run ends here, before its last step.
+    fn ended_early(&self) -> Option<String> {
+        self.out_of_patience().filter(|_| self.step < self.setup.steps)
+    }
+
     /// The step of the best evaluation, if its weights are what the run ends with.
     fn best(&self) -> Option<u64> {
         self.totals.standing.best.filter(|_| self.setup.config.train.keep_best).map(|best| best.step)
@@ -134,9 +139,8 @@ impl<'a> StepLoop<'a> {
     fn evaluate(&mut self) -> Result<Option<(EvalMetrics, Vec<Example>)>> {
         let due = is_due(self.setup.config.eval.every, self.step, self.setup.steps);
         let Some(held_out) = self.setup.held_out.as_ref().filter(|_| due) else { return Ok(None) };
-        let (mut found, examples) = held_out.evaluate(&mut self.trainer)?;
-        found.best = self.totals.standing.count(self.step, &found);
-        Ok(Some((found, examples)))
+        let (found, examples) = held_out.evaluate(&mut self.trainer)?;
+        Ok(Some((self.totals.standing.count(self.step, &found), examples)))
     }
 
     fn one_step(&mut self, batch: &Batch, scores: &mut Vec<f32>) -> Result<()> {
@@ -147,9 +151,11 @@ impl<'a> StepLoop<'a> {
         self.totals.identical.add_all(batch.identical);
         let lr = schedule::lr(&config.schedule, config.optimizer.lr, self.step as usize, self.setup.steps as usize);
         self.step += 1;
+        let changed = self.folder.changes_after(self.step - 1);
         // Every example of the step was too long for a pack, or had no difference: there is nothing to learn from.
         if batch.packs.is_empty() {
-            return Ok(());
+            let metrics = StepMetrics { step: self.step, lr, empty: true, changed, ..StepMetrics::default() };
+            return self.record(metrics);
         }
         let place = |e: Error| e.context(format!("{}: at step {}", self.folder.path().display(), self.step));
         let step = self.trainer.step(&batch.packs, lr, scores).map_err(place)?;
@@ -161,16 +167,19 @@ impl<'a> StepLoop<'a> {
         let flops: f64 = batch.packs.iter().map(|pack| self.trainer.model().training_flops(pack)).sum();
         let share = self.ceiling.share(flops, seconds);
         let stats = self.trainer.score_stats(&batch.packs, scores);
-        let changed = self.folder.changes_after(self.step - 1);
-        // The line of the step is written when all is known that belongs to it; a checkpoint comes after that.
+        let metrics = step_metrics(self.step, &step, batch, stats, lr, seconds, share);
+        self.record(StepMetrics { changed, ..metrics })
+    }
+
+    /// Evaluates, if that is due, and writes the line of the step: when all is known that belongs to it; a checkpoint comes
+    /// after that. A step without examples has a line only where there is something else to say.
+    fn record(&mut self, mut metrics: StepMetrics) -> Result<()> {
         let (evaluation, examples) = self.evaluate()?.unzip();
-        let ended = self.out_of_patience();
-        let metrics = StepMetrics {
-            changed,
-            evaluation,
-            ended,
-            ..step_metrics(self.step, &step, batch, stats, lr, seconds, share)
-        };
+        metrics.evaluation = evaluation;
+        metrics.ended = self.ended_early();
+        if metrics.empty && metrics.changed.is_empty() && metrics.evaluation.is_none() {
+            return Ok(());
+        }
         self.records.append(&metrics, examples.unwrap_or_default())?;
         self.progress.step(&metrics);
         Ok(())
@@ -186,7 +195,7 @@ impl<'a> StepLoop<'a> {
     /// What the evaluation or the disk reports.
     pub fn finish(self) -> Result<Option<Outcome>> {
         let exported = self.best().unwrap_or(self.step);
-        let ended = self.out_of_patience().filter(|_| self.step < self.setup.steps);
+        let ended = self.ended_early();
         let Self { folder, stop, setup, trainer, totals, step, ceiling, progress, .. } = self;
         if exported != step {
             folder.restore_best(&trainer, exported)?;
@@ -237,9 +246,7 @@ fn step_metrics(
         pairs: batch.pairs() as u64,
         seconds,
         tokens_per_s: tokens as f64 / seconds,
-        changed: Vec::new(),
         share,
-        evaluation: None,
-        ended: None,
+        ..StepMetrics::default()
     }
 }

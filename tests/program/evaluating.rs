@@ -122,6 +122,49 @@ fn the_same_part_is_evaluated_in_every_run() {
     assert!(first != found("others", &["eval.every_pairs=6"]));
 }
 
+/// A large set is measured in part: by chance, and not by its beginning.
+#[test]
+fn a_part_of_a_large_set_is_drawn_and_said() {
+    let folder = Folder::new();
+    folder.file("rows.jsonl", rows(30));
+    folder.file("held-out.jsonl", rows(60));
+    let args = ["--data", "rows.jsonl", "--eval-data", "held-out.jsonl", "--run"];
+    let shown = |name: &str, seed: &str| {
+        let sets = ["train.steps=2", "eval.pairs=20", "eval.every=1", "eval.every_pairs=20", seed];
+        let said = stderr(&succeed(&mut folder.train(&sets, &[&args[..], &[name]].concat())));
+        assert!(said.contains("held-out: evaluated on 20 of 60 pairs (eval.pairs), drawn by train.seed"), "{said}");
+        let text = fs::read_to_string(folder.path(name).join("examples.jsonl")).unwrap();
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        line["examples"].as_array().unwrap().iter().map(|e| e["chosen"].to_string()).collect::<Vec<_>>()
+    };
+    let first = shown("first", "train.seed=1");
+    assert!(first != ["\"r0\"", "\"r1\""] && first != shown("other", "train.seed=2"), "{first:?}");
+}
+
+/// Token ids do not say what their prompt is; their file is known by its bytes.
+#[test]
+fn evaluating_on_what_is_trained_on_is_warned_of() {
+    let folder = Folder::new();
+    let pairs = |of: u32| -> String {
+        let row = |i| format!("{{\"chosen_ids\":[1,{},4],\"rejected_ids\":[1,{of},4]}}\n", i + 10);
+        (0..8).map(row).collect()
+    };
+    folder.file("ids.jsonl", pairs(30));
+    folder.file("copy.jsonl", pairs(30));
+    folder.file("other.jsonl", pairs(31));
+    let said = |data: &str| {
+        let args = ["--data", "ids.jsonl", "--eval-data", data, "--run", &format!("run-{data}")];
+        stderr(&succeed(&mut folder.train(&["train.steps=1"], &args)))
+    };
+    let copy = said("copy.jsonl");
+    assert!(copy.contains("warning: copy: the file has the bytes of") && copy.contains("ids.jsonl"), "{copy}");
+    assert!(!said("other.jsonl").contains("has the bytes of"));
+    folder.file("rows.jsonl", rows(8));
+    let args = ["--data", "rows.jsonl", "--eval-data", "rows.jsonl", "--run", "rows"];
+    let rows = stderr(&succeed(&mut folder.train(&["train.steps=1"], &args)));
+    assert!(rows.contains("warning: rows: 8 of its 8 prompts are trained on too"), "{rows}");
+}
+
 /// What gets worse on the held-out data from the first evaluation on ends with the weights of that one, which were kept.
 #[test]
 fn the_best_checkpoint_is_kept_and_is_what_the_run_ends_with() {
@@ -156,6 +199,12 @@ fn the_best_checkpoint_is_kept_and_is_what_the_run_ends_with() {
     assert!(said.contains(&format!("the model: is that of step {step}, of the lowest held-out loss")), "{said}");
     let page = fs::read_to_string(folder.path("best/report.html")).unwrap();
     assert!(page.contains(&format!("is that of step {step}, of the lowest held-out loss")));
+    for text in [&said, &page] {
+        assert!(
+            text.contains("train.keep_best = true: the model was chosen by evaluations on a part of the sets"),
+            "{text}"
+        );
+    }
 
     // The model scores as that checkpoint does, and not as the last one.
     folder.file("score.jsonl", "{\"prompt\":\"p\",\"reference\":\"r\",\"output\":\"some\"}\n");
@@ -194,6 +243,7 @@ fn a_run_out_of_patience_has_finished_and_may_go_on() {
     assert!(resume(&[]).contains("the run had finished before"));
     resume(&["--set", "train.patience=0", "--set", "train.steps=62"]);
     assert_eq!(metrics(&folder, "run").len(), 62);
+    assert!(!fs::read_to_string(folder.path("run/report.html")).unwrap().contains("The run ended early"));
 }
 
 #[test]
@@ -216,6 +266,39 @@ fn what_goes_by_evaluations_needs_them() {
     assert!(said.contains("there are no held-out pairs"), "{said}");
 }
 
+/// Pairs without a difference are left out as in training, and a step of nothing but such is evaluated like any other.
+#[test]
+fn pairs_that_are_cut_to_the_same_tokens_count_nowhere() {
+    let folder = Folder::new();
+    let same = |n: usize| -> String {
+        let row = |i| {
+            format!("{{\"prompt\":\"q{i}\",\"reference\":\"r\",\"chosen\":\"the one\",\"rejected\":\"the other\"}}\n")
+        };
+        (0..n).map(row).collect()
+    };
+    folder.file("rows.jsonl", rows(1) + &same(3));
+    folder.file("held-out.jsonl", rows(3) + &same(2));
+    let sets = ["train.batch_size=1", "train.steps=4", "eval.every=1", "eval.pairs=9", "data.max_response_length=4"];
+    let data = ["--data", "rows.jsonl", "--eval-data", "held-out.jsonl", "--run", "run"];
+    let said = stderr(&succeed(&mut folder.train(&sets, &data)));
+    assert!(said.contains("on 3 held-out pairs"), "{said}");
+    assert!(
+        said.contains("of those evaluated on while training: 2 pairs whose chosen and rejected are the same"),
+        "{said}"
+    );
+    let lines = metrics(&folder, "run");
+    assert_eq!(evaluated(&lines), [1, 2, 3, 4]);
+    assert!(lines.iter().all(|line| line["eval_pairs"] == 3));
+    assert_eq!(lines.iter().filter(|line| line["empty"] == true).count(), 3);
+
+    // What is changed is said in the next line, whatever the step is of.
+    let resume = ["train", "--resume", "--run", "run", "--set", "train.steps=8", "--set", "eval.every=0"];
+    succeed(&mut folder.program(resume));
+    let lines = metrics(&folder, "run");
+    assert_eq!(lines[4]["step"], 5);
+    assert!(lines[4]["changed"].to_string().contains("train.steps = 8, was 4"), "{}", lines[4]);
+}
+
 /// Evaluations on other data do not compare with those before.
 #[test]
 fn other_held_out_data_begin_anew() {
@@ -227,7 +310,10 @@ fn other_held_out_data_begin_anew() {
     };
     let said = resume(&["train.steps=40", "eval.every_pairs=2"]);
     assert!(said.contains("no longer counts: evaluation while training is on other data now"), "{said}");
-    assert_eq!(metrics(&folder, "run")[39]["eval_best"], true);
+    let last = &metrics(&folder, "run")[39];
+    assert!(last["eval_best"] == true && last["eval_first"] == true, "{last}");
+    let page = fs::read_to_string(folder.path("run/report.html")).unwrap();
+    assert!(page.contains("1 evaluations took"), "{page}");
 }
 
 /// The last step of an epoch has what is left, and nothing of the next epoch.
@@ -250,9 +336,24 @@ fn epochs_count_every_row_as_often() {
     assert_eq!(of_three, 3 * tokens);
     // So many steps are whole ones.
     assert_eq!(train("steps", &["train.steps=3"]).0, [4, 4, 4]);
-    let resume = ["train", "--resume", "--run", "one", "--set", "train.epochs=2"];
-    succeed(&mut folder.program(resume));
-    assert_eq!(metrics(&folder, "one").len(), 5);
+    // A whole step would have had two rows of the next epoch, and going on would leave them out.
+    let resume = |name: &str, set: &str| run(&mut folder.program(["train", "--resume", "--run", name, "--set", set]));
+    for set in ["train.epochs=2", "train.steps=5"] {
+        let output = resume("one", set);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let key = set.replace('=', " = ");
+        assert!(
+            said.contains(&key) && said.contains("leave out 2 rows") && said.contains("--init one/model"),
+            "{said}"
+        );
+        assert_eq!(metrics(&folder, "one").len(), 3);
+    }
+    // Where the last step was a whole one, it goes on.
+    train("even", &["train.epochs=2"]);
+    assert!(resume("even", "train.epochs=4").status.success());
+    let lines = metrics(&folder, "even");
+    assert_eq!((lines.len(), lines.iter().map(|line| line["pairs"].as_u64().unwrap()).sum::<u64>()), (10, 40));
 }
 
 #[test]

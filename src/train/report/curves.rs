@@ -45,9 +45,15 @@ pub fn section(report: &Report) -> Markup {
 
 fn curves(report: &Report) -> [Curve; 9] {
     let chance = objective::new(&report.config.objective).loss_without_opinion();
-    let loss = Curve { name: "loss", figure: |m| Some(m.loss), level: chance, from_zero: false, exact: false };
-    let norm =
-        Curve { name: "gradient norm", figure: |m| Some(m.grad_norm), level: None, from_zero: true, exact: false };
+    let loss =
+        Curve { name: "loss", figure: |m| (!m.empty).then_some(m.loss), level: chance, from_zero: false, exact: false };
+    let norm = Curve {
+        name: "gradient norm",
+        figure: |m| (!m.empty).then_some(m.grad_norm),
+        level: None,
+        from_zero: true,
+        exact: false,
+    };
     [
         loss,
         Curve { name: "accuracy", figure: |m| Some(m.scores.as_ref()?.accuracy), level: Some((0.5, "chance")), ..loss },
@@ -64,7 +70,7 @@ fn curves(report: &Report) -> [Curve; 9] {
         },
         norm,
         Curve { name: "learning rate", figure: |m| Some(m.lr), exact: true, ..norm },
-        Curve { name: "tokens/s", figure: |m| Some(m.tokens_per_s), ..norm },
+        Curve { name: "tokens/s", figure: |m| (!m.empty).then_some(m.tokens_per_s), ..norm },
     ]
 }
 

@@ -67,7 +67,7 @@ pub fn sentence(report: &Report) -> Markup {
 
 fn without_evaluation(report: &Report) -> String {
     let (loss, unit) = objective::new(&report.config.objective).loss_name();
-    let losses: Vec<f64> = report.steps.iter().map(|m| m.loss).collect();
+    let losses: Vec<f64> = report.steps.iter().filter(|m| !m.empty).map(|m| m.loss).collect();
     let smooth = curves::smoothed(&losses);
     match (smooth.first(), smooth.last()) {
         (Some(first), Some(last)) if smooth.len() > 1 => {

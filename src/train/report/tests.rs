@@ -15,6 +15,7 @@ struct Sample {
     table: Table,
     examples: Vec<Example>,
     watched: Vec<ScoredExamples>,
+    ended: Option<&'static str>,
 }
 
 impl Sample {
@@ -27,7 +28,7 @@ impl Sample {
         let columns = ["model", "hand", "bag", "ngram", "shuffled reference"].map(String::from).into();
         let table = Table { columns, rows: rows.into() };
         let examples = vec![example("What is 2 + 2?")];
-        Self { config: Config::default(), steps: steps(1000), table, examples, watched: vec![] }
+        Self { config: Config::default(), steps: steps(1000), table, examples, watched: vec![], ended: None }
     }
 
     fn page(&self) -> String {
@@ -38,7 +39,9 @@ impl Sample {
             config: &self.config,
             facts: &facts,
             steps: &self.steps,
+            ended: self.ended,
             table: &self.table,
+            chosen_by: self.ended,
             examples: &self.examples,
             watched: &self.watched,
             notes: &notes,
@@ -176,7 +179,7 @@ fn whatever_is_missing_or_no_number_leaves_a_page() {
         StepMetrics { step: 2, loss: f64::NAN, grad_norm: f64::INFINITY, tokens_per_s: -0.0, ..Default::default() };
     for steps in [vec![], steps(1), vec![nan.clone()], [steps(1), vec![nan]].concat(), steps(2)] {
         let (table, config) = (Table::default(), Config::default());
-        let page = Sample { steps, examples: vec![], watched: vec![], table, config }.page();
+        let page = Sample { steps, examples: vec![], watched: vec![], ended: None, table, config }.page();
         assert!(!page.contains("<h2>Evaluation"));
         drawings_are_finite(&page);
     }
@@ -223,8 +226,8 @@ fn evaluations_while_training_are_shown_with_the_scores_of_the_same_pairs() {
     let mut sample = Sample::new();
     let losses = [0.7, 0.4, 0.45, 0.5];
     for (i, loss) in losses.into_iter().enumerate() {
-        let found =
-            EvalMetrics { loss, accuracy: Some(0.8), pairs: 50, seconds: 1.5, best: i < 2, ..Default::default() };
+        let best = i < 2;
+        let found = EvalMetrics { loss, accuracy: Some(0.8), pairs: 50, seconds: 1.5, best, ..Default::default() };
         sample.steps[250 * i + 249].evaluation = Some(found);
         let scores = [i as f32, -1.0];
         sample.watched.push(ScoredExamples {
@@ -232,7 +235,10 @@ fn evaluations_while_training_are_shown_with_the_scores_of_the_same_pairs() {
             examples: vec![Example { scores, ..example("<b>Again?") }],
         });
     }
-    sample.steps[999].ended = Some("no lower held-out loss".into());
+    // It went on after step 500.
+    sample.steps[499].ended = Some("no lower held-out loss".into());
+    assert!(!sample.page().contains("The run ended early"));
+    sample.ended = Some("no lower held-out loss");
     let page = sample.page();
     for part in [
         "4 evaluations took 6.0 s, the last one on 50 held-out pairs or documents. The lowest loss was <b>0.4000</b> at \
@@ -246,6 +252,16 @@ fn evaluations_while_training_are_shown_with_the_scores_of_the_same_pairs() {
         assert!(page.contains(part), "{part} in {page}");
     }
     drawings_are_finite(&page);
+    // Evaluations on other data, or of other pairs, are no part of it.
+    sample.watched[2].examples.insert(0, example("another"));
+    let page = sample.page();
+    assert!(page.contains("250: +0.00 and −1.00; 500: +1.00 and −1.00; 750: +2.00 and −1.00; 1000"), "{page}");
+    if let Some(found) = &mut sample.steps[749].evaluation {
+        (found.first, found.best) = (true, true);
+    }
+    let page = sample.page();
+    assert!(page.contains("2 evaluations took 3.0 s") && page.contains("by step: 750: +2.00 and"), "{page}");
+    sample.steps[749].evaluation = None;
     // Of many evaluations some are shown, the last one among them.
     let line = sample.watched[0].clone();
     sample.watched = (1..=100).map(|step| ScoredExamples { step, ..line.clone() }).collect();

@@ -12,6 +12,7 @@ use crate::data::{
 use crate::error::{Error, Result};
 use crate::eval::reference::References;
 use crate::eval::{set_name, sets};
+use crate::files;
 use crate::model::ModelConfig;
 use crate::polar::TemplateConfig;
 use crate::tokenizer::Tokenizer;
@@ -25,7 +26,7 @@ pub(super) enum Data {
 }
 
 impl Data {
-    pub(super) fn read(config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+    pub(super) fn read(config: &Config, notes: &mut Vec<String>, warnings: &mut Vec<String>) -> Result<Self> {
         let names: Vec<_> = config.data.eval.iter().map(|path| set_name(path)).collect();
         let mut eval = Vec::new();
         for (path, name) in config.data.eval.iter().zip(&names) {
@@ -53,10 +54,22 @@ impl Data {
             Some(references) => with_references(&config.data.train, references)?,
         };
         notes.push(format!("data: {} rows of {}", train.len(), train.kind()));
-        for (name, set) in &eval {
+        for ((name, set), path) in eval.iter().zip(&config.data.eval) {
             let (prompts, trained) = trained_on(set, &train)?;
             if trained > 0 {
-                notes.push(format!("{name}: {trained} of its {prompts} prompts are trained on too"));
+                warnings.push(format!(
+                    "{name}: {trained} of its {prompts} prompts are trained on too; what is measured on these does not say \
+                     how the model judges others"
+                ));
+            }
+            // Of token ids no prompt is known.
+            let of_ids = [set, &train].into_iter().all(|records| matches!(records, Records::Pairs(_)));
+            if let Some(same) = same_file(path, &config.data.train)?.filter(|_| of_ids) {
+                warnings.push(format!(
+                    "{name}: the file has the bytes of {}, which is trained on; what is measured on it does not say how the \
+                     model judges other pairs",
+                    same.display()
+                ));
             }
         }
         if eval.is_empty() && config.data.eval_fraction > 0.0 {
@@ -141,8 +154,8 @@ impl Data {
                 let files: Vec<_> = config.data.train.iter().map(|path| path.display().to_string()).collect();
                 let source = examples.source(train, &files.join(", "))?;
                 let mut sets = Vec::new();
-                for (name, records) in eval {
-                    match examples.eval_set(name, records) {
+                for (number, (name, records)) in eval.into_iter().enumerate() {
+                    match examples.eval_set(number, name, records, notes) {
                         Ok(set) => sets.push(set),
                         // What was held out by chance may be of no use, and nobody has asked for it.
                         Err(error) if config.data.eval.is_empty() => notes.push(format!("not evaluated: {error}")),
@@ -153,6 +166,22 @@ impl Data {
             }
         }
     }
+}
+
+/// The first of `files` that has the bytes of the file `path`.
+fn same_file<'a>(path: &Path, files: &'a [PathBuf]) -> Result<Option<&'a PathBuf>> {
+    let length = |path: &Path| path.metadata().map(|found| found.len()).ok();
+    let mut known = None;
+    for file in files.iter().filter(|file| file.is_file() && length(file) == length(path)) {
+        let hash = match &known {
+            Some(hash) => hash,
+            None => known.insert(files::hash(path)?),
+        };
+        if *hash == files::hash(file)? {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
 }
 
 /// Different prompts of `set`, and how many of them are trained on; of token ids, which do not say what their prompt is,

@@ -11,6 +11,7 @@ use crate::model::ModelConfig;
 use crate::objective::{self, LearnsFrom};
 use crate::polar::{TemplateConfig, encode_document};
 use crate::tokenizer::Tokenizer;
+use crate::train::evaluation::drawn;
 use crate::train::feed::TrainingSource;
 use crate::zoo::{Split, Zoo};
 
@@ -52,17 +53,32 @@ impl Examples<'_> {
         objective::new(&self.config.objective).learns_from()
     }
 
-    pub fn eval_set(&self, name: String, records: Records) -> Result<EvalSet> {
-        let most = self.config.eval.pairs;
-        Ok(match self.source(records, &format!("evaluation data {name}"))? {
+    /// What is evaluated on of `records`, set `number`: at most `eval.pairs` rows, drawn by the seed, in their order.
+    pub fn eval_set(&self, number: usize, name: String, records: Records, notes: &mut Vec<String>) -> Result<EvalSet> {
+        let (most, seed) = (self.config.eval.pairs, self.config.train.seed);
+        let source = self.source(records, &format!("evaluation data {name}"))?;
+        let count = source.epoch_len().unwrap_or(0);
+        if count > most {
+            let what = if self.learns_from() == LearnsFrom::Documents { "sequences" } else { "pairs" };
+            notes.push(format!("{name}: evaluated on {most} of {count} {what} (eval.pairs), drawn by train.seed"));
+        }
+        let places = || drawn("evaluation", count, most, seed, number).into_iter();
+        Ok(match source {
+            // Their order is drawn.
             TrainingSource::Trajectories(source) => {
-                EvalSet::Ranked(name, Set::of_triples(first(source.epoch(self.config.train.seed, 0), most)?))
+                EvalSet::Ranked(name, Set::of_triples(source.epoch(seed, 0).take(most).collect::<Result<Vec<_>>>()?))
             }
             TrainingSource::Preferences(triples) => {
-                EvalSet::Ranked(name, Set::of_triples(first(triples.iter(), most)?))
+                let triples = places().map(|at| triples.get(at)).collect::<Result<Vec<_>>>()?;
+                EvalSet::Ranked(name, Set::of_triples(triples))
             }
-            TrainingSource::Pairs(pairs) => EvalSet::Ranked(name, Set::of_pairs(first(pairs.iter(), most)?)),
-            TrainingSource::Sequences(sequences) => EvalSet::Sequences(name, first(sequences.iter(), most)?),
+            TrainingSource::Pairs(pairs) => {
+                let pairs = places().map(|at| pairs.get(at)).collect::<Result<Vec<_>>>()?;
+                EvalSet::Ranked(name, Set::of_pairs(pairs))
+            }
+            TrainingSource::Sequences(sequences) => {
+                EvalSet::Sequences(name, places().map(|at| sequences.get(at)).collect::<Result<_>>()?)
+            }
             TrainingSource::Zoo(_) => return Err(Error::machine("the zoo is not a file")),
         })
     }
@@ -73,7 +89,7 @@ impl Examples<'_> {
         if self.learns_from() == LearnsFrom::Documents {
             let documents = triples(Split::HeldOutPrompts).map(|t| Document { prompt: t.prompt, output: t.reference });
             let sequences = self.sequences(Records::Documents(documents.collect::<Vec<_>>().into()))?;
-            return Ok(vec![EvalSet::Sequences("held-out prompts".into(), first(sequences.iter(), usize::MAX)?)]);
+            return Ok(vec![EvalSet::Sequences("held-out prompts".into(), sequences.iter().collect::<Result<_>>()?)]);
         }
         let preferences = (0..n).map(|i| zoo.preference(Split::HeldOutPrompts, i));
         Ok(vec![
@@ -123,9 +139,4 @@ impl Examples<'_> {
         }
         Ok(sequences)
     }
-}
-
-/// The first `most` of `rows`.
-fn first<T>(rows: impl Iterator<Item = Result<T>>, most: usize) -> Result<Vec<T>> {
-    rows.take(most).collect()
 }
