@@ -278,7 +278,14 @@ fn pairs_that_are_cut_to_the_same_tokens_count_nowhere() {
     };
     folder.file("rows.jsonl", rows(1) + &same(3));
     folder.file("held-out.jsonl", rows(3) + &same(2));
-    let sets = ["train.batch_size=1", "train.steps=4", "eval.every=1", "eval.pairs=9", "data.max_response_length=4"];
+    let sets = [
+        "train.batch_size=1",
+        "train.steps=4",
+        "eval.every=1",
+        "eval.pairs=9",
+        "data.max_response_length=4",
+        "train.checkpoint_every=1",
+    ];
     let data = ["--data", "rows.jsonl", "--eval-data", "held-out.jsonl", "--run", "run"];
     let said = stderr(&succeed(&mut folder.train(&sets, &data)));
     assert!(said.contains("on 3 held-out pairs"), "{said}");
@@ -290,6 +297,15 @@ fn pairs_that_are_cut_to_the_same_tokens_count_nowhere() {
     assert_eq!(evaluated(&lines), [1, 2, 3, 4]);
     assert!(lines.iter().all(|line| line["eval_pairs"] == 3));
     assert_eq!(lines.iter().filter(|line| line["empty"] == true).count(), 3);
+
+    // A run that was stopped at such a step has the same lines.
+    fs::remove_dir_all(folder.path("run/checkpoints/step-00000004")).unwrap();
+    fs::remove_file(folder.path("run/report.html")).unwrap();
+    let said = stderr(&succeed(&mut folder.program(["train", "--resume", "--run", "run"])));
+    assert!(said.contains("going on after step 3"), "{said}");
+    let again = metrics(&folder, "run");
+    let kept = |line: &Value| ["step", "eval_loss", "eval_best", "empty"].map(|key| line[key].clone());
+    assert!(again.iter().map(kept).eq(lines.iter().map(kept)), "{again:?}");
 
     // What is changed is said in the next line, whatever the step is of.
     let resume = ["train", "--resume", "--run", "run", "--set", "train.steps=8", "--set", "eval.every=0"];

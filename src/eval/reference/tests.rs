@@ -82,6 +82,11 @@ fn a_candidate_with_the_references_text_is_left_out_and_counted() {
         message.contains("nothing to judge in any of 2 groups") && message.contains("other references"),
         "{message}"
     );
+    let same = references(&[("p", "bad"), ("q", "y")]);
+    assert!(trials_if_any(&set, ReferenceSource::File, same).unwrap().is_none());
+    // Nothing to judge is no error there, and all else is one.
+    let error = trials_if_any(&set, ReferenceSource::File, References::default()).unwrap_err().to_string();
+    assert!(error.contains("has nothing for 2 of 2 rows"), "{error}");
     let other = references(&[("p", "bad"), ("q", "x and more")]);
     let found = trials(&set, ReferenceSource::File, other).unwrap();
     assert_eq!(asked(&set, &found), [("x and more".into(), vec![question("x", "y")])]);
