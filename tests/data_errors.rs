@@ -177,6 +177,11 @@ fn what_is_no_json_is_named_with_its_key() {
     let wide: Vec<u8> = TRAJECTORY.encode_utf16().flat_map(u16::to_le_bytes).collect();
     folder.refused(&wide, &["rows.jsonl: the text is UTF-16LE", "iconv -f UTF-16LE -t UTF-8"]);
     folder.refused([b"\xff\xfe", &wide[..]].concat(), &["rows.jsonl: the text is UTF-16, "]);
+    for (magic, name) in [(&b"\xfd7zXZ\0"[..], "xz"), (b"BZh9", "bzip2"), (b"PK\x03\x04", "zip")] {
+        folder.refused(magic, &[&format!("rows.jsonl: {name} is not read: unpack it with `")]);
+    }
+    let wide = format!("{{\"{}\": 1}}", "k".repeat(100_000));
+    folder.refused(&wide, &["kkkk[...]}"]);
 }
 
 #[test]

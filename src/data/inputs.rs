@@ -1,14 +1,17 @@
 //! The files that a name stands for: a file, all files of data in a folder, or those that fit a pattern.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
 /// The name that stands for standard input.
 pub(crate) const STDIN: &str = "-";
-/// How names of files of data end; `.zst` and `.gz` may follow.
-const ENDINGS: [&str; 5] = ["jsonl", "ndjson", "json", "txt", "parquet"];
+/// How names of files of data end, in small letters or capitals; one of [`PACKED`] may follow.
+const ENDINGS: [&str; 6] = ["jsonl", "jsonlines", "ndjson", "json", "txt", "parquet"];
+const PACKED: [&str; 3] = ["zst", "zstd", "gz"];
 
 /// The files that `name` stands for, in the order of their names: itself, and `-`; the files of data in a folder; or, if
 /// there is nothing of that name, what fits it as a pattern of `*`, `?`, `[ab]` and `**`.
@@ -37,7 +40,34 @@ pub fn files_to_keep(names: &[PathBuf]) -> Result<Vec<PathBuf>> {
              give that",
         ));
     }
-    Ok(names.iter().map(|name| files_of(name)).collect::<Result<Vec<_>>>()?.concat())
+    let mut all = Vec::new();
+    let mut seen: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for name in names {
+        for file in files_of(name)? {
+            // What is not there is said when it is opened.
+            let before = identity(&file).and_then(|id| seen.insert(id, file.clone()));
+            if let Some(before) = before {
+                return Err(Error::user(format!(
+                    "{} and {} are one file, whose rows would count twice: name it once",
+                    before.display(),
+                    file.display()
+                )));
+            }
+            all.push(file);
+        }
+    }
+    Ok(all)
+}
+
+/// What a file is, by whatever name or link it is reached.
+fn identity(file: &Path) -> Option<(u64, u64)> {
+    fs::metadata(file).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Drops what is one file with an earlier one: a link to it, or it again on a way through a link to a folder.
+fn once(files: &mut Vec<PathBuf>) {
+    let mut seen = HashSet::new();
+    files.retain(|file| identity(file).is_none_or(|id| seen.insert(id)));
 }
 
 fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -45,6 +75,7 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(failed)?.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
     let mut files: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).filter(|path| is_data(path)).collect();
     files.sort();
+    once(&mut files);
     if files.is_empty() {
         let endings = ENDINGS.map(|ending| format!(".{ending}")).join(", ");
         return Err(Error::user(format!(
@@ -59,7 +90,9 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a file of a folder is taken for data: what is hidden is somebody else's.
 fn is_data(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let plain = name.strip_suffix(".zst").or(name.strip_suffix(".gz")).unwrap_or(&name);
+    let lower = name.to_lowercase();
+    let plain =
+        lower.rsplit_once('.').filter(|(_, ending)| PACKED.contains(ending)).map_or(&*lower, |(plain, _)| plain);
     let known = plain.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending));
     known && !name.starts_with('.') && !path.is_dir()
 }
@@ -77,6 +110,7 @@ fn fitting(pattern: &Path) -> Result<Vec<PathBuf>> {
         files.extend((!path.is_dir()).then_some(path));
     }
     files.sort();
+    once(&mut files);
     match files.is_empty() {
         true => Err(Error::user(format!("{shown}: there is no such file, and none that fits it as a pattern"))),
         false => Ok(files),
@@ -92,9 +126,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir_all(path("deep/er.jsonl")).unwrap();
-        for name in
-            ["b.jsonl", "a.json.gz", "c.txt.zst", "d.parquet", ".hidden.jsonl", "README.md", "jsonl", "deep/x.jsonl"]
-        {
+        for name in [
+            "b.jsonl",
+            "a.json.gz",
+            "c.txt.zst",
+            "d.parquet",
+            ".hidden.jsonl",
+            "README.md",
+            "jsonl",
+            "deep/x.jsonl",
+            "D.JSONL",
+        ] {
             fs::write(path(name), "").unwrap();
         }
         fs::write(path("literal[1].jsonl"), "").unwrap();
@@ -102,7 +144,9 @@ mod tests {
             let files = files_of(&path(name)).unwrap();
             files.iter().map(|file| file.strip_prefix(folder.path()).unwrap().display().to_string()).collect()
         };
-        assert_eq!(names(""), ["a.json.gz", "b.jsonl", "c.txt.zst", "d.parquet", "literal[1].jsonl"]);
+        std::os::unix::fs::symlink(folder.path(), path("deep/loop")).unwrap();
+        std::os::unix::fs::symlink(path("b.jsonl"), path("latest.jsonl")).unwrap();
+        assert_eq!(names(""), ["D.JSONL", "a.json.gz", "b.jsonl", "c.txt.zst", "d.parquet", "literal[1].jsonl"]);
         assert_eq!(names("*.jsonl"), ["b.jsonl", "literal[1].jsonl"]);
         assert_eq!(names("**/*.jsonl"), ["b.jsonl", "deep/x.jsonl", "literal[1].jsonl"]);
         assert_eq!(names("[ab].json*"), ["a.json.gz", "b.jsonl"]);
@@ -116,6 +160,8 @@ mod tests {
             assert!(error.to_string().contains(part) && error.exit_code() == 2, "{error}");
         }
         assert_eq!(files_to_keep(&[path("d*"), path("b.jsonl")]).unwrap(), [path("d.parquet"), path("b.jsonl")]);
+        let twice = files_to_keep(&[path("b.jsonl"), path("*.jsonl")]).unwrap_err().to_string();
+        assert!(twice.contains("b.jsonl are one file, whose rows would count twice"), "{twice}");
         assert!(files_to_keep(&[path("b.jsonl"), "-".into()]).unwrap_err().to_string().contains("standard input (-)"));
     }
 }

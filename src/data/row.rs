@@ -229,7 +229,12 @@ fn unexpected(key: &str, wanted: &str, found: &Value) -> Error {
 
 /// The names of keys, as messages have them.
 pub(super) fn list(keys: &[&str]) -> String {
-    format!("{{{}}}", keys.join(", "))
+    const MOST: usize = 40;
+    let shown = keys.iter().map(|key| match key.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}[...]", &key[..end]),
+        None => (*key).to_string(),
+    });
+    format!("{{{}}}", shown.collect::<Vec<_>>().join(", "))
 }
 
 /// Which keys mean something.

@@ -44,7 +44,7 @@ impl RowFormat for Trl {
 }
 
 /// Reads a row. What both conversations begin with is of the prompt: all of it if there is none, or if it ends as the
-/// prompt does, and else what follows the prompt.
+/// prompt does and begins with a turn that a prompt begins with, and else what follows the prompt.
 fn group(row: &mut Row, raw: Raw) -> Result<Group> {
     let (chosen, rejected) = (row.messages("chosen", "assistant")?, row.messages("rejected", "assistant")?);
     // The last message is the answer, though it be the same.
@@ -60,7 +60,7 @@ fn group(row: &mut Row, raw: Raw) -> Result<Group> {
         None => before,
         Some(_) => match row.text("prompt")? {
             prompt if common == 0 => prompt,
-            prompt if before.ends_with(&prompt) => before,
+            prompt if before.ends_with(&prompt) && chosen[0].role != "assistant" => before,
             prompt => [prompt, before].join("\n"),
         },
     };

@@ -103,6 +103,11 @@ impl Source {
         let taken = Arc::new(AtomicU64::new(0));
         let mut source = Counted { inner: source, taken: taken.clone() };
         let head = first(&mut source).map_err(|error| Error::io("read", path, &error))?;
+        if let Some((name, unpack)) = other_packing(&head) {
+            return Err(Error::user(format!(
+                "{place}: {name} is not read: unpack it with `{unpack}`, and give what comes out"
+            )));
+        }
         let packing = Packing::of(&head);
         let whole = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(source));
         let bounded = |inner: Box<dyn Read + Send>| Bounded { inner, given: 0, taken: taken.clone() };
@@ -133,6 +138,16 @@ impl Source {
 fn first(source: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     source.take(4).read_to_end(&mut head).map(|_| head)
+}
+
+/// What a file that begins with these bytes is packed with, if that is not read, and what unpacks it.
+fn other_packing(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    match head {
+        [0xFD, b'7', b'z', b'X'] => Some(("xz", "xz -d")),
+        [b'B', b'Z', b'h', b'1'..=b'9'] => Some(("bzip2", "bzip2 -d")),
+        [b'P', b'K', 3, 4] => Some(("zip", "unzip")),
+        _ => None,
+    }
 }
 
 /// The encoding of a text that begins with these bytes and is not UTF-8: by its mark, or since ASCII has zeros in it.
