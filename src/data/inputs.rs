@@ -100,21 +100,51 @@ fn is_data(path: &Path) -> bool {
 fn fitting(pattern: &Path) -> Result<Vec<PathBuf>> {
     let shown = pattern.display();
     let text = pattern.to_str().ok_or_else(|| Error::user(format!("{shown}: a pattern is UTF-8")))?;
+    let unread = |error: glob::PatternError| Error::user(format!("{shown}: not a pattern of names: {error}"));
     // What is hidden is somebody else's, unless it is asked for.
-    let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
-    let found = glob::glob_with(text, options)
-        .map_err(|error| Error::user(format!("{shown}: not a pattern of names: {error}")))?;
+    let options = glob::MatchOptions {
+        require_literal_leading_dot: true,
+        require_literal_separator: true,
+        ..glob::MatchOptions::new()
+    };
     let mut files = Vec::new();
-    for path in found {
-        let path = path.map_err(|error| Error::io("read", error.path(), error.error()))?;
-        files.extend((!path.is_dir()).then_some(path));
+    if text.contains("**") {
+        let matcher = glob::Pattern::new(text).map_err(unread)?;
+        let fixed = pattern.iter().take_while(|part| !part.to_string_lossy().contains(['*', '?', '[']));
+        walk(&fixed.collect::<PathBuf>(), &|path| matcher.matches_path_with(path, options), &mut files)?;
+    } else {
+        for path in glob::glob_with(text, options).map_err(unread)? {
+            files.push(path.map_err(|error| Error::io("read", error.path(), error.error()))?);
+        }
     }
+    files.retain(|path| !path.is_dir());
     files.sort();
     once(&mut files);
     match files.is_empty() {
         true => Err(Error::user(format!("{shown}: there is no such file, and none that fits it as a pattern"))),
         false => Ok(files),
     }
+}
+
+/// What `fits` of all that lies below a folder. Links to folders are not followed: they may lead back.
+fn walk(folder: &Path, fits: &impl Fn(&Path) -> bool, files: &mut Vec<PathBuf>) -> Result<()> {
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let failed = |error| Error::io("read", here, &error);
+    let entries = match fs::read_dir(here) {
+        // Nothing lies below what is not there.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let path = folder.join(entry.file_name());
+        if entry.file_type().map_err(failed)?.is_dir() {
+            walk(&path, fits, files)?;
+        } else if fits(&path) {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -144,7 +174,10 @@ mod tests {
             let files = files_of(&path(name)).unwrap();
             files.iter().map(|file| file.strip_prefix(folder.path()).unwrap().display().to_string()).collect()
         };
-        std::os::unix::fs::symlink(folder.path(), path("deep/loop")).unwrap();
+        // Each doubles what a walk that followed them would see, at every level.
+        for link in ["deep/loop", "deep/again"] {
+            std::os::unix::fs::symlink(folder.path(), path(link)).unwrap();
+        }
         std::os::unix::fs::symlink(path("b.jsonl"), path("latest.jsonl")).unwrap();
         assert_eq!(names(""), ["D.JSONL", "a.json.gz", "b.jsonl", "c.txt.zst", "d.parquet", "literal[1].jsonl"]);
         assert_eq!(names("*.jsonl"), ["b.jsonl", "literal[1].jsonl"]);

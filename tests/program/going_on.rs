@@ -101,7 +101,9 @@ fn data_may_move() {
     folder.file("other.jsonl", rows().replace("p7", "p77"));
     refused(&folder, &mut resume(&folder, &["--data", "other.jsonl"]), &["other.jsonl is not what it was"]);
     let moved = "elsewhere/moved.jsonl";
-    refused(&folder, &mut resume(&folder, &["--data", moved, "--data", moved]), &["data.train has 2 files"]);
+    refused(&folder, &mut resume(&folder, &["--data", moved, "--data", moved]), &["moved.jsonl are one file"]);
+    let args = ["--data", moved, "--data", "other.jsonl"];
+    refused(&folder, &mut resume(&folder, &args), &["data.train has 2 files"]);
     succeed(&mut resume(&folder, &["--data", moved]));
     // The new place is remembered.
     unfinish(&folder);

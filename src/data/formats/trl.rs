@@ -60,7 +60,9 @@ fn group(row: &mut Row, raw: Raw) -> Result<Group> {
         None => before,
         Some(_) => match row.text("prompt")? {
             prompt if common == 0 => prompt,
-            prompt if before.ends_with(&prompt) && chosen[0].role != "assistant" => before,
+            prompt if chosen[0].role != "assistant" && (0..common).any(|i| joined(&chosen[i..common]) == prompt) => {
+                before
+            }
             prompt => [prompt, before].join("\n"),
         },
     };

@@ -192,6 +192,7 @@ fn prompts_of_trl_are_found_wherever_they_stand() {
         (with(both(&[&user]), "prompt", json!("2 + 2?")), "2 + 2?"),
         (with(both(&[&system, &user]), "prompt", json!("2 + 2?")), "Be brief.\n2 + 2?"),
         (with(both(&[&good, &user]), "prompt", json!([system, user])), "Be brief.\n2 + 2?\n4\n2 + 2?"),
+        (with(both(&[&user]), "prompt", json!("2?")), "2?\n2 + 2?"),
         // It answers a prompt that is asked once more at the end.
         (with(both(&[&good, &user]), "prompt", json!("2 + 2?")), "2 + 2?\n4\n2 + 2?"),
     ] {
