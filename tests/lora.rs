@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use approx::assert_abs_diff_eq;
 use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::config::{ModelSection, ObjectiveSection, OptimizerSection, Projection};
 use polar_raw::cpu::Cpu;
@@ -155,7 +156,7 @@ fn only_adapters_and_head_are_trained() {
             assert_eq!(read(spec) != before, is_trained, "{}", spec.name);
         }
         let squares: f64 = cpu.read_f64(trainer.grads()).unwrap().iter().map(|g| g * g).sum();
-        assert!((step.grad_norm / squares.sqrt() - 1.0).abs() < 1e-6);
+        assert_abs_diff_eq!(step.grad_norm / squares.sqrt(), 1.0, epsilon = 1e-6);
     }
 }
 

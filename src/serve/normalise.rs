@@ -87,6 +87,7 @@ impl Moments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::abs_diff_eq;
     use proptest::prelude::*;
 
     proptest! {
@@ -101,8 +102,8 @@ mod tests {
             let squares: f64 = scores.iter().map(|score| (f64::from(*score) - mean).powi(2)).sum();
             let moments = running.moments();
             prop_assert_eq!(moments.count, scores.len() as u64);
-            prop_assert!((moments.mean - mean).abs() < 1e-9);
-            prop_assert!((moments.deviation() - (squares / count).sqrt()).abs() < 1e-9);
+            prop_assert!(abs_diff_eq!(moments.mean, mean, epsilon = 1e-9));
+            prop_assert!(abs_diff_eq!(moments.deviation(), (squares / count).sqrt(), epsilon = 1e-9));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Attention, forward and backward, over packed rows with shared prefixes.
 
+use approx::abs_diff_eq;
 use polar_raw::backend::{AttentionArgs, Heads, Operations, Span};
 use polar_raw::cuda::abi::{AttentionBackwardParams, AttentionParams};
 use polar_raw::cuda::attention::{plan_backward, plan_forward};
@@ -191,7 +192,10 @@ fn close_as_weighted(what: &str, got: &[f64], want: &[f64], explained: &[f64], s
     for (i, ((got, want), explained)) in got.iter().zip(want).zip(explained).enumerate() {
         let (off, allowed) = ((got - want).abs(), BF16 * want.abs() + 8.0 * explained.sqrt() + remains);
         // NaN is not within it.
-        assert!(off <= allowed, "{what}: [{i}] is {got} and not {want}: {off:.2e} off, {allowed:.2e} is allowed");
+        assert!(
+            abs_diff_eq!(*got, *want, epsilon = allowed),
+            "{what}: [{i}] is {got} and not {want}: {off:.2e} off, {allowed:.2e} is allowed"
+        );
     }
     let mean = |sum: f64| (sum / want.len().max(1) as f64).sqrt();
     let explained = mean(explained.iter().zip(want).map(|(e, want)| e + (ROUNDING * want).powi(2)).sum());

@@ -1,5 +1,6 @@
 //! Numbers that are drawn, and how far results may be from the reference's.
 
+use approx::abs_diff_eq;
 use polar_raw::backend::{Backend, BackendExt};
 use polar_raw::reference::Reference;
 use polar_raw::tensor::{Dtype, Tensor};
@@ -76,10 +77,7 @@ pub fn values_of(t: &Tensor) -> Vec<f64> {
 /// Requires each result within `relative` of its own magnitude and `absolute` of the reference's.
 pub fn close(what: &str, got: &[f64], want: &[f64], relative: f64, absolute: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
-    let off = |i: &usize| {
-        let error = (got[*i] - want[*i]).abs();
-        error.is_nan() || error > relative * want[*i].abs() + absolute
-    };
+    let off = |i: &usize| !abs_diff_eq!(got[*i], want[*i], epsilon = relative * want[*i].abs() + absolute);
     let wrong: Vec<usize> = (0..want.len()).filter(off).collect();
     if let Some(&first) = wrong.first() {
         let shown = |i: usize| format!("[{i}] is {} and not {}", got[i], want[i]);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use approx::abs_diff_eq;
 use serde_json::Value;
 
 use super::{Folder, run, stderr, stdout, succeed};
@@ -91,9 +92,9 @@ fn examples_are_logged_with_their_scores() {
         assert!(prompt.len() < 420 && prompt.ends_with("x [...]"), "{prompt}");
         let found = &steps[line["step"].as_u64().unwrap() as usize - 1];
         let margin = score(0) - score(1);
-        assert!((found["eval_margin"].as_f64().unwrap() - margin).abs() < 1e-12, "{found}");
+        assert!(abs_diff_eq!(found["eval_margin"].as_f64().unwrap(), margin, epsilon = 1e-12), "{found}");
         let loss = (1.0 + (-margin).exp()).ln();
-        assert!((found["eval_loss"].as_f64().unwrap() - loss).abs() < 1e-12, "{found}");
+        assert!(abs_diff_eq!(found["eval_loss"].as_f64().unwrap(), loss, epsilon = 1e-12), "{found}");
     }
     assert!(lines[0]["examples"][0]["scores"] != lines[2]["examples"][0]["scores"]);
 

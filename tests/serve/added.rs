@@ -1,5 +1,6 @@
 //! SGLang's questions about the server, pages of other origins, and normalised answers.
 
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use polar_raw::Error;
 use polar_raw::serve::{Normalisation, Options};
 use serde_json::{Value, json};
@@ -110,7 +111,10 @@ fn bare_numbers_are_normalised_as_the_server_was_started() {
         let server = Running::new(Options { normalise, ..options() });
         for found in forms(&server, &rows) {
             let right = found.len() == wanted.len()
-                && found.iter().zip(&wanted).all(|(found, wanted)| (found - f64::from(*wanted)).abs() < 1e-3);
+                && found
+                    .iter()
+                    .zip(&wanted)
+                    .all(|(found, wanted)| abs_diff_eq!(*found, f64::from(*wanted), epsilon = 1e-3));
             assert!(right, "{normalise:?}: {found:?} instead of {wanted:?}");
         }
     }
@@ -139,7 +143,7 @@ fn running_is_over_all_scores_that_were_given() {
     assert!(near(entry["score"].as_f64().unwrap(), raw[0]), "the raw score is there too: {entry}");
     let so_far: Vec<f32> = raw.iter().chain(&raw[..1]).copied().collect();
     let wanted = polar_raw::eval::normalise::z_scores(&so_far)[0];
-    assert!((entry["normalised"].as_f64().unwrap() - f64::from(wanted)).abs() < 1e-3, "{entry} {wanted}");
+    assert!(abs_diff_eq!(entry["normalised"].as_f64().unwrap(), f64::from(wanted), epsilon = 1e-3), "{entry} {wanted}");
     let metrics = get(server.address, "/metrics").body;
     let metric = |name: &str| {
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -147,6 +151,6 @@ fn running_is_over_all_scores_that_were_given() {
     };
     let mean = so_far.iter().map(|score| f64::from(*score)).sum::<f64>() / 7.0;
     assert_eq!(metric("polar_raw_scores"), 7.0);
-    assert!((metric("polar_raw_score_mean") - mean).abs() < 1e-4);
+    assert_abs_diff_eq!(metric("polar_raw_score_mean"), mean, epsilon = 1e-4);
     assert!(metric("polar_raw_score_deviation") > 0.0);
 }
