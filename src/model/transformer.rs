@@ -3,12 +3,14 @@
 //! After the last layer's keys and values, everything is computed for the selected tokens alone: those that are scored
 //! or that predict a next token.
 
+mod adapters;
+mod heads;
+
 use std::cell::Cell;
-use std::ops::Range;
 
 use super::workspace::LayerSlots;
-use super::{Adapter, Gradients, Keep, LayerViews, Model, Views, Workspace};
-use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, Heads, Operations, PairLoss, Qkv, RewardHeadGrads};
+use super::{Gradients, Keep, LayerViews, Model, Views, Workspace};
+use crate::backend::{AttentionArgs, Backend, BackendExt, Gemm, Heads, Operations, Qkv};
 use crate::config::Projection;
 use crate::error::{Error, Result};
 use crate::passes::Pack;
@@ -297,35 +299,6 @@ impl<'a> Pass<'a> {
         b.swiglu_forward(&ffn_hidden, &gate_up)
     }
 
-    /// Adds to `y` what the adapters of `projections` make of `x`.
-    fn adapt(&self, layer: &Layer, projections: &[Projection], y: &Tensor, x: &Tensor) -> Result<()> {
-        for (projection, adapter) in layer.adapters(projections) {
-            let low = self.low_rank(adapter, x)?;
-            for Band { columns, rows } in layer.bands(projection) {
-                let y = y.slice_cols(columns);
-                self.backend.gemm(Gemm::Nt, &y, &low, &adapter.b.slice_rows(rows), Some(&y))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The scaled product of `x` with an adapter's first factor, `[rows, rank]`.
-    fn low_rank(&self, adapter: &Adapter, x: &Tensor) -> Result<Tensor> {
-        let [product, scaled] = self.workspace.temporaries.low_rank;
-        let dims = [x.rows(), adapter.a.rows()];
-        let product = self.buffer(product, &dims);
-        self.backend.gemm(Gemm::Nt, &product, x, &adapter.a, None)?;
-        self.scaled(&product, scaled)
-    }
-
-    /// `alpha / rank` times `x`, in the buffer `slot`.
-    fn scaled(&self, x: &Tensor, slot: Slot) -> Result<Tensor> {
-        let scale = self.model.params.scale.as_ref().ok_or_else(|| Error::machine("an adapter without a scale"))?;
-        let scaled = self.buffer(slot, x.dims());
-        self.backend.gemm(Gemm::Nt, &scaled, x, scale, None)?;
-        Ok(scaled)
-    }
-
     fn attention_norm(&self, layer: &Layer) -> Result<Tensor> {
         let t = self.pack.tokens();
         let (normed, rstd) = (self.rows(layer.slots.normed, t), self.buffer(layer.slots.rstd, &[t]));
@@ -479,81 +452,6 @@ impl<'a> Pass<'a> {
         b.rope_forward(Qkv { kv: None, ..qkv }, &fused, &selected_positions, heads, rotary)
     }
 
-    fn reward_head(&self) -> Result<&Tensor> {
-        self.params.reward_head.as_ref().ok_or_else(|| {
-            Error::user(
-                "the model has no reward head (v_head.weight): it was trained as a language model; fine-tune it first",
-            )
-        })
-    }
-
-    fn scores(&self) -> Tensor {
-        self.buffer(self.workspace.output.scores, &[self.pack.candidates()])
-    }
-
-    /// Whether some selected rows are not scored, so that the scored ones have to be gathered.
-    fn scores_are_a_part(&self) -> bool {
-        self.pack.candidates() != self.pack.selected.len()
-    }
-
-    /// The last residual at the score tokens.
-    fn score_rows_forward(&self) -> Result<Tensor> {
-        let x = self.rows(self.workspace.output.x, self.pack.selected.len());
-        if !self.scores_are_a_part() {
-            return Ok(x);
-        }
-        let score_x = self.rows(self.workspace.output.score_x, self.pack.candidates());
-        self.backend.gather_forward(&score_x, &x, &self.write_score_rows()?)?;
-        Ok(score_x)
-    }
-
-    fn write_score_rows(&self) -> Result<Tensor> {
-        let rows = self.buffer(self.workspace.inputs.score_rows, &[self.pack.candidates()]);
-        self.backend.write_u32(&rows, &self.pack.score_rows)?;
-        Ok(rows)
-    }
-
-    /// Final norm and logits of the selected rows, and `scale` times the sum of their losses; gradients of the normed rows
-    /// and of the head if `grads` are given.
-    fn lm_head(&self, scale: f64, grads: Option<&Grads>) -> Result<()> {
-        let (b, s, output) = (self.backend, self.pack.selected.len(), &self.workspace.output);
-        let (normed, table) = (self.normed()?, self.lm_table()?);
-        let targets = self.buffer(self.workspace.inputs.targets, &[s]);
-        b.write_u32(&targets, &self.pack.targets)?;
-        let weights = self.buffer(self.workspace.inputs.target_weights, &[s]);
-        let mut scaled = self.workspace.target_weights.borrow_mut();
-        scaled.clear();
-        scaled.extend(self.pack.target_weights.iter().map(|&w| (f64::from(w) * scale) as f32));
-        b.write_f32(&weights, &scaled)?;
-        let logits = self.workspace.arena.get(output.logits);
-        let loss = self.workspace.arena.get(output.lm_loss);
-        let Some(grads) = grads else {
-            return b.linear_cross_entropy(loss, None, &normed, table, &targets, &weights, logits);
-        };
-        let dnormed = self.rows(output.dnormed, s);
-        let dtable = grads.lm_head.as_ref().ok_or_else(|| Error::machine("no gradient for the next-token head"))?;
-        b.linear_cross_entropy(loss, Some((&dnormed, dtable)), &normed, table, &targets, &weights, logits)?;
-        let dx = self.rows(self.workspace.temporaries.dx_selected, s);
-        let (x, rstd) = (self.rows(output.x, s), self.buffer(output.rstd, &[s]));
-        b.rmsnorm_backward(&dx, &grads.norm, &dnormed, &x, &rstd, &self.params.norm)
-    }
-
-    fn lm_table(&self) -> Result<&Tensor> {
-        let missing = || Error::user("the model has no language-model head (output.weight)");
-        self.params.lm_head.as_ref().ok_or_else(missing)
-    }
-
-    /// The final norm of the selected rows, for the next-token head.
-    fn normed(&self) -> Result<Tensor> {
-        let (s, output) = (self.pack.selected.len(), &self.workspace.output);
-        // Without the head there is no room for it.
-        self.lm_table()?;
-        let normed = self.rows(output.normed, s);
-        let (rstd, x) = (self.buffer(output.rstd, &[s]), self.rows(output.x, s));
-        self.backend.rmsnorm_forward(&normed, &rstd, &x, &self.params.norm, self.model.config.rms_norm_eps)?;
-        Ok(normed)
-    }
-
     fn backward(&self, grads: &Grads) -> Result<()> {
         for l in (0..self.workspace.layers.len()).rev() {
             self.layer_backward(l, &grads.layers[l]).map_err(|e| e.context(format!("layer {l}, backward")))?;
@@ -629,49 +527,6 @@ impl<'a> Pass<'a> {
         b.swiglu_backward(gate_up, dffn_hidden, gate_up)
     }
 
-    /// Adds the gradients of the adapters of `projections`, which made a part of `y` of `x`, and theirs of `x` to `dx`.
-    fn adapt_backward(
-        &self,
-        layer: &Layer,
-        projections: &[Projection],
-        dx: &Tensor,
-        dy: &Tensor,
-        x: &Tensor,
-        grads: &LayerGrads,
-    ) -> Result<()> {
-        for (projection, adapter) in layer.adapters(projections) {
-            let dlow = self.factors_backward(layer, projection, adapter, dy, x, grads)?;
-            self.backend.gemm(Gemm::Nn, dx, &dlow, &adapter.a, Some(dx))?;
-        }
-        Ok(())
-    }
-
-    /// Adds the gradients of an adapter's factors; that of the product of `x` with the first, `[rows, rank]`.
-    fn factors_backward(
-        &self,
-        layer: &Layer,
-        projection: Projection,
-        adapter: &Adapter,
-        dy: &Tensor,
-        x: &Tensor,
-        grads: &LayerGrads,
-    ) -> Result<Tensor> {
-        let (b, temporaries) = (self.backend, &self.workspace.temporaries);
-        let missing = || Error::machine("no gradient for an adapter");
-        let dadapter = grads.adapter(projection).ok_or_else(missing)?;
-        // The forward pass's own product: it takes less time than a buffer for each adapter would take memory.
-        let low = self.low_rank(adapter, x)?;
-        let dscaled = self.buffer(temporaries.low_rank[0], low.dims());
-        for (at, Band { columns, rows }) in layer.bands(projection).enumerate() {
-            let (dy, db) = (dy.slice_cols(columns), dadapter.b.slice_rows(rows.clone()));
-            b.gemm(Gemm::Tn, &db, &dy, &low, Some(&db))?;
-            b.gemm(Gemm::Nn, &dscaled, &dy, &adapter.b.slice_rows(rows), (at > 0).then_some(&dscaled))?;
-        }
-        let dlow = self.scaled(&dscaled, temporaries.dlow_rank)?;
-        b.gemm(Gemm::Tn, &dadapter.a, &dlow, x, Some(&dadapter.a))?;
-        Ok(dlow)
-    }
-
     fn qkv_backward(
         &self,
         layer: &Layer,
@@ -733,67 +588,6 @@ pub struct LossHeads<'a, 'b> {
     begun: Cell<bool>,
 }
 
-impl LossHeads<'_, '_> {
-    /// The pack of the pass.
-    pub fn pack(&self) -> &Pack {
-        self.pass.pack
-    }
-
-    fn residual_gradient(&self) -> Tensor {
-        self.pass.rows(self.pass.workspace.temporaries.dx_selected, self.pack().selected.len())
-    }
-
-    /// Zero, unless there is something in it.
-    fn begin(&self) -> Result<()> {
-        if self.begun.replace(true) { Ok(()) } else { self.pass.backend.fill(&self.residual_gradient(), 0.0) }
-    }
-
-    /// The loss of the pack's pairs, and the scores of all candidates.
-    ///
-    /// # Errors
-    /// Where only scored tokens are selected, no other loss may come before.
-    pub fn ranking_loss(&self, pair_loss: &PairLoss) -> Result<()> {
-        let pass = self.pass;
-        let (b, c, output) = (pass.backend, pass.pack.candidates(), &pass.workspace.output);
-        let dx = self.residual_gradient();
-        let part = pass.scores_are_a_part();
-        if part {
-            self.begin()?;
-        } else if self.begun.replace(true) {
-            return Err(Error::machine("the ranking loss overwrites another loss's gradient: compute it first"));
-        }
-        let score_x = pass.score_rows_forward()?;
-        let dscore_x = if part { pass.rows(output.dscore_x, c) } else { dx.clone() };
-        let pairs = pass.buffer(pass.workspace.inputs.pairs, &[pass.pack.pairs.len(), 2]);
-        b.write_u32(&pairs, bytemuck::cast_slice(&pass.pack.pairs))?;
-        let dhead = self.grads.reward_head.as_ref().ok_or_else(|| Error::machine("no gradient for the reward head"))?;
-        b.reward_head_loss(
-            &pass.scores(),
-            pass.workspace.arena.get(output.loss),
-            RewardHeadGrads { dx: &dscore_x, dnorm: &self.grads.norm, dhead },
-            &score_x,
-            &pass.params.norm,
-            pass.reward_head()?,
-            &pairs,
-            pair_loss,
-            pass.model.config.rms_norm_eps,
-        )?;
-        if !part {
-            return Ok(());
-        }
-        b.gather_backward(&dx, &dscore_x, &pass.buffer(pass.workspace.inputs.score_rows, &[c]))
-    }
-
-    /// `scale` times the weighted sum of the losses of all targets.
-    ///
-    /// # Errors
-    /// When the model has no next-token head.
-    pub fn next_token_loss(&self, scale: f64) -> Result<()> {
-        self.begin()?;
-        self.pass.lm_head(scale, Some(self.grads))
-    }
-}
-
 /// Views of one layer for one pack.
 struct Layer<'a> {
     last: bool,
@@ -807,42 +601,6 @@ struct Layer<'a> {
     lse: Tensor,
     /// Rows after attention: all tokens, or the selected ones in the last layer.
     rows: usize,
-}
-
-impl Layer<'_> {
-    /// Those of `projections` that have an adapter, with it.
-    fn adapters(&self, projections: &[Projection]) -> impl Iterator<Item = (Projection, &Adapter)> {
-        projections.iter().filter_map(|of| Some((*of, self.weights.adapter(*of)?)))
-    }
-
-    /// Where the result of a projection lies in that of the product which it is a part of, band by band.
-    fn bands(&self, projection: Projection) -> impl Iterator<Item = Band> + use<> {
-        let (heads, ffn) = (self.args.heads, self.weights.w2.cols());
-        let split = Split::new(heads);
-        // First column, columns from one band to the next, columns of a band, bands.
-        let (first, stride, width, count) = match (projection, self.last) {
-            (Projection::Q, false) => (0, split.q + split.kv, split.q, heads.kv),
-            (Projection::K, false) => (split.q, split.q + split.kv, heads.dim, heads.kv),
-            (Projection::V, false) => (split.q + heads.dim, split.q + split.kv, heads.dim, heads.kv),
-            // Of the last layer the fused projection is taken apart.
-            (Projection::Q, true) => (0, 0, heads.kv * split.q, 1),
-            (Projection::K, true) => (0, split.kv, heads.dim, heads.kv),
-            (Projection::V, true) => (heads.dim, split.kv, heads.dim, heads.kv),
-            (Projection::O | Projection::Down, _) => (0, 0, self.x.cols(), 1),
-            (Projection::Gate, _) => (0, 0, ffn, 1),
-            (Projection::Up, _) => (ffn, 0, ffn, 1),
-        };
-        (0..count).map(move |at| {
-            let start = first + at * stride;
-            Band { columns: start..start + width, rows: at * width..(at + 1) * width }
-        })
-    }
-}
-
-/// Columns of a product, and the rows of an adapter's second factor that are added to them.
-struct Band {
-    columns: Range<usize>,
-    rows: Range<usize>,
 }
 
 /// Queries `[K, rows, G, D]` or keys `[K, rows, D]` with what their norm reads and writes. Normed and not yet turned,

@@ -66,9 +66,9 @@ fn kill<T: PartialEq>(
     clear();
 }
 
-/// `cargo test --release --test program -- --ignored --nocapture a_hundred_kills`
+/// The twenty kills of `resume`, over every kind of data and the other commands that write.
 #[test]
-#[ignore = "takes minutes: the twenty kills of `resume`, over every kind of data and the other commands that write"]
+#[ignore = "takes minutes: cargo test --release --test program -- --ignored --nocapture a_hundred_kills"]
 fn a_hundred_kills_at_random_moments() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
